@@ -1,0 +1,56 @@
+# Steelyard. `make help` lists the targets; every one installs what it needs first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STORE ?= file://$(CURDIR)/.steelyard/store
+RECIPE ?= flights
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## create .venv and install everything, from the constraints file
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Steelyard needs Python 3.11 or newer; PYTHON=/path/to/python3.11 make ...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25,<27'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[gateway,trainers,reports,examples,dev]'
+	@touch $@
+
+demo: $(STAMP) ## train, publish, serve, predict, and print the bill (ONCE=1 exits when done)
+	$(BIN)/steelyard demo $(if $(ONCE),--once)
+
+test: lint ## lint, types, import contracts and all tests
+	$(BIN)/python -m pytest -m 'not e2e'
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fmt: $(STAMP) ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+e2e: $(STAMP) ## the slow proofs: the whole chain on real data, signals under load
+	$(BIN)/python -m pytest -m e2e -v
+
+bench: $(STAMP) ## requests per second and latency against baselines in the same run
+	$(BIN)/python -m tests.bench
+
+train: $(STAMP) ## train and publish RECIPE (flights) to STORE
+	$(BIN)/steelyard train $(RECIPE) --store $(STORE)
+
+serve: $(STAMP) ## serve STORE on 127.0.0.1:8080
+	$(BIN)/steelyard serve --store $(STORE)
+
+image: ## build the gateway's container image (needs a container engine)
+	docker build -f infra/docker/gateway.Dockerfile -t steelyard-gateway .
+
+clean: ## remove the virtual environment, caches and the local store
+	rm -rf $(VENV) .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
+
+.PHONY: help install demo test lint fmt e2e bench train serve image clean

@@ -1,0 +1,38 @@
+"""Every error a training job raises, by what the operator can do about it.
+
+TrainerError
+|- SpecError         the job or the command line is wrong (the command exits 2; every other error exits 1)
+|- DataError         the data is missing, empty or not what was declared
+|- ExportError       the model cannot be exported, or the export is not the model
+|- GateFailed        not even the reference candidate passes its quality gates
+|- PublishConflict   another publisher won; run again
+`- Preempted         stopped by a signal after its state was saved
+"""
+
+
+class TrainerError(Exception):
+    """The root: catch this at a door, never inside."""
+
+
+class SpecError(TrainerError):
+    """The job or the command line is wrong; the message names the field and what is allowed."""
+
+
+class DataError(TrainerError):
+    """The data is missing, empty, or not what the recipe declares."""
+
+
+class ExportError(TrainerError):
+    """The model cannot be exported, or the exported graph does not compute what the module computes."""
+
+
+class GateFailed(TrainerError):
+    """Not even the reference candidate passes its gates."""
+
+
+class PublishConflict(TrainerError):
+    """Another publisher moved the model while this one worked; nothing half published remains."""
+
+
+class Preempted(TrainerError):
+    """Stopped by a signal after the state was saved."""
