@@ -1,0 +1,118 @@
+"""The ledger's records: one segment is one gzip of JSON lines that balances in itself.
+
+A segment covers the interval [from_ns, to_ns) of one container's life. Its lines are, in order: one `segment` header, the origin
+`charge` of each sku for the interval, the `posting`s that distribute exactly those charges over accounts, then the `request`s
+whose costs add up to the `infer` postings. Sums of postings equal sums of charges as integers: `gateway.accounting` writes it so,
+`gateway.reports` checks it. Money is pico-dollars (1e-12 USD), time is nanoseconds since the Unix epoch.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from gateway.contract.words import Count, Positive, Sha256
+
+Outcome = Literal["ok", "invalid", "failed", "timed_out", "cancelled", "shed"]
+Account = Literal[
+    "infer", "resident", "load", "overhead", "ledger", "boot", "drain", "idle_cpu", "idle_mem", "unattributed"
+]
+Unit = Literal["milli-vcpu-ns", "byte-ns"]
+
+
+class ProvisionedSku(msgspec.Struct, frozen=True):
+    """What the container holds for its whole life: `amount` thousandths of a vCPU, or bytes of memory."""
+
+    sku: str
+    unit: Unit
+    amount: Positive
+
+
+class Open(msgspec.Struct, frozen=True):
+    """When the bill began. `boot_ns` tells two lives of one container id apart."""
+
+    container: str
+    boot_ns: Count
+    opened_ns: Count
+    platform: str
+    provisioned: tuple[ProvisionedSku, ...]
+    price_book_sha256: Sha256
+    software: str
+    schema_version: int = 1
+
+
+class Close(msgspec.Struct, frozen=True):
+    """When the bill ended; `segments` makes a missing last segment provable."""
+
+    container: str
+    boot_ns: Count
+    closed_ns: Count
+    segments: Count
+    last_sha256: str
+    cost_picousd: Count
+    schema_version: int = 1
+
+
+class Segment(msgspec.Struct, frozen=True, tag="segment"):
+    """The first line. `previous_sha256` is the digest of the previous segment's stored bytes ("" for the first)."""
+
+    container: str
+    boot_ns: Count
+    seq: Count
+    previous_sha256: str
+    from_ns: Count
+    to_ns: Count
+    price_book_sha256: Sha256
+    cost_picousd: Count
+    requests: Count
+    schema_version: int = 1
+
+
+class Charge(msgspec.Struct, frozen=True, tag="charge"):
+    """What the platform bills for the interval: price times `quantity` (provisioned amount times nanoseconds)."""
+
+    sku: str
+    unit: Unit
+    quantity: Count
+    cost_picousd: Count
+
+
+class Posting(msgspec.Struct, frozen=True, tag="posting", omit_defaults=True):
+    """A part of one sku's charge, by account and, where there is one, by model.
+
+    `quantity` is the measured weight, in the charge's unit. Only `infer` postings carry `requests` and `rows`.
+    """
+
+    account: Account
+    sku: str
+    cost_picousd: Count
+    quantity: Count
+    model: str = ""
+    version: Count = 0
+    tenant: str = ""
+    outcome: Outcome | Literal[""] = ""
+    requests: Count = 0
+    rows: Count = 0
+
+
+class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
+    """One receipt. `cpu_ns` is decode, its share of the batch's run, and encode; `cost_picousd` is what that costs, directly."""
+
+    id: str
+    at_ns: Count
+    model: str
+    version: Count
+    outcome: Outcome
+    rows: Count
+    cpu_ns: Count
+    cost_picousd: Count
+    request_bytes: Count = 0
+    response_bytes: Count = 0
+    queue_ns: Count = 0
+    run_ns: Count = 0
+    batch_rows: Count = 0
+    variant: str = ""
+    tenant: str = ""
+    door: str = ""
+
+
+Line = Segment | Charge | Posting | Request

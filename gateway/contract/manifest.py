@@ -1,0 +1,209 @@
+"""What a published model is: its files by digest, its variants, its signature, where it came from and what it cost.
+
+The sha256 of a manifest's bytes is the identity of a model version. The trainer writes it, the gateway verifies every digest in
+it before a session is made. It holds data only: nothing in an artifact is ever executed but the ONNX graph.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway.contract.words import Count, Datatype, FileName, Name, Positive, Sha256
+
+Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "card"]
+Scalar = str | float | bool | None
+
+
+class File(msgspec.Struct, frozen=True):
+    """An OCI-style descriptor: which bytes, under which name inside the artifact."""
+
+    name: FileName
+    sha256: Sha256
+    size: Count
+    media_type: str
+    role: Role
+
+
+class Column(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one element along a tensor's last axis means, so that a row of named values can become a tensor.
+
+    `known` lists the categories seen in training (others are accepted and mapped to "other" inside the graph). `nullable` means
+    that a missing number may be sent as null; it reaches the graph as NaN. Bounds are inclusive.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    datatype: Literal["string", "number", "integer", "boolean"]
+    description: str = ""
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    nullable: bool = False
+    known: tuple[str, ...] = ()
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """One input or output. A string in `shape` is a symbolic dimension; the first one, `batch`, is the row axis.
+
+    With `columns` the last axis has exactly one element per column.
+    """
+
+    name: Annotated[str, Meta(min_length=1)]
+    datatype: Datatype
+    shape: tuple[Positive | str, ...]
+    columns: tuple[Column, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.shape or self.shape[0] != "batch":
+            raise ValueError(f"tensor '{self.name}': the first dimension must be 'batch', not {self.shape[:1]}")
+        if self.columns and self.shape != ("batch", len(self.columns)):
+            raise ValueError(f"tensor '{self.name}' has {len(self.columns)} columns and shape {self.shape}")
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """What goes in and what comes out, for every variant alike."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        for side, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
+            _refuse_duplicates(side, [tensor.name for tensor in tensors])
+            if not tensors:
+                raise ValueError(f"signature has no {side}")
+        _refuse_duplicates("input columns", [column.name for tensor in self.inputs for column in tensor.columns])
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Measured time of one `session.run` at one batch size, one onnxruntime thread, in the serving configuration."""
+
+    batch_rows: Positive
+    p50_ns: Count
+    p99_ns: Count
+    runs: Positive
+
+
+class BatchCost(msgspec.Struct, frozen=True):
+    """The cost model of a batch: `base_ns + row_ns * rows`, fitted over the measured latencies."""
+
+    base_ns: Count
+    row_ns: Count
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """One graph that computes the signature. `requires` are CPU flags as in /proc/cpuinfo; a host without them skips it."""
+
+    id: Name
+    recipe: str
+    file: FileName
+    opset: Positive
+    max_batch: Positive
+    batch_invariant: bool
+    requires: tuple[str, ...] = ()
+    recipe_args: dict[str, str | float | bool] = {}
+    metrics: dict[str, float] = {}
+    latency: tuple[Latency, ...] = ()
+    batch_cost: BatchCost | None = None
+    load_ns: Count | None = None
+    resident_bytes: Count | None = None
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """Metrics of one subject (`fp32`, `int8`, `baseline:logistic`) on one held-out split."""
+
+    subject: str
+    split: str
+    rows: Positive
+    metrics: dict[str, float]
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """One check a variant had to pass: `measured` against `limit`; `passed` is the recorded decision."""
+
+    name: str
+    variant: str
+    passed: bool
+    measured: float
+    limit: float
+    detail: str = ""
+
+
+class DataSource(msgspec.Struct, frozen=True):
+    """Which data: the digest of the source bytes, the rows used and the period they span (ISO dates, inclusive)."""
+
+    name: str
+    sha256: Sha256
+    rows: Count
+    first: str = ""
+    last: str = ""
+
+
+class Lineage(msgspec.Struct, frozen=True):
+    """Enough to answer "where did this come from" and to train it again."""
+
+    run_id: str
+    recipe: str
+    seed: int
+    data: tuple[DataSource, ...]
+    code: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    parameters: dict[str, str | float | bool] = {}
+
+
+class TrainingCost(msgspec.Struct, frozen=True):
+    """Billed seconds of the job's machine times its list price. `cost_picousd` is None when the price book has no such sku."""
+
+    sku: str
+    seconds: float
+    cost_picousd: Count | None
+    price_book_sha256: Sha256
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """See the module. `serve` names the variant chosen by measurement; the others stay for comparison and for other CPUs."""
+
+    model: Name
+    task: Literal["classify", "regress", "embed", "custom"]
+    description: str
+    created_ns: Count
+    files: tuple[File, ...]
+    variants: tuple[Variant, ...]
+    serve: str
+    choice: str
+    signature: Signature
+    lineage: Lineage
+    training_cost: TrainingCost
+    evaluations: tuple[Evaluation, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    labels: tuple[str, ...] = ()
+    schema_version: int = 1
+
+    def __post_init__(self) -> None:
+        _refuse_duplicates("files", [file.name.lower() for file in self.files])
+        _refuse_duplicates("variants", [variant.id for variant in self.variants])
+        models = {file.name for file in self.files if file.role == "model"}
+        for variant in self.variants:
+            if variant.file not in models:
+                raise ValueError(f"variant '{variant.id}' needs '{variant.file}', which is not among the model files")
+        if self.serve not in {variant.id for variant in self.variants}:
+            raise ValueError(f"'serve' names variant '{self.serve}', which does not exist")
+
+    def file(self, name: str) -> File:
+        return next(file for file in self.files if file.name == name)
+
+    def variant(self, variant_id: str) -> Variant:
+        return next(variant for variant in self.variants if variant.id == variant_id)
+
+
+class Examples(msgspec.Struct, frozen=True):
+    """Real held-out rows with what truly happened, stored in the artifact under the role `examples`."""
+
+    rows: tuple[dict[str, Scalar], ...]
+    outcomes: tuple[Scalar, ...]
+    schema_version: int = 1
+
+
+def _refuse_duplicates(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what}: '{name}' appears twice")
