@@ -1,15 +1,14 @@
 """What a recipe returns and every stage of a run works on: data, a module, and how to train, judge and serve it.
 
 A recipe is a function that returns a complete `TrainJob`; nothing about a model is configured anywhere else. Inputs are kept as the
-caller of the served model will send them: one array per input tensor of the signature, strings included. `Prepare` turns
-them into what the torch module takes, and `export` puts the same step into the ONNX graph.
+caller of the served model will send them: one array per input tensor of the signature, strings included. `fit` turns strings into
+category indices for the torch module, and `export` puts the same step into the ONNX graph.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import msgspec
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -60,7 +59,7 @@ class Fit(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Gates a quantized candidate must pass against fp32 on the held-out split; see training.py of each gate for its source."""
+    """What a quantized candidate may differ from fp32 by, on the held-out split."""
 
     metric_drop_max: float = 0.005
     probability_drift_p99_max: float = 0.05
