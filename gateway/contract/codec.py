@@ -6,7 +6,7 @@ types (a msgspec struct does not check its constructor's arguments), so nothing 
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar  # Any: JSON-like trees before they become structs
 
 import msgspec
 
@@ -59,12 +59,14 @@ def schema_version(kind: type[msgspec.Struct]) -> int:
     return default
 
 
-def convert_strict(raw: Mapping[str, Any], kind: type[T]) -> T:
+def convert_strict(raw: Mapping[str, Any], kind: type[T], *, strict: bool = True) -> T:
     """A struct from a hand-written mapping (TOML); an unknown key is an error that names its path.
+
+    With `strict=False` a text that reads as the declared type is accepted for it, as environment variables need.
 
     Raises `msgspec.ValidationError`; the caller knows which file to name.
     """
-    value = msgspec.convert(raw, kind)
+    value = msgspec.convert(raw, kind, strict=strict)
     unknown = _unknown_paths(raw, msgspec.to_builtins(value), "$")
     if unknown:
         raise msgspec.ValidationError(f"unknown key `{unknown[0]}`")

@@ -4,6 +4,7 @@ Two implementations, `local` (a directory) and `s3`, pass one behaviour suite (`
 A store that passes it needs no database beside it: the commit points of the registry and the ledger are conditional writes.
 """
 
+import builtins
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Protocol
 
@@ -77,6 +78,10 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects whose key starts with `prefix`, in ascending order of UTF-8 bytes, after `start_after`; any number of them."""
+        ...
+
+    async def folders(self, prefix: str) -> "builtins.list[str]":
+        """The distinct first segments after `prefix` (which ends with `/`) among keys that have more segments, ascending."""
         ...
 
     async def delete(self, key: str) -> None:

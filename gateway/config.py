@@ -1,0 +1,68 @@
+"""TOML and environment to typed options. Knows nothing about what the options mean; `gateway.settings` does.
+
+Later sources win: defaults in the struct, the file, the environment, explicit overrides (command-line flags).
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.contract import codec
+from gateway.errors import SettingsError
+
+T = TypeVar("T", bound=msgspec.Struct)
+Tree = dict[str, Any]  # Any: a TOML document is a tree of plain values, checked when it becomes a struct
+
+
+def load(
+    kind: type[T],
+    *,
+    path: Path | None,
+    environ: Mapping[str, str],
+    prefix: str,
+    overrides: Mapping[str, Any] | None = None,
+) -> T:
+    """Options of this kind. `STEELYARD_SERVER__PORT=80` sets `server.port` for the prefix `STEELYARD_`.
+
+    `overrides` maps dotted names to values; a None is skipped. Raises `SettingsError` naming the source and the key.
+    """
+    tree: Tree = _read(path) if path else {}
+    _check(tree, kind, str(path))
+    for name, text in environ.items():
+        if name.startswith(prefix) and "__" in name:
+            dotted = name.removeprefix(prefix).lower().replace("__", ".")
+            _set(tree, dotted, text, name)
+            _check(tree, kind, f"environment variable {name}")
+    for dotted, value in (overrides or {}).items():
+        if value is not None:
+            _set(tree, dotted, value, dotted)
+    return _check(tree, kind, "options")
+
+
+def _read(path: Path) -> Tree:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _set(tree: Tree, dotted: str, value: Any, source: str) -> None:
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise SettingsError(f"{source}: '{parent}' is not a section")
+    tree[leaf] = value
+
+
+def _check(tree: Tree, kind: type[T], source: str) -> T:
+    """Environment values are text, so `"8080"` may stand for 8080 (`strict=False`); unknown keys never pass."""
+    try:
+        return codec.convert_strict(tree, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source}: {error}") from error
