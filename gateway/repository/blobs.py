@@ -37,9 +37,8 @@ class BlobCache:
         return path
 
     async def _download(self, key: str, path: Path, file: File) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         digest, size = hashlib.sha256(), 0
-        handle, name = tempfile.mkstemp(dir=self._folder, prefix=".partial-")
+        handle, partial_path = await asyncio.to_thread(_open_partial, self._folder)
         try:
             with os.fdopen(handle, "wb") as partial:
                 async for chunk in self._store.stream(key):
@@ -52,9 +51,18 @@ class BlobCache:
                     f"file '{file.name}' is {size} bytes with sha256 {digest.hexdigest()[:12]}; "
                     f"its manifest says {file.size} bytes with {file.sha256[:12]}"
                 )
-            Path(name).replace(path)
+            await asyncio.to_thread(os.replace, partial_path, path)
         finally:
-            Path(name).unlink(missing_ok=True)
+            await asyncio.to_thread(_remove, partial_path)
+
+
+def _open_partial(folder: Path) -> tuple[int, str]:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return tempfile.mkstemp(dir=folder, prefix=".partial-")
+
+
+def _remove(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
 
 
 def _append(partial: BinaryIO, digest: "hashlib._Hash", chunk: bytes) -> None:

@@ -1,7 +1,7 @@
 """Which models are in memory, and who answers for a name right now.
 
-A model is loaded on its first call, once, however many callers wait. A name without a version follows the champion alias: a poll sees
-it move, the new version is loaded beside the old one and swapped in when it can answer; a version that cannot be loaded is
+A model is loaded on its first call, once, however many callers wait. A name without a version follows the champion alias: a poll
+sees it move, the new version is loaded beside the old one and swapped in when it can answer; a version that cannot be loaded is
 reported and the old one stays. Requests in flight keep the model they started with.
 """
 
@@ -22,6 +22,7 @@ from gateway.repository.registry import Registry
 
 logger = logging.getLogger(__name__)
 M = TypeVar("M")
+M_co = TypeVar("M_co", covariant=True)
 
 
 class RepositoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,15 +34,15 @@ class RepositoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     cache_dir: str = ""
 
 
-class ModelLoader(Protocol[M]):
+class ModelLoader(Protocol[M_co]):
     """What turns verified files into a model; `gateway.runtime.model.Loader` is one."""
 
     def variant(self, manifest: Manifest) -> Variant: ...
 
-    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[M, int]: ...
+    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[M_co, int]: ...
 
 
-class Resident(msgspec.Struct, frozen=True, Generic[M]):
+class Resident(msgspec.Struct, Generic[M], frozen=True):
     """A version in memory."""
 
     name: str
@@ -193,5 +194,3 @@ class Repository(Generic[M]):
         self._versions.pop((old.name, old.version), None)
         self._observer.unloaded(old)
         logger.info("%s: version %d answers instead of %d", old.name, promotion.version, old.version)
-
-

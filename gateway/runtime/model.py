@@ -7,6 +7,7 @@ import asyncio
 from concurrent.futures import Executor
 from pathlib import Path
 from time import thread_time_ns
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -33,7 +34,9 @@ class LoadedModel:
     ) -> None:
         self.manifest = manifest
         self.variant = variant
-        self.signature = manifest.signature
+        self.memo: dict[
+            str, Any
+        ] = {}  # Any: what each door derives from the manifest, made once and dropped with the model
         self._session = session
         self._batcher = batcher
         self._inline_ns_max = inline_ns_max

@@ -1,0 +1,128 @@
+"""Wires one gateway process: opens what it needs in order, closes it in reverse. The only place that knows all the rooms."""
+
+import asyncio
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from gateway.accounting import container
+from gateway.accounting.clock import SystemClock
+from gateway.accounting.ledger import LedgerWriter
+from gateway.accounting.meter import Meter
+from gateway.contract import prices
+from gateway.contract.ledger import Outcome
+from gateway.dataplane import Call, DataPlane, Usage
+from gateway.http.service import Service
+from gateway.objectstore.opening import open_store
+from gateway.repository.residents import Repository, Resident
+from gateway.runtime.admission import Admission
+from gateway.runtime.model import LoadedModel, Loader
+from gateway.runtime.session import cpu_flags
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+VERSION = version("steelyard")
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[], None]]]:
+    """The service, and what to call when the process begins to drain.
+
+    Preloaded models are loaded, and the ledger has its opening record, before this yields. Raises a `GatewayError`.
+    """
+    book = prices.load(Path(settings.accounting.price_book) if settings.accounting.price_book else None)
+    clock = SystemClock()
+    here = _container(settings, boot_ns=clock.started_ns)
+    meter = Meter(here, book, clock)
+    async with AsyncExitStack() as stack:
+        store = open_store(settings.store)
+        stack.push_async_callback(store.aclose)
+        await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
+        workers = settings.runtime.workers or max(1, here.vcpu_milli // 1000)
+        executor = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="run"))
+        loader = Loader(executor, settings.runtime, workers=workers, cpu_flags=cpu_flags())
+        repository = Repository(
+            store, loader, _Residency(meter), settings.repository, cache_dir=_cache_dir(settings.repository.cache_dir)
+        )
+        stack.callback(repository.close)
+        dataplane = DataPlane(
+            repository, Admission(settings.admission), _Charger(meter, book), timeout_s=settings.timeout_s
+        )
+        service = Service(dataplane, repository, VERSION, here.id)
+        await asyncio.gather(*(repository.ready(name) for name in settings.preload))
+        stack.push_async_callback(_cancel, asyncio.create_task(repository.follow(), name="follow aliases"))
+        meter.mark_ready()
+        logger.info("container %s, store %s, %d workers", here.id, settings.store, workers)
+
+        def drain() -> None:
+            service.ready = False
+            meter.mark_draining()
+
+        yield service, drain
+
+
+class _Charger:
+    """The data plane's view of the meter."""
+
+    def __init__(self, meter: Meter, book: prices.PriceBook) -> None:
+        self._charge: Callable[..., int] = meter.charge
+        self.price_book = book.sha256
+
+    def charge(self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome) -> int:
+        return self._charge(
+            request_id=call.request_id,
+            model=resident.name,
+            version=resident.version,
+            variant=resident.variant.id,
+            tenant=call.tenant,
+            door=call.door.name,
+            outcome=outcome,
+            rows=usage.rows,
+            cpu_ns=usage.cpu_ns,
+            request_bytes=usage.request_bytes,
+            response_bytes=usage.response_bytes,
+            queue_ns=usage.queue_ns,
+            run_ns=usage.run_ns,
+            batch_rows=usage.batch_rows,
+        )
+
+
+class _Residency:
+    """The repository's view of the meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def loaded(self, resident: Resident[LoadedModel], cpu_ns: int) -> None:
+        self._meter.note_load(resident.name, resident.version, cpu_ns)
+        self._meter.note_resident(resident.name, resident.version, resident.model.resident_bytes)
+
+    def unloaded(self, resident: Resident[LoadedModel]) -> None:
+        self._meter.note_unloaded(resident.name, resident.version)
+
+
+def _container(settings: Settings, *, boot_ns: int) -> container.Container:
+    accounting = settings.accounting
+    return container.detect(
+        container_id=accounting.container_id or uuid.uuid4().hex,
+        boot_ns=boot_ns,
+        platform=accounting.platform,
+        vcpu_milli=round(accounting.vcpus * 1000),
+        memory_bytes=round(accounting.memory_gb * prices.BYTES_PER_GB),
+    )
+
+
+def _cache_dir(configured: str) -> Path:
+    """Downloads of one user are shared between processes; every use verifies the digest again."""
+    return Path(configured) if configured else Path(tempfile.gettempdir()) / f"steelyard-cache-{os.getuid()}"
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,82 @@
+"""A manifest on a terminal: what was measured, what passed, where it came from, what it cost."""
+
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.contract.manifest import Manifest, Variant
+
+
+def render(console: Console, version: int, manifest: Manifest) -> None:
+    """Print one version."""
+    made = datetime.fromtimestamp(manifest.created_ns / 1e9, UTC)
+    console.print(f"[bold]{manifest.model}@{version}[/]  {manifest.description}")
+    console.print(
+        f"made {made:%Y-%m-%d %H:%M} UTC by run {manifest.lineage.run_id}, recipe {manifest.lineage.recipe}",
+        highlight=False,
+    )
+    console.print(f"serves [bold]{manifest.serve}[/]: {manifest.choice}", highlight=False)
+    console.print(_variants(manifest), _evaluations(manifest), _gates(manifest))
+    cost = manifest.training_cost
+    price = "unpriced" if cost.cost_picousd is None else f"${cost.cost_picousd / 1e12:.6f}"
+    console.print(f"training: {cost.seconds:.1f} s on {cost.sku}, {price}", highlight=False)
+    for source in manifest.lineage.data:
+        console.print(
+            f"data: {source.name}, {source.rows:,} rows, {source.first} to {source.last}, sha256 {source.sha256[:12]}",
+            highlight=False,
+        )
+
+
+def _variants(manifest: Manifest) -> Table:
+    table = Table(
+        "variant",
+        "recipe",
+        "size",
+        "load",
+        "batch 1 p50",
+        "batch max",
+        "batch-invariant",
+        title="variants",
+        title_justify="left",
+    )
+    for variant in manifest.variants:
+        size = manifest.file(variant.file).size
+        load = "" if variant.load_ns is None else f"{variant.load_ns / 1e6:.1f} ms"
+        table.add_row(
+            variant.id,
+            variant.recipe,
+            f"{size / 1e6:.3f} MB",
+            load,
+            _single(variant),
+            str(variant.max_batch),
+            _yes(variant.batch_invariant),
+        )
+    return table
+
+
+def _evaluations(manifest: Manifest) -> Table:
+    names = list(dict.fromkeys(name for evaluation in manifest.evaluations for name in evaluation.metrics))
+    table = Table("subject", "split", "rows", *names, title="evaluations", title_justify="left")
+    for evaluation in manifest.evaluations:
+        values = [f"{evaluation.metrics[name]:.4f}" if name in evaluation.metrics else "" for name in names]
+        table.add_row(evaluation.subject, evaluation.split, f"{evaluation.rows:,}", *values)
+    return table
+
+
+def _gates(manifest: Manifest) -> Table:
+    table = Table("gate", "variant", "passed", "measured", "limit", title="gates", title_justify="left")
+    for gate in manifest.gates:
+        table.add_row(gate.name, gate.variant, _yes(gate.passed), f"{gate.measured:.3g}", f"{gate.limit:.3g}")
+    return table
+
+
+def _single(variant: Variant) -> str:
+    for latency in variant.latency:
+        if latency.batch_rows == 1:
+            return f"{latency.p50_ns / 1e3:.1f} us"
+    return ""
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

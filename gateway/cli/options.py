@@ -1,0 +1,14 @@
+"""Options that several commands share."""
+
+import click
+
+DEFAULT_STORE = "./.steelyard/store"
+
+store = click.option(
+    "--store",
+    envvar="STEELYARD_STORE",
+    default=DEFAULT_STORE,
+    show_default=True,
+    metavar="URL",
+    help="Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]",
+)

@@ -1,0 +1,89 @@
+"""`steelyard predict`: ask a running gateway, and show what it answered and what that cost."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any, TextIO
+from urllib.parse import quote
+
+import click
+
+
+@click.command
+@click.argument("model")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Address of the gateway.")
+@click.option(
+    "--rows",
+    "file",
+    type=click.File(),
+    metavar="FILE",
+    help='JSON: a row, a list of rows, or {"rows": [...]}; - is stdin.',
+)
+@click.option(
+    "--row", "pairs", multiple=True, metavar="COLUMN=VALUE", help="One column of one row; repeat for each column."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the gateway's answer as it is.")
+def predict(model: str, url: str, file: TextIO | None, pairs: tuple[str, ...], as_json: bool) -> None:
+    """Predict rows with MODEL on a running gateway.
+
+    \b
+    steelyard predict flights --rows flights.json
+    steelyard predict flights --row carrier=UA --row origin=EWR ...
+    """
+    if (file is None) == (not pairs):
+        raise click.UsageError("give the rows either as --rows FILE or as --row COLUMN=VALUE ...")
+    rows = _rows_of(file) if file else [dict(_pair(pair) for pair in pairs)]
+    answer = _post(f"{url.rstrip('/')}/v1/predict/{quote(model, safe='')}", {"rows": rows})
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    for prediction in answer["predictions"]:
+        click.echo("  ".join(f"{name}={_short(value)}" for name, value in prediction.items()))
+    receipt = answer["receipt"]
+    click.echo(
+        f"{answer['model']}@{answer['version']} ({receipt['variant']}): {receipt['rows']} rows, "
+        f"{receipt['cpu_ns'] / 1e6:.3f} ms CPU, {receipt['cost_picousd']:,} picodollars direct, {receipt['request_id']}"
+    )
+
+
+def _rows_of(file: TextIO) -> list[Any]:
+    try:
+        rows = json.load(file)
+    except ValueError as error:
+        raise click.UsageError(f"{file.name} is not JSON: {error}") from None
+    if isinstance(rows, dict):
+        rows = rows.get("rows", [rows])
+    return list(rows)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """`distance=1400` is a number, `carrier=UA` a string, `temp=null` nothing."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--row takes COLUMN=VALUE, not '{text}'")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _post(url: str, body: object) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310  # the user's own URL
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise click.ClickException(_sentence(error)) from None
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise click.ClickException(f"no gateway answers at {url}: {getattr(error, 'reason', error)}") from None
+
+
+def _sentence(error: urllib.error.HTTPError) -> str:
+    try:
+        return f"{json.load(error)['error']} (HTTP {error.code})"
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {error.code} from {error.url}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

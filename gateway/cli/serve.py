@@ -1,0 +1,42 @@
+"""`steelyard serve`: one gateway process over one store."""
+
+from pathlib import Path
+
+import click
+
+from gateway.cli import options
+
+
+@click.command
+@options.store
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.  [default: 8080]")
+@click.option("--preload", multiple=True, metavar="MODEL", help="Load before answering as ready; may be repeated.")
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="TOML file with any setting."
+)
+@click.option(
+    "--insecure-no-auth", is_flag=True, help="Allow an address that others can reach: there are no API keys yet."
+)
+def serve(
+    store: str,
+    host: str | None,
+    port: int | None,
+    preload: tuple[str, ...],
+    config: Path | None,
+    insecure_no_auth: bool,
+) -> int:
+    """Serve published models over HTTP, with a receipt for every prediction.
+
+    Settings come from --config, then from the environment (STEELYARD_SERVER__PORT=80), then from these options.
+    """
+    from gateway import server, settings
+
+    overrides = {
+        "store": store,
+        "server.host": host,
+        "server.port": port,
+        "preload": list(preload) or None,
+        "insecure_no_auth": insecure_no_auth or None,
+    }
+    return server.serve(settings.load(config, overrides=overrides))

@@ -1,0 +1,131 @@
+"""OpenAPI for every route and an interactive page for it whose assets come from this process, never from the internet.
+
+The page is Swagger UI, served from the files of the `flask-swagger-ui` distribution (extra `docs`), never imported. Without
+it `/docs` is the plain OpenAPI document.
+"""
+
+from importlib import metadata
+from pathlib import Path
+
+from litestar import Router
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin, SwaggerRenderPlugin
+from litestar.openapi.spec import (
+    Example,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    PathItem,
+    RequestBody,
+    Schema,
+)
+from litestar.static_files import create_static_files_router
+
+from gateway.http import problems
+
+ASSETS = "/docs/assets"
+
+_ROWS = {"rows": [{"carrier": "UA", "origin": "EWR", "dest": "SFO", "...": "every column of the model"}]}
+_TENSORS = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 1.5]}]}
+
+
+def config(version: str) -> OpenAPIConfig:
+    """Where the document and the page are."""
+    return OpenAPIConfig(
+        title="Steelyard gateway",
+        version=version,
+        description='Predictions with their cost. Every failure is `{"error": "a sentence"}`.',
+        path="/docs",
+        render_plugins=[*_page(), JsonRenderPlugin(path="/openapi.json")],
+    )
+
+
+def assets() -> list[Router]:
+    """The page's scripts and styles, when they are installed."""
+    folder = _swagger_folder()
+    return [create_static_files_router(path=ASSETS, directories=[folder])] if folder else []
+
+
+def prediction_paths() -> dict[str, PathItem]:
+    """The routes that Litestar does not see, for its OpenAPI document."""
+    tensors = _operation("infer", "Open Inference Protocol tensors in, tensors out", _TENSORS)
+    rows = _operation("predict", "Rows of named values in, predictions and a receipt out", _ROWS)
+    return {
+        "/v2/models/{model}/infer": _item(tensors, "model"),
+        "/v2/models/{model}/versions/{version}/infer": _item(tensors, "model", "version"),
+        "/v1/predict/{model}": _item(rows, "model"),
+        "/v1/predict/{model}/versions/{version}": _item(rows, "model", "version"),
+    }
+
+
+def _page() -> list[OpenAPIRenderPlugin]:
+    if _swagger_folder() is None:
+        return []
+    return [
+        SwaggerRenderPlugin(
+            path="/",
+            js_url=f"{ASSETS}/swagger-ui-bundle.js",
+            css_url=f"{ASSETS}/swagger-ui.css",
+            standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
+            favicon=f'<link rel="icon" href="{ASSETS}/favicon-32x32.png">',
+        )
+    ]
+
+
+def _swagger_folder() -> Path | None:
+    try:
+        distribution = metadata.distribution("flask-swagger-ui")
+    except metadata.PackageNotFoundError:
+        return None
+    return Path(str(distribution.locate_file("flask_swagger_ui/dist")))
+
+
+def _item(operation: Operation, *names: str) -> PathItem:
+    parameters = [Parameter(name=name, param_in="path", schema=Schema(type=OpenAPIType.STRING)) for name in names]
+    suffix = "_version" if "version" in names else ""
+    return PathItem(
+        post=Operation(
+            tags=operation.tags,
+            summary=operation.summary,
+            operation_id=f"{operation.operation_id}{suffix}",
+            parameters=[*parameters],
+            request_body=operation.request_body,
+            responses=operation.responses,
+        )
+    )
+
+
+def _operation(operation_id: str, summary: str, example: object) -> Operation:
+    headers = {
+        "steelyard-request-id": "the id this answer has in the ledger",
+        "steelyard-model": "name@version that answered",
+        "steelyard-cost-picousd": "direct cost of this request in 1e-12 USD, an integer",
+        "server-timing": "milliseconds of decode, queue, run and encode",
+    }
+    answer = OpenAPIResponse(
+        description="The prediction",
+        headers={name: OpenAPIHeader(name="", param_in="header", description=text) for name, text in headers.items()},
+        content={"application/json": OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))},
+    )
+    refusals = {str(status): OpenAPIResponse(description="Refused, with a sentence") for status in _refusals()}
+    return Operation(
+        tags=["predictions"],
+        summary=summary,
+        operation_id=operation_id,
+        request_body=RequestBody(
+            required=True,
+            content={
+                "application/json": OpenAPIMediaType(
+                    schema=Schema(type=OpenAPIType.OBJECT), examples={"example": Example(value=example)}
+                )
+            },
+        ),
+        responses={"200": answer, **refusals},
+    )
+
+
+def _refusals() -> list[int]:
+    return sorted(set(problems.STATUS.values()) - {500})

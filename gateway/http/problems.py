@@ -1,0 +1,50 @@
+"""The one table from errors to HTTP, and the body every failure has: `{"error": "a sentence"}` (protocol rule 2)."""
+
+import math
+
+from gateway import errors
+from gateway.http import jsonbody
+
+Headers = list[tuple[bytes, bytes]]
+
+STATUS: dict[type[errors.GatewayError], int] = {
+    errors.RequestError: 400,
+    errors.InvalidInput: 400,
+    errors.ModelNotFound: 404,
+    errors.PayloadTooLarge: 413,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.BudgetExceeded: 429,
+    errors.Unavailable: 503,
+    errors.Overloaded: 429,
+    errors.ModelNotReady: 503,
+    errors.DeadlineExceeded: 503,
+    errors.StoreUnavailable: 503,
+    errors.BucketNotFound: 503,
+    errors.StoreRefused: 503,
+    errors.StoreReadOnly: 503,
+    errors.StoreFull: 503,
+    errors.ObjectError: 500,
+    errors.ObjectNotFound: 500,
+    errors.PreconditionFailed: 500,
+    errors.ArtifactError: 503,
+    errors.ManifestInvalid: 503,
+    errors.DigestMismatch: 503,
+    errors.SignatureInvalid: 503,
+    errors.UnsupportedModel: 503,
+    errors.SettingsError: 500,
+    errors.GatewayError: 500,
+}
+
+
+def describe(error: errors.GatewayError) -> tuple[int, bytes, Headers]:
+    """Status, JSON body and extra headers. An artifact at fault is 503 without Retry-After: another version may heal it."""
+    headers: Headers = []
+    if isinstance(error, errors.Unavailable):
+        headers.append((b"retry-after", str(math.ceil(error.retry_after_ms / 1000)).encode()))
+    return STATUS[type(error)], body(str(error)), headers
+
+
+def body(sentence: str) -> bytes:
+    """The failure body for a sentence."""
+    return jsonbody.encode({"error": sentence})

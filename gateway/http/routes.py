@@ -1,0 +1,178 @@
+"""Everything that is not a prediction: health, metadata, what is loaded. Ordinary Litestar handlers.
+
+Bodies follow the Open Inference Protocol; the numbers in the docstrings are those of its endpoints E1 to E7 and rules.
+"""
+
+import asyncio
+from typing import Any, Literal
+
+import msgspec
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from gateway.contract.manifest import Tensor
+from gateway.errors import ModelNotReady
+from gateway.http.service import Service, version_number
+from gateway.repository.residents import Resident
+from gateway.runtime.model import LoadedModel
+from gateway.runtime.tensors import wire_shape
+
+
+class Live(msgspec.Struct, frozen=True):
+    """E1."""
+
+    live: bool
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """E2, with both keys that clients look for (rule 4)."""
+
+    ready: bool
+    live: bool = True
+
+
+class ServerMetadata(msgspec.Struct, frozen=True):
+    """E3; an extension is listed only when it is true."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(msgspec.Struct, frozen=True):
+    """A tensor as E4 shows it: -1 is a variable dimension."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """E4; `columns` says what the row door takes."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    description: str
+    columns: list[Any]  # Any: gateway.contract.manifest.Column, whose default fields are omitted
+
+
+class ModelReady(msgspec.Struct, frozen=True):
+    """E5."""
+
+    name: str
+    ready: bool
+
+
+class ModelState(msgspec.Struct, frozen=True):
+    """One row of E7: what answers for a name in this container, and the last reason it did not move on."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+    variant: str
+
+
+class Models(msgspec.Struct, frozen=True):
+    """E7."""
+
+    models: list[str]
+    loaded: list[ModelState]
+
+
+@get("/", sync_to_thread=False, summary="What this is and where the documentation lies")
+def root(service: NamedDependency[Service]) -> dict[str, str]:
+    return {"name": "steelyard", "version": service.version, "docs": "/docs", "openapi": "/docs/openapi.json"}
+
+
+@get("/v2/health/live", sync_to_thread=False, summary="The process answers")
+def live() -> Live:
+    return Live(live=True)
+
+
+@get("/v2/health/ready", sync_to_thread=False, summary="Requests may be sent here")
+def ready(service: NamedDependency[Service]) -> Response[Ready]:
+    return Response(Ready(ready=service.ready), status_code=200 if service.ready else 503)
+
+
+@get("/v2", sync_to_thread=False, summary="Name, version and protocol extensions")
+def server_metadata(service: NamedDependency[Service]) -> ServerMetadata:
+    return ServerMetadata(name="steelyard", version=service.version, extensions=[])
+
+
+@get("/v2/models", summary="Published models, and those this container has loaded")
+async def models(service: NamedDependency[Service]) -> Models:
+    states = [
+        ModelState(resident.name, str(resident.version), "READY", problem, resident.variant.id)
+        for resident, problem in service.repository.residents()
+    ]
+    return Models(await service.repository.registry.names(), states)
+
+
+@get("/v2/models/{model:str}", summary="A model's signature")
+async def model_metadata(service: NamedDependency[Service], model: FromPath[str]) -> ModelMetadata:
+    return await _metadata(service, await service.repository.ready(model))
+
+
+@get("/v2/models/{model:str}/versions/{version:str}", summary="The signature of one version")
+async def version_metadata(
+    service: NamedDependency[Service], model: FromPath[str], version: FromPath[str]
+) -> ModelMetadata:
+    return await _metadata(service, await service.repository.ready(model, version_number(version)))
+
+
+@get("/v2/models/{model:str}/ready", summary="Whether the model is loaded; asking starts a load that is not under way")
+async def model_ready(service: NamedDependency[Service], model: FromPath[str]) -> Response[ModelReady]:
+    return await _readiness(service, model, None)
+
+
+@get("/v2/models/{model:str}/versions/{version:str}/ready", summary="Whether this version is loaded")
+async def version_ready(
+    service: NamedDependency[Service], model: FromPath[str], version: FromPath[str]
+) -> Response[ModelReady]:
+    return await _readiness(service, model, version_number(version))
+
+
+async def _metadata(service: Service, resident: Resident[LoadedModel]) -> ModelMetadata:
+    signature = resident.manifest.signature
+    versions = await service.repository.registry.versions(resident.name)
+    return ModelMetadata(
+        name=resident.name,
+        versions=[str(version) for version in versions],
+        platform="onnxruntime_onnx",
+        inputs=_tensors(signature.inputs),
+        outputs=_tensors(signature.outputs),
+        description=resident.manifest.description,
+        columns=[column for tensor in signature.inputs for column in tensor.columns],
+    )
+
+
+def _tensors(tensors: tuple[Tensor, ...]) -> list[TensorMetadata]:
+    return [TensorMetadata(tensor.name, tensor.datatype, wire_shape(tensor.shape)) for tensor in tensors]
+
+
+async def _readiness(service: Service, model: str, version: int | None) -> Response[ModelReady]:
+    """Waits a moment for a load, so that a small model is ready at the first question; a long load goes on without us."""
+    try:
+        async with asyncio.timeout(service.ready_wait_s):
+            await service.repository.ready(model, version)
+    except TimeoutError:
+        raise ModelNotReady(f"model '{model}' is being loaded; ask again") from None
+    return Response(ModelReady(name=model, ready=True))
+
+
+HANDLERS = [
+    root,
+    live,
+    ready,
+    server_metadata,
+    models,
+    model_metadata,
+    version_metadata,
+    model_ready,
+    version_ready,
+]

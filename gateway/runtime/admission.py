@@ -1,0 +1,39 @@
+"""The front gate: how many requests and body bytes may be inside at once. Full means a quick refusal, not a longer wait."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from gateway.errors import Overloaded
+
+
+class AdmissionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`bytes_max` bounds what bodies in flight may hold of memory; one body's own cap is `server.body_bytes_max`."""
+
+    requests_max: int = 1024
+    bytes_max: int = 256 * 1024 * 1024
+
+
+class Admission:
+    """Counts what is inside. Used on the event loop only."""
+
+    def __init__(self, options: AdmissionOptions) -> None:
+        self._options = options
+        self.requests = 0
+        self.body_bytes = 0
+
+    @contextmanager
+    def admit(self, body_bytes: int) -> Iterator[None]:
+        """Inside while the block runs. Raises `Overloaded` naming the limit that is reached."""
+        if self.requests >= self._options.requests_max:
+            raise Overloaded(f"{self.requests} requests are in flight (requests_max is {self._options.requests_max})")
+        if self.body_bytes + body_bytes > self._options.bytes_max:
+            raise Overloaded(f"{self.body_bytes} body bytes are in flight (bytes_max is {self._options.bytes_max})")
+        self.requests += 1
+        self.body_bytes += body_bytes
+        try:
+            yield
+        finally:
+            self.requests -= 1
+            self.body_bytes -= body_bytes

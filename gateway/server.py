@@ -1,0 +1,84 @@
+"""Runs the gateway under uvicorn: binds, opens the service, serves, drains on SIGTERM or SIGINT, exits 0."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+import uvloop
+
+from gateway import bootstrap
+from gateway.errors import GatewayError
+from gateway.http.app import App
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal; returns the process's exit code. Raises `GatewayError` for what stops it from starting."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    with _bind(settings.server.host, settings.server.port) as listening:
+        return asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_serve(settings, listening))
+
+
+async def _serve(settings: Settings, listening: socket.socket) -> int:
+    async with bootstrap.opened(settings) as (service, drain):
+        server = _Server(
+            uvicorn.Config(
+                App(service, settings.server),  # type: ignore[arg-type]  # uvicorn types ASGI's dicts more narrowly
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=settings.server.keep_alive_s,
+                timeout_graceful_shutdown=settings.server.drain_s,
+            ),
+            drain,
+        )
+        host, port = listening.getsockname()[:2]
+        logger.info("listening on http://%s:%d", host, port)
+        await server.serve(sockets=[listening])
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """Tells the service as soon as a signal comes, and does not raise the signal again: a clean drain exits with 0, not 143."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        yield
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    def _stop(self, number: int) -> None:
+        self._drain()
+        self.handle_exit(number, None)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Bound before anything else, so that a port in use is one line and exit 1."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise GatewayError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listening

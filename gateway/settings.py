@@ -1,0 +1,71 @@
+"""Every option of the gateway, each owned by the room that uses it, gathered under one root.
+
+STEELYARD_SERVER__PORT=80  sets  server.port;  STEELYARD_STORE  and  STEELYARD_PRELOAD  set top-level options.
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway import config
+from gateway.accounting.ledger import LedgerOptions
+from gateway.errors import SettingsError
+from gateway.http.app import HttpOptions
+from gateway.repository.residents import RepositoryOptions
+from gateway.runtime.admission import AdmissionOptions
+from gateway.runtime.model import RuntimeOptions
+
+PREFIX = "STEELYARD_"
+
+
+class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this container is billed as. 0 means: read the cgroup's limit, else the machine's size.
+
+    `price_book` is a TOML file like those in infra/prices; empty means the one shipped. `container_id` names the container in the
+    ledger; empty means a random id.
+    """
+
+    platform: str = "fargate-x86"
+    vcpus: float = 0
+    memory_gb: float = 0
+    price_book: str = ""
+    container_id: str = ""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`timeout_s` bounds one request after its body has arrived. `preload` models are loaded before the process is ready."""
+
+    store: str = "./.steelyard/store"
+    preload: tuple[str, ...] = ()
+    timeout_s: float = 30.0
+    insecure_no_auth: bool = False
+    server: HttpOptions = HttpOptions()
+    runtime: RuntimeOptions = RuntimeOptions()
+    admission: AdmissionOptions = AdmissionOptions()
+    repository: RepositoryOptions = RepositoryOptions()
+    accounting: AccountingOptions = AccountingOptions()
+    ledger: LedgerOptions = LedgerOptions()
+
+
+def load(
+    path: Path | None = None, *, environ: Mapping[str, str] = os.environ, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """File, then environment, then overrides. Raises `SettingsError` naming the source and the key."""
+    settings = config.load(Settings, path=path, environ=environ, prefix=PREFIX, overrides=overrides)
+    if not settings.insecure_no_auth and not _is_loopback(settings.server.host):
+        raise SettingsError(
+            f"listening on {settings.server.host} lets others in and this version has no API keys: "
+            "keep 127.0.0.1 behind a proxy, or say --insecure-no-auth"
+        )
+    return settings
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
