@@ -81,3 +81,11 @@ class TrainJob(msgspec.Struct, frozen=True):
     fit: Fit
     limits: Limits = Limits()
     parameters: Mapping[str, str | float | bool] = {}
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One ONNX graph that computes the job's signature: the exported one (`fp32`), or what a quantization recipe made of it."""
+
+    id: str
+    recipe: str
+    graph: bytes
