@@ -6,7 +6,7 @@ Later sources win: defaults in the struct, the file, the environment, explicit o
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import msgspec
 
@@ -25,16 +25,19 @@ def load(
     prefix: str,
     overrides: Mapping[str, Any] | None = None,
 ) -> T:
-    """Options of this kind. `STEELYARD_SERVER__PORT=80` sets `server.port` for the prefix `STEELYARD_`.
+    """Options of this kind. `STEELYARD_SERVER__PORT=80` sets `server.port` for the prefix `STEELYARD_`; lists are split at commas.
 
+    A variable with the prefix and without `__` counts only when it names a top-level option: the prefix is not ours alone.
     `overrides` maps dotted names to values; a None is skipped. Raises `SettingsError` naming the source and the key.
     """
     tree: Tree = _read(path) if path else {}
     _check(tree, kind, str(path))
+    options = {field.name: field.type for field in msgspec.structs.fields(kind)}
     for name, text in environ.items():
-        if name.startswith(prefix) and "__" in name:
-            dotted = name.removeprefix(prefix).lower().replace("__", ".")
-            _set(tree, dotted, text, name)
+        dotted = name.removeprefix(prefix).lower().replace("__", ".")
+        if name.startswith(prefix) and ("." in dotted or dotted in options):
+            is_list = get_origin(options.get(dotted)) is tuple
+            _set(tree, dotted, text.split(",") if is_list else text, name)
             _check(tree, kind, f"environment variable {name}")
     for dotted, value in (overrides or {}).items():
         if value is not None:

@@ -25,13 +25,11 @@ _versions = msgspec.json.Decoder(_Versioned)
 
 
 def encode(value: msgspec.Struct) -> bytes:
-    """Canonical JSON: declared field order, sorted mappings, no spaces. Equal values give equal bytes.
+    """Canonical JSON: declared field order, sorted mappings, no spaces. Equal values give equal bytes (1 in a float field is 1.0).
 
     Raises `ManifestInvalid` naming the field when a value does not have its declared type.
     """
-    data = _encoder.encode(value)
-    decode(data, type(value))
-    return data
+    return _encoder.encode(decode(_encoder.encode(value), type(value)))
 
 
 def decode(data: bytes, kind: type[T], *, what: str = "") -> T:

@@ -12,7 +12,7 @@ from msgspec import Meta
 from gateway.contract.words import Count, Datatype, FileName, Name, Positive, Sha256
 
 Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "card"]
-Scalar = str | float | bool | None
+Scalar = str | int | float | bool | None
 
 
 class File(msgspec.Struct, frozen=True):

@@ -1,0 +1,68 @@
+"""What an import may pull in, seen from fresh interpreters: a linter reads import statements and misses what runs."""
+
+import subprocess
+import sys
+
+import pytest
+
+BLOCK = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {blocked!r} or name in {blocked!r}:
+            raise ImportError(f'{{name}} must not be imported here')
+sys.meta_path.insert(0, Refuse())
+import {module}
+"""
+
+HEAVY = {"litestar", "uvicorn", "aiobotocore", "botocore", "boto3", "onnxruntime", "numpy", "duckdb", "torch", "onnx"}
+
+
+def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProcess[str]":
+    code = BLOCK.format(module=module, blocked=blocked)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("module", "blocked"),
+    [
+        ("gateway.contract.manifest", HEAVY | {"click", "rich"}),
+        ("gateway.contract.ledger", HEAVY | {"click", "rich"}),
+        ("gateway.contract.prices", HEAVY | {"click", "rich"}),
+        ("gateway.config", HEAVY | {"click", "rich"}),
+        ("gateway.errors", HEAVY | {"click", "rich", "msgspec"}),
+        ("gateway.objectstore.opening", HEAVY),
+        ("gateway.accounting.ledger", HEAVY),
+        ("gateway.repository.residents", HEAVY),
+        ("gateway.dataplane", (HEAVY | {"trainers"}) - {"onnxruntime", "numpy"}),
+        (
+            "gateway.server",
+            {"trainers", "torch", "onnx", "onnxscript", "boto3", "aiobotocore", "duckdb", "sklearn", "pandas"},
+        ),
+        ("gateway.cli.main", HEAVY),
+        ("gateway.cli.serve, gateway.cli.predict, gateway.cli.models, gateway.cli.costs", HEAVY),
+        ("trainers.cli", HEAVY),
+        (
+            "trainers.run",
+            {
+                "litestar",
+                "uvicorn",
+                "duckdb",
+                "gateway.http",
+                "gateway.runtime",
+                "gateway.repository",
+                "gateway.dataplane",
+            },
+        ),
+        ("trainers.publish", HEAVY),
+    ],
+)
+def test_a_module_starts_without_what_it_does_not_need(module: str, blocked: set[str]) -> None:
+    outcome = starts_without(module, blocked)
+    assert outcome.returncode == 0, outcome.stderr.strip().splitlines()[-1]
+
+
+def test_the_block_blocks() -> None:
+    outcome = starts_without("gateway.server", {"litestar"})
+    assert outcome.returncode != 0
+    assert "litestar must not be imported here" in outcome.stderr

@@ -1,0 +1,83 @@
+"""Stored bytes are for ever: every file in `golden/` must decode, and decode to what it meant when it was written.
+
+A new schema version adds files here; none is ever changed or removed.
+"""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.contract import codec, ledger, manifest, registry
+from gateway.errors import ManifestInvalid
+
+GOLDEN = Path(__file__).parent / "golden"
+KINDS: dict[str, type[msgspec.Struct]] = {
+    "manifest": manifest.Manifest,
+    "examples": manifest.Examples,
+    "version": registry.VersionRecord,
+    "promotion": registry.Promotion,
+    "open": ledger.Open,
+    "close": ledger.Close,
+}
+
+
+def golden() -> list[Path]:
+    return sorted(GOLDEN.glob("*.json"))
+
+
+def kind_of(path: Path) -> type[msgspec.Struct]:
+    return KINDS[path.name.split("-")[0]]
+
+
+@pytest.mark.parametrize("path", golden(), ids=lambda path: path.name)
+def test_a_golden_file_decodes_and_encodes_to_the_same_bytes(path: Path) -> None:
+    data = path.read_bytes()
+    assert codec.encode(codec.decode(data, kind_of(path))) == data
+
+
+@pytest.mark.parametrize("path", golden(), ids=lambda path: path.name)
+def test_a_field_added_later_is_tolerated(path: Path) -> None:
+    tree = msgspec.json.decode(path.read_bytes())
+    tree["added_in_a_later_release"] = {"x": 1}
+    assert codec.decode(msgspec.json.encode(tree), kind_of(path)) == codec.decode(path.read_bytes(), kind_of(path))
+
+
+@pytest.mark.parametrize("path", golden(), ids=lambda path: path.name)
+def test_a_newer_schema_is_refused_by_name(path: Path) -> None:
+    tree = msgspec.json.decode(path.read_bytes())
+    tree["schema_version"] = 99
+    with pytest.raises(ManifestInvalid, match="schema_version 99; this Steelyard reads up to"):
+        codec.decode(msgspec.json.encode(tree), kind_of(path))
+
+
+def test_every_kind_has_a_golden_file() -> None:
+    assert {path.name.split("-")[0] for path in golden()} == set(KINDS)
+
+
+def test_ledger_lines_keep_their_meaning() -> None:
+    lines = (GOLDEN / "segment-v1.jsonl").read_bytes().splitlines()
+    decoder = msgspec.json.Decoder(ledger.Line)
+    header, charge, posting, request = (decoder.decode(line) for line in lines)
+    assert isinstance(header, ledger.Segment)
+    assert (header.container, header.seq, header.cost_picousd) == ("c0ffee", 7, 22488889)
+    assert isinstance(charge, ledger.Charge)
+    assert (charge.sku, charge.cost_picousd) == ("fargate-x86/vcpu", 22488889)
+    assert isinstance(posting, ledger.Posting)
+    assert (posting.account, posting.outcome, posting.rows) == ("infer", "ok", 3)
+    assert isinstance(request, ledger.Request)
+    assert (request.id, request.cpu_ns, request.cost_picousd) == ("c0ffee-1", 2000000, 22488889)
+
+
+def test_writing_refuses_what_reading_would_refuse() -> None:
+    record = registry.VersionRecord(
+        model="../up", version=1, manifest_sha256="0" * 64, manifest_size=1, published_ns=0, run_id="r"
+    )
+    with pytest.raises(ManifestInvalid, match="model"):
+        codec.encode(record)
+
+
+def test_an_unknown_key_in_a_hand_written_tree_is_named_with_its_path() -> None:
+    tree = {"rows": [{"a": 1}], "outcomes": [True], "rowz": []}
+    with pytest.raises(msgspec.ValidationError, match=r"unknown key `\$\.rowz`"):
+        codec.convert_strict(tree, manifest.Examples)

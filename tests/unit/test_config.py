@@ -1,0 +1,60 @@
+"""Settings: which source wins, and that a mistake names its source and key."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway import settings
+from gateway.errors import SettingsError
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('store = "a"\ntimeout_s = 3.0\n[server]\nport = 1000\nbody_bytes_max = 5\n')
+    environ = {
+        "STEELYARD_SERVER__PORT": "2000",
+        "STEELYARD_STORE": "b",
+        "HOME": "/x",
+        "STEELYARD_SERVER__KEEP_ALIVE_S": "9",
+    }
+    loaded = settings.load(file, environ=environ, overrides={"server.port": 3000, "server.host": None})
+    assert (loaded.server.port, loaded.server.keep_alive_s, loaded.server.body_bytes_max) == (3000, 9, 5)
+    assert (loaded.server.host, loaded.timeout_s) == ("127.0.0.1", 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\nprot = 80\n", r"gateway.toml: .*prot"),
+        ("[server]\nport = 'eighty'\n", r"gateway.toml: .*server\.port"),
+        ("store = \n", "gateway.toml: "),
+        ("srever = 1\n", "srever"),
+    ],
+)
+def test_a_mistake_in_the_file_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        settings.load(file, environ={})
+
+
+def test_a_mistake_in_the_environment_names_the_variable() -> None:
+    with pytest.raises(SettingsError, match="STEELYARD_SERVER__PORT"):
+        settings.load(environ={"STEELYARD_SERVER__PORT": "many"})
+    with pytest.raises(SettingsError, match="STEELYARD_SERVER__PROT"):
+        settings.load(environ={"STEELYARD_SERVER__PROT": "80"})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no.toml: No such file"):
+        settings.load(tmp_path / "no.toml", environ={})
+
+
+def test_an_address_that_others_reach_needs_a_word() -> None:
+    with pytest.raises(SettingsError, match="--insecure-no-auth"):
+        settings.load(environ={}, overrides={"server.host": "0.0.0.0"})
+    assert (
+        settings.load(environ={}, overrides={"server.host": "0.0.0.0", "insecure_no_auth": True}).server.host
+        == "0.0.0.0"
+    )
+    assert settings.load(environ={}, overrides={"server.host": "::1"}).server.host == "::1"

@@ -1,0 +1,174 @@
+"""Both doors: what they accept, and that a refusal names the field."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.contract.manifest import Signature, Tensor
+from gateway.errors import InvalidInput
+from gateway.http.openinference import JsonTensors
+from gateway.http.rows import Rows
+from tests.support.models import TINY_EXAMPLES, TINY_SIGNATURE
+from tests.support.residents import resident_of
+
+TINY = resident_of(TINY_SIGNATURE)
+IMAGE = resident_of(
+    Signature((Tensor("pixels", "UINT8", ("batch", 2, 3)),), (Tensor("scores", "FP32", ("batch", 2)),)), name="image"
+)
+ROW: dict[str, Any] = dict(TINY_EXAMPLES.rows[0])
+
+
+def decode_rows(body: object, resident: Any = TINY) -> Any:
+    return Rows().decode(body if isinstance(body, bytes) else json.dumps(body).encode(), resident)
+
+
+def decode_tensors(body: object, resident: Any = TINY) -> Any:
+    return JsonTensors().decode(body if isinstance(body, bytes) else json.dumps(body).encode(), resident)
+
+
+def tensor(name: str = "numbers", shape: Any = (1, 3), datatype: str = "FP32", data: Any = (1, 2, 3)) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "datatype": datatype, "data": data}
+
+
+STRINGS = tensor("categories", (1, 2), "BYTES", ["AA", "JFK"])
+
+
+def test_rows_become_the_signatures_tensors() -> None:
+    decoded = decode_rows({"rows": list(TINY_EXAMPLES.rows)})
+    assert decoded.rows == 3
+    assert decoded.inputs["categories"].tolist() == [["AA", "JFK"], ["UA", "LGA"], ["ZZ", "EWR"]]
+    numbers = decoded.inputs["numbers"]
+    assert numbers.dtype == np.float32
+    assert numbers[0].tolist() == [7, 733, 12.5]
+    assert np.isnan(numbers[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hour": None}, r"Expected `int`, got `null`.*\$\.rows\[0\]\.hour"),
+        ({"hour": 24}, r"<= 23.*\$\.rows\[0\]\.hour"),
+        ({"hour": 7.5}, r"Expected `int`, got `float`.*hour"),
+        ({"hour": True}, r"hour"),
+        ({"distance": "far"}, r"Expected `float`, got `str`.*\$\.rows\[0\]\.distance"),
+        ({"distance": -1}, r">= 0.*distance"),
+        ({"carrier": 7}, r"Expected `str`, got `int`.*carrier"),
+        ({"carrer": "AA"}, r"unknown field `carrer`.*\$\.rows\[0\]"),
+        ({"wind": [1]}, r"wind"),
+    ],
+)
+def test_a_wrong_value_names_row_and_column(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        decode_rows({"rows": [ROW | change]})
+
+
+@pytest.mark.parametrize("column", list(ROW))
+def test_a_missing_column_is_named(column: str) -> None:
+    row = {name: value for name, value in ROW.items() if name != column}
+    with pytest.raises(InvalidInput, match=rf"missing required field `{column}` - at `\$\.rows\[1\]`"):
+        decode_rows({"rows": [ROW, row]})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"rows": []}, "'rows' is empty"),
+        ({}, "missing required field `rows`"),
+        ({"rows": {}}, "rows"),
+        ({"rows": [ROW], "rowz": 1}, "rowz"),
+        (b"", "truncated|malformed"),
+        (b'{"rows": [{"carrier": "AA", "wind": NaN}]}', "after the key 'wind'; JSON has no NaN or Infinity"),
+        (b'{"rows": [{"carrier": "AA", "wind": -Infinity}]}', "after the key 'wind'; JSON has no NaN or Infinity"),
+        (b'{"rows": [{"distance": 1e999}]}', "out of range"),
+        (b'{"rows": [{"carrier": "\xff"}]}', "UTF-8"),
+        (b"[" * 100_000, "nested too deeply|malformed|Expected"),
+        (b'{"rows":' + b"[" * 100_000, "nested too deeply|malformed|Expected"),
+        (b'{"rows": [{"carrier": "A', "truncated|malformed"),
+    ],
+)
+def test_a_broken_body_says_where(body: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        decode_rows(body)
+
+
+def test_a_tensor_without_columns_is_one_field_of_the_row() -> None:
+    decoded = decode_rows({"rows": [{"pixels": [[1, 2, 3], [4, 5, 6]]}]}, IMAGE)
+    assert decoded.inputs["pixels"].tolist() == [[[1, 2, 3], [4, 5, 6]]]
+    for pixels, message in (([[1, 2, 3]], "shape"), ([[1, 2], [3]], "pixels"), ([[1, 2, 300], [4, 5, 6]], "pixels")):
+        with pytest.raises(InvalidInput, match=message):
+            decode_rows({"rows": [{"pixels": pixels}]}, IMAGE)
+
+
+def test_predictions_are_objects_by_output_column() -> None:
+    body = Rows().encode(
+        {"probability": np.array([[0.25], [0.5]], np.float32)}, decode_rows({"rows": [ROW, ROW]}), TINY
+    )
+    assert json.loads(body) == [{"late_probability": 0.25}, {"late_probability": 0.5}]
+
+
+@pytest.mark.parametrize("data", [[1, 2.5, 3], [[1, 2.5, 3]], [1.0, 2.5, 3.0]])
+def test_tensor_data_is_flat_or_nested(data: Any) -> None:
+    decoded = decode_tensors({"inputs": [STRINGS, tensor(data=data)], "extra": 1})
+    assert decoded.inputs["numbers"].tolist() == [[1, 2.5, 3]]
+    assert decoded.inputs["categories"].tolist() == [["AA", "JFK"]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([STRINGS], "input 'numbers' is missing"),
+        ([STRINGS, tensor("nombers")], "has no input 'nombers'; it has: 'categories', 'numbers'"),
+        ([STRINGS, STRINGS, tensor()], "'categories' appears twice"),
+        ([STRINGS, tensor(datatype="FP64")], "'numbers' is FP64; the model takes FP32"),
+        ([STRINGS, tensor(shape=[1, 4], data=[1, 2, 3, 4])], r"shape \[1, 4\]; expected \[batch, 3\]"),
+        ([STRINGS, tensor(shape=[3])], "1 dimensions"),
+        ([STRINGS, tensor(shape=[0, 3], data=[])], r"shape \[0, 3\]"),
+        ([STRINGS, tensor(shape=[-1, 3])], r"shape \[-1, 3\]"),
+        ([STRINGS, tensor(shape=[2**62, 3])], "3 elements"),
+        ([STRINGS, tensor(data=[1, 2])], r"2 elements; shape \[1, 3\] needs 3"),
+        ([STRINGS, tensor(data=[1, 2, "x"])], r"'numbers', data: Expected `float`, got `str`.*\[2\]"),
+        ([STRINGS, tensor(data=[1, 2, None])], "'numbers', data: Expected `float`, got `null`"),
+        ([STRINGS, tensor(data=[[1, 2], [3]])], "'numbers', data"),
+        ([STRINGS, tensor(data="123")], "'numbers', data"),
+        ([STRINGS, tensor(data={})], "'numbers', data"),
+        ([tensor("categories", (1, 2), "BYTES", ["AA", 3]), tensor()], "'categories', data: Expected `str`, got `int`"),
+        ([STRINGS, tensor(shape=(2, 3), data=[1] * 6)], "inputs differ in rows: 'categories' has 1, 'numbers' has 2"),
+    ],
+)
+def test_a_wrong_tensor_is_named(inputs: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        decode_tensors({"inputs": inputs})
+
+
+@pytest.mark.parametrize(
+    ("value", "ok"), [(0, True), (255, True), (256, False), (-1, False), (1.5, False), (True, False)]
+)
+def test_integers_must_fit_their_datatype(value: Any, ok: bool) -> None:
+    body = {"inputs": [tensor("pixels", (1, 2, 3), "UINT8", [value] * 6)]}
+    if ok:
+        assert decode_tensors(body, IMAGE).inputs["pixels"].dtype == np.uint8
+    else:
+        with pytest.raises(InvalidInput, match="'pixels', data"):
+            decode_tensors(body, IMAGE)
+
+
+def test_the_answer_is_the_protocols_and_echoes_the_id() -> None:
+    decoded = decode_tensors({"id": "mine", "inputs": [STRINGS, tensor()]})
+    answer = json.loads(JsonTensors().encode({"probability": np.array([[0.5]], np.float32)}, decoded, TINY))
+    assert answer == {
+        "model_name": "tiny",
+        "model_version": "3",
+        "id": "mine",
+        "outputs": [{"name": "probability", "shape": [1, 1], "datatype": "FP32", "data": [0.5]}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [([{"name": "nope"}], "has no output 'nope'"), ([{"name": "probability"}] * 2, "already exists in request")],
+)
+def test_outputs_asked_for_must_exist_once(outputs: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        decode_tensors({"inputs": [STRINGS, tensor()], "outputs": outputs})
