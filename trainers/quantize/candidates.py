@@ -1,7 +1,7 @@
 """All graphs worth measuring: the exported one and what each int8 recipe makes of it, optimized once for every later load.
 
 Judges nothing: `trainers.evaluate` measures them and chooses. A recipe is a function from graph to graph; to offer another one,
-add it to `candidates`.
+add it to `offer`.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from trainers.job import Candidate, Data
 from trainers.quantize import rowwise, static
 
 
-def candidates(graph: bytes, data: Data) -> tuple[Candidate, ...]:
+def offer(graph: bytes, data: Data) -> tuple[Candidate, ...]:
     """`fp32` first. A recipe that finds nothing to quantize adds none. Raises `ExportError` when a rewritten graph is invalid."""
     rewritten = {
         "fp32": graph,

@@ -1,0 +1,102 @@
+"""Every candidate graph measured on the held-out split in the serving configuration, its gates, and which one to serve.
+
+Changes no graph and stores nothing. Called by `trainers.run`; `fidelity` says how near to fp32 a candidate is, `timing` what it
+costs, `choice` weighs the two.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import onnx
+import onnxruntime as ort
+
+from gateway.contract.manifest import Evaluation, Gate, Latency, Variant
+from trainers.errors import GateFailed
+from trainers.evaluate import choice, fidelity, timing
+from trainers.job import Candidate, Data, Limits, Report
+
+REFERENCE = "fp32"
+SPLIT = "test"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the manifest says about the candidates. `variants` has the one to serve first."""
+
+    variants: tuple[Variant, ...]
+    evaluations: tuple[Evaluation, ...]
+    gates: tuple[Gate, ...]
+    serve: str
+    choice: str
+
+
+def judge(candidates: Sequence[Candidate], data: Data, limits: Limits, report: Report) -> Verdict:
+    """Measure all, gate all, choose one. Raises `GateFailed` when the reference itself gives NaN or depends on its batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {candidate.id: Path(folder) / f"{candidate.id}.onnx" for candidate in candidates}
+        for candidate in candidates:
+            paths[candidate.id].write_bytes(candidate.graph)
+        sessions = {name: timing.open_session(path) for name, path in paths.items()}
+        answers = _answers(sessions, data, report)
+        gates = {name: fidelity.gates(name, answers[REFERENCE], own, limits) for name, own in answers.items()}
+        _refuse_unsound_reference(gates[REFERENCE])
+        latencies = timing.latencies(sessions, data.test.inputs, report)
+        loads = timing.load_times(paths)
+    variants = tuple(
+        _variant(candidate, answers[candidate.id], gates[candidate.id], latencies[candidate.id], loads[candidate.id])
+        for candidate in candidates
+    )
+    sizes = {candidate.id: len(candidate.graph) for candidate in candidates}
+    served, sentence = choice.choose(variants, sizes, gates)
+    return Verdict(
+        variants=tuple(sorted(variants, key=lambda variant: variant.id != served)),
+        evaluations=tuple(
+            Evaluation(subject=name, split=SPLIT, rows=data.test.rows, metrics=own.metrics)
+            for name, own in answers.items()
+        ),
+        gates=tuple(gate for checked in gates.values() for gate in checked),
+        serve=served,
+        choice=sentence,
+    )
+
+
+def _answers(sessions: Mapping[str, ort.InferenceSession], data: Data, report: Report) -> dict[str, fidelity.Answers]:
+    answers = {}
+    for done, (name, session) in enumerate(sessions.items()):
+        report("compare", done, len(sessions), name)
+        answers[name] = fidelity.answer(session, data.test)
+    report("compare", len(sessions), len(sessions))
+    return answers
+
+
+def _refuse_unsound_reference(gates: Sequence[Gate]) -> None:
+    failed = [
+        f"{gate.name} is {gate.measured:g}, at most {gate.limit:g} is allowed" for gate in gates if not gate.passed
+    ]
+    if failed:
+        raise GateFailed(f"the fp32 graph must not be served: {'; '.join(failed)}")
+
+
+def _variant(
+    candidate: Candidate,
+    answers: fidelity.Answers,
+    gates: Sequence[Gate],
+    latency: tuple[Latency, ...],
+    load_ns: int,
+) -> Variant:
+    """A graph whose answers depend on batch mates may only ever run alone."""
+    invariant = all(gate.passed for gate in gates if gate.name == fidelity.BATCH_DIFFERENCE)
+    opsets = {opset.domain: opset.version for opset in onnx.load_from_string(candidate.graph).opset_import}
+    return Variant(
+        id=candidate.id,
+        recipe=candidate.recipe,
+        file=f"{candidate.id}.onnx",
+        opset=opsets[""],
+        max_batch=timing.BATCHES[-1] if invariant else 1,
+        batch_invariant=invariant,
+        metrics=answers.metrics,
+        latency=latency,
+        batch_cost=timing.fit_cost(latency),
+        load_ns=load_ns,
+    )
