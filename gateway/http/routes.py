@@ -4,7 +4,7 @@ Bodies follow the Open Inference Protocol; the numbers in the docstrings are tho
 """
 
 import asyncio
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from litestar import Response, get
@@ -67,21 +67,21 @@ class ModelReady(msgspec.Struct, frozen=True):
     ready: bool
 
 
-class ModelState(msgspec.Struct, frozen=True):
-    """One row of E7: what answers for a name in this container, and the last reason it did not move on."""
-
-    name: str
-    version: str
-    state: Literal["READY", "UNAVAILABLE"]
-    reason: str
-    variant: str
-
-
 class Models(msgspec.Struct, frozen=True):
     """E7."""
 
     models: list[str]
-    loaded: list[ModelState]
+
+
+class LoadedVersion(msgspec.Struct, frozen=True):
+    """What this container holds in memory; `problem` is why its name did not move on to the version its alias says."""
+
+    name: str
+    version: str
+    variant: str
+    loaded_ns: int
+    resident_bytes: int
+    problem: str
 
 
 @get("/", sync_to_thread=False, summary="What this is and where the documentation lies")
@@ -104,13 +104,24 @@ def server_metadata(service: NamedDependency[Service]) -> ServerMetadata:
     return ServerMetadata(name="steelyard", version=service.version, extensions=[])
 
 
-@get("/v2/models", summary="Published models, and those this container has loaded")
+@get("/v2/models", summary="Published models")
 async def models(service: NamedDependency[Service]) -> Models:
-    states = [
-        ModelState(resident.name, str(resident.version), "READY", problem, resident.variant.id)
+    return Models(await service.repository.registry.names())
+
+
+@get("/v1/loaded", sync_to_thread=False, summary="What this container holds in memory; asks no store")
+def loaded(service: NamedDependency[Service]) -> list[LoadedVersion]:
+    return [
+        LoadedVersion(
+            name=resident.name,
+            version=str(resident.version),
+            variant=resident.variant.id,
+            loaded_ns=resident.loaded_ns,
+            resident_bytes=resident.model.resident_bytes,
+            problem=problem,
+        )
         for resident, problem in service.repository.residents()
     ]
-    return Models(await service.repository.registry.names(), states)
 
 
 @get("/v2/models/{model:str}", summary="A model's signature")
@@ -171,6 +182,7 @@ HANDLERS = [
     ready,
     server_metadata,
     models,
+    loaded,
     model_metadata,
     version_metadata,
     model_ready,

@@ -1,0 +1,147 @@
+"""`make bench`: the gateway against a bare ASGI callable and bare `session.run`, in one run, as ratios.
+
+Server on one core, load generator on another. Rounds alternate between the servers, and each figure is the median of its rounds, since
+these comparisons drift with the machine. The gateway does everything it does in production: checks, receipt, meter, ledger.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from gateway.objectstore.local import LocalStore
+from tests.bench import bare
+from tests.support import gateways, models
+from tests.support.servers import free_ports
+
+FEATURES = 32
+CONNECTIONS = (1, 16, 64)
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
+CORES = sorted(os.sched_getaffinity(0))
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """Of one server at one number of connections."""
+
+    rps: float
+    p50_us: float
+    p99_us: float
+
+
+def main() -> None:
+    body = json.dumps(
+        {"inputs": [{"name": "features", "shape": [1, FEATURES], "datatype": "FP32", "data": [0.1] * FEATURES}]}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "store"
+        root.mkdir()
+        asyncio.run(models.publish_mlp(LocalStore(root), features=FEATURES))
+        graph = Path(folder) / "mlp.onnx"
+        graph.write_bytes(models.mlp_graph(FEATURES))
+        run_us, decode_run_encode_us = _in_process(graph, body.encode())
+        print(f"bare session.run {run_us:.1f} us; decode + run + encode in process {decode_run_encode_us:.1f} us")
+        with _gateway(root, Path(folder)) as gateway, _bare(graph) as port:
+            targets = {"bare ASGI": (port, "/"), "gateway": (gateway.port, "/v2/models/mlp/infer")}
+            print(f"{'connections':>11} {'server':<10} {'req/s':>8} {'p50 us':>8} {'p99 us':>8}  ratio of req/s")
+            for connections in CONNECTIONS:
+                _compare(targets, body, connections)
+            print(f"gateway resident memory {_rss_mb(gateway.process.pid):.0f} MB")
+
+
+def _compare(targets: dict[str, tuple[int, str]], body: str, connections: int) -> None:
+    rounds: dict[str, list[Figures]] = {name: [] for name in targets}
+    for _ in range(ROUNDS):
+        for name, (port, path) in targets.items():
+            rounds[name].append(_load(port, path, body, connections))
+    base = statistics.median(figures.rps for figures in rounds["bare ASGI"])
+    for name, figures in rounds.items():
+        rps, p50, p99 = (statistics.median(getattr(f, field) for f in figures) for field in ("rps", "p50_us", "p99_us"))
+        print(f"{connections:>11} {name:<10} {rps:>8.0f} {p50:>8.0f} {p99:>8.0f}  {rps / base:.2f}", flush=True)
+
+
+def _load(port: int, path: str, body: str, connections: int) -> Figures:
+    plan = json.dumps({"port": port, "path": path, "body": body, "connections": connections, "seconds": SECONDS})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.load"],
+        input=plan,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, {CORES[-1]}),
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return msgspec.json.decode(done.stdout, type=Figures)
+
+
+def _in_process(graph: Path, body: bytes) -> tuple[float, float]:
+    """Medians over a thousand calls each, in microseconds."""
+    server = bare.Bare(str(graph))
+    session = bare.session(str(graph))
+    x = {"features": np.full((1, FEATURES), 0.1, np.float32)}
+    return _median_us(lambda: session.run(None, x)), _median_us(lambda: server.answer(body))
+
+
+def _median_us(call: "object") -> float:
+    assert callable(call)
+    times = []
+    for _ in range(1200):
+        began = time.perf_counter_ns()
+        call()
+        times.append(time.perf_counter_ns() - began)
+    return statistics.median(times[200:]) / 1e3
+
+
+@contextlib.contextmanager
+def _gateway(root: Path, folder: Path) -> Iterator[gateways.Gateway]:
+    with gateways.running(root, folder, "--preload", "mlp") as gateway:
+        _pin(gateway.process.pid)
+        yield gateway
+
+
+@contextlib.contextmanager
+def _bare(graph: Path) -> Iterator[int]:
+    (port,) = free_ports(1)
+    with subprocess.Popen([sys.executable, "-m", "tests.bench.bare", str(graph), str(port)]) as process:
+        try:
+            _await(port)
+            _pin(process.pid)
+            yield port
+        finally:
+            process.kill()
+
+
+def _await(port: int) -> None:
+    import socket
+
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise SystemExit("the baseline did not start")
+
+
+def _pin(pid: int) -> None:
+    """All threads of the server on the first core."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {CORES[0]})
+
+
+def _rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""A real gateway process over a real store, on a free port, with its log kept for the failure message."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+READY_S = 30
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        message: str = self.json["error"]
+        return message
+
+
+class Gateway:
+    """A running gateway."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+
+    def request(self, method: str, path: str, body: bytes | object | None = None, **headers: str) -> Answer:
+        """One request on a connection of its own. Keyword names become header names."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: bytes | object) -> Answer:
+        return self.request("POST", path, body)
+
+    def terminate(self) -> int:
+        """SIGTERM, then the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=40)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def running(store: Path | str, folder: Path, *arguments: str, **environment: str) -> Iterator[Gateway]:
+    """A gateway that is ready. Its port is 0 and read from its log, so that tests never race for one."""
+    log = folder / f"gateway-{time.monotonic_ns()}.log"
+    env = os.environ | {"STEELYARD_REPOSITORY__CACHE_DIR": str(folder / "cache")} | environment
+    command = [sys.executable, "-m", "gateway", "serve", "--store", str(store), "--port", "0", *arguments]
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
+        try:
+            yield Gateway(process, _await_port(process, log), log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def _await_port(process: "subprocess.Popen[bytes]", log: Path) -> int:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        text = log.read_text()
+        if "listening on http://127.0.0.1:" in text and text.endswith("\n"):
+            return int(text.rsplit("listening on http://127.0.0.1:", 1)[1].split()[0])
+        time.sleep(0.02)
+    raise AssertionError(f"the gateway did not start:\n{log.read_text()}")
