@@ -82,6 +82,12 @@ class TrainJob(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     parameters: Mapping[str, str | float | bool] = {}
 
+    def fitted_with(self, *, seed: int | None, epochs: int | None) -> "TrainJob":
+        """The same job with another seed or number of epochs; None keeps the recipe's."""
+        seed = self.fit.seed if seed is None else seed
+        epochs = self.fit.epochs if epochs is None else epochs
+        return msgspec.structs.replace(self, fit=msgspec.structs.replace(self.fit, seed=seed, epochs=epochs))
+
 
 class Candidate(msgspec.Struct, frozen=True):
     """One ONNX graph that computes the job's signature: the exported one (`fp32`), or what a quantization recipe made of it."""

@@ -1,0 +1,95 @@
+"""The model card: what a person should know before relying on the model, as Markdown. Everything in it is in the manifest too."""
+
+from collections.abc import Iterable, Sequence
+
+from gateway.contract.manifest import Evaluation, Manifest, Variant
+from gateway.contract.prices import PICO_PER_USD
+
+
+def card(manifest: Manifest) -> str:
+    sections = [
+        f"# {manifest.model}\n\n{manifest.description}",
+        f"## Data\n\n{_data(manifest)}",
+        f"## Quality\n\n{_quality(manifest.evaluations)}",
+        f"## Choice\n\n{manifest.choice}\n\n{_choice(manifest)}",
+        f"## Gates\n\n{_gates(manifest)}",
+        f"## Training\n\n{_training(manifest)}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _data(manifest: Manifest) -> str:
+    rows = [
+        (source.name, source.rows, f"{source.first} to {source.last}" if source.first else "", source.sha256[:12])
+        for source in manifest.lineage.data
+    ]
+    columns = [
+        (column.name, column.datatype, column.unit, "yes" if column.nullable else "", column.description)
+        for tensor in manifest.signature.inputs
+        for column in tensor.columns
+    ]
+    return "\n\n".join(
+        [
+            table(("source", "rows", "period", "sha256"), rows),
+            "Splits are by time: trained on the earliest rows, stopped on the next, judged once on the latest.",
+            table(("input", "type", "unit", "may be null", "meaning"), columns),
+        ]
+    )
+
+
+def _quality(evaluations: Sequence[Evaluation]) -> str:
+    names = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics))
+    rows = [
+        (
+            evaluation.subject,
+            evaluation.split,
+            evaluation.rows,
+            *(_figure(evaluation.metrics.get(name)) for name in names),
+        )
+        for evaluation in evaluations
+    ]
+    return table(("subject", "split", "rows", *names), rows)
+
+
+def _choice(manifest: Manifest) -> str:
+    rows = [
+        (
+            variant.id,
+            "yes" if variant.id == manifest.serve else "",
+            *(f"{cell.p50_ns / 1000:.1f}" for cell in variant.latency),
+            f"{(variant.load_ns or 0) / 1e6:.1f}",
+            manifest.file(variant.file).size,
+        )
+        for variant in manifest.variants
+    ]
+    return table(("variant", "served", *_batches(manifest.variants), "load ms", "bytes"), rows)
+
+
+def _batches(variants: Sequence[Variant]) -> list[str]:
+    return [f"us at batch {cell.batch_rows}" for cell in variants[0].latency]
+
+
+def _gates(manifest: Manifest) -> str:
+    rows = [
+        (gate.variant, gate.name, f"{gate.measured:.3g}", f"{gate.limit:.3g}", "yes" if gate.passed else "NO")
+        for gate in manifest.gates
+    ]
+    return table(("variant", "gate", "measured", "at most", "passed"), rows)
+
+
+def _training(manifest: Manifest) -> str:
+    lineage, cost = manifest.lineage, manifest.training_cost
+    price = "unpriced" if cost.cost_picousd is None else f"{cost.cost_picousd / PICO_PER_USD:.6f} USD at list price"
+    facts = {"run": lineage.run_id, "recipe": lineage.recipe, "seed": lineage.seed}
+    facts |= {"cost": f"{price}, {cost.seconds:.1f} s as {cost.sku}"}
+    return table(("", ""), [*(facts | lineage.parameters | lineage.code | lineage.environment).items()])
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

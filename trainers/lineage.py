@@ -1,0 +1,87 @@
+"""Where an artifact came from and what it cost: code, environment, parameters, and the job's seconds at a list price.
+
+Reads the working folder's git state and the installed versions; nothing here names a user, a host or a path.
+"""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
+from gateway.contract.manifest import DataSource, Lineage, TrainingCost
+from gateway.contract.prices import PriceBook
+from trainers.job import TrainJob
+
+CPU_SKU = "c7i.large"
+"""What a CPU job is priced as unless told otherwise: the smallest current machine with the two vCPUs that the examples need."""
+
+UNKNOWN_SKU = "unknown"
+PACKAGES = ("steelyard", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
+GIT_SECONDS_MAX = 10
+
+
+def lineage(job: TrainJob, *, recipe: str, run_id: str, sources: tuple[DataSource, ...], device: str) -> Lineage:
+    return Lineage(
+        run_id=run_id,
+        recipe=recipe,
+        seed=job.fit.seed,
+        data=sources,
+        code=_code(),
+        environment=_environment() | {"device": device},
+        parameters=parameters(job),
+    )
+
+
+def parameters(job: TrainJob) -> dict[str, str | float | bool]:
+    """The recipe's own, and how it was fitted. The seed has a field of its own."""
+    fit = job.fit
+    return dict(job.parameters) | {
+        "epochs": fit.epochs,
+        "batch_rows": fit.batch_rows,
+        "learning_rate": fit.learning_rate,
+        "weight_decay": fit.weight_decay,
+        "patience": fit.patience,
+    }
+
+
+def training_cost(book: PriceBook, *, seconds: float, sku: str | None, device: str) -> TrainingCost:
+    """`sku` may be left out on a CPU only: no GPU is so usual that its price could be assumed."""
+    sku = sku or (CPU_SKU if device == "cpu" else UNKNOWN_SKU)
+    price = book.price(sku)
+    priced = price is not None and price.unit == "hour"
+    cost_picousd = round(price.rate * round(seconds * 1e9)) if price and priced else None
+    return TrainingCost(sku=sku, seconds=seconds, cost_picousd=cost_picousd, price_book_sha256=book.sha256)
+
+
+def _code() -> dict[str, str]:
+    """The commit of the folder the command runs in, which is where a recipe of one's own lives; empty without git."""
+    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    if commit is None or status is None:
+        return {}
+    return {"commit": commit, "dirty": "true" if status else "false"}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603  # the arguments are ours
+            ["git", *arguments],  # noqa: S607  # whichever git the user has
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS_MAX,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    return {"python": platform.python_version(), "machine": platform.machine()} | {
+        name: found for name in PACKAGES if (found := _version(name))
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

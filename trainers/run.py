@@ -1,0 +1,148 @@
+"""One training run, from job to alias: validate, fit, export, quantize, evaluate, publish, promote.
+
+The artifact is finished in the run's own folder before the store sees any of it, so the same run id again only publishes what is
+there. Knows no command line: progress goes to a `Report`, the answer is a `Result`.
+"""
+
+import re
+import time
+from pathlib import Path
+
+import msgspec
+
+from gateway.contract import codec, layout, prices
+from gateway.contract.manifest import Evaluation, Manifest
+from gateway.contract.registry import Promotion, VersionRecord
+from gateway.objectstore.protocol import ObjectStore
+from trainers import baseline, card, lineage, publish
+from trainers.errors import DataError, SpecError
+from trainers.evaluate import judge
+from trainers.export import export
+from trainers.fit import fit
+from trainers.job import Data, Report, TrainJob
+from trainers.metrics import binary_metrics
+from trainers.quantize import candidates
+
+EXAMPLES = "examples.json"
+CARD = "card.md"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+"""`gateway.contract.words.Name`, checked before hours of training and not after."""
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What is decided outside the job. `promote_to` None publishes without promoting."""
+
+    recipe: str
+    run_id: str
+    folder: Path
+    actor: str
+    promote_to: str | None = layout.CHAMPION
+    priced_as: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    manifest: Manifest
+    record: VersionRecord
+    promotion: Promotion | None
+
+
+async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report) -> Result:
+    """Train unless this run has trained already, then publish and promote. Raises any `TrainerError` or store error."""
+    _validate_names(job, run)
+    book = prices.load()
+    manifest = _finished(job, run) or train(job, run, book, report)
+    await publish.put_once(store, layout.price_book(book.sha256), book.data)
+    record = await publish.publish(store, run.folder, run_id=run.run_id, now_ns=time.time_ns())
+    promotion = await _promote(store, record, manifest, run) if run.promote_to else None
+    return Result(manifest, record, promotion)
+
+
+def train(job: TrainJob, run: Run, book: prices.PriceBook, report: Report) -> Manifest:
+    """Everything up to the finished artifact in the run's folder. Blocks: hours of it are CPU and GPU work."""
+    began = time.monotonic()
+    data = job.load()
+    _validate_data(data)
+    fitted = fit(job, data, report)
+    report("export", 0, 1)
+    graph = export(fitted.module, data)
+    report("export", 1, 1)
+    offered = candidates.offer(graph, data)
+    verdict = judge.judge(offered, data, job.limits, report)
+    simplest = _baseline(data)
+    contents = {f"{candidate.id}.onnx": candidate.graph for candidate in offered} | {
+        EXAMPLES: codec.encode(data.examples)
+    }
+    files = [publish.describe(name, content, "model") for name, content in contents.items() if name != EXAMPLES]
+    manifest = Manifest(
+        model=job.model,
+        task=job.task,
+        description=job.description,
+        created_ns=time.time_ns(),
+        files=(*files, publish.describe(EXAMPLES, contents[EXAMPLES], "examples")),
+        variants=verdict.variants,
+        serve=verdict.serve,
+        choice=verdict.choice,
+        signature=data.signature,
+        lineage=lineage.lineage(job, recipe=run.recipe, run_id=run.run_id, sources=data.sources, device=fitted.device),
+        training_cost=lineage.training_cost(
+            book, seconds=time.monotonic() - began, sku=run.priced_as, device=fitted.device
+        ),
+        evaluations=(simplest, *verdict.evaluations),
+        gates=verdict.gates,
+    )
+    return _write(run.folder, manifest, contents)
+
+
+def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Manifest:
+    """Add the card, which describes the rest, and write it all."""
+    text = card.card(manifest).encode()
+    manifest = msgspec.structs.replace(manifest, files=(*manifest.files, publish.describe(CARD, text, "card")))
+    publish.write(folder, manifest, contents | {CARD: text})
+    return manifest
+
+
+def _baseline(data: Data) -> Evaluation:
+    metrics = binary_metrics(data.test.targets, baseline.logistic_baseline(data))
+    return Evaluation(subject="baseline:logistic", split=judge.SPLIT, rows=data.test.rows, metrics=metrics)
+
+
+def _finished(job: TrainJob, run: Run) -> Manifest | None:
+    """The artifact an earlier attempt of this run left. `SpecError` when the run id was used for something else."""
+    path = run.folder / publish.MANIFEST
+    if not path.is_file():
+        return None
+    manifest = codec.decode(path.read_bytes(), Manifest)
+    made = (manifest.model, manifest.lineage.recipe, manifest.lineage.seed, manifest.lineage.parameters)
+    if made != (job.model, run.recipe, job.fit.seed, lineage.parameters(job)):
+        raise SpecError(f"run '{run.run_id}' was made with other parameters; choose another run id")
+    return manifest
+
+
+async def _promote(store: ObjectStore, record: VersionRecord, manifest: Manifest, run: Run) -> Promotion:
+    assert run.promote_to is not None
+    return await publish.promote(
+        store,
+        model=record.model,
+        alias=run.promote_to,
+        version=record.version,
+        actor=run.actor,
+        reason=f"run {run.run_id}: {manifest.choice}",
+        now_ns=time.time_ns(),
+    )
+
+
+def _validate_names(job: TrainJob, run: Run) -> None:
+    for what, name in (("model", job.model), ("run id", run.run_id), ("alias", run.promote_to or layout.CHAMPION)):
+        if not NAME.fullmatch(name):
+            raise SpecError(f"{what} '{name}' must be lower case letters, digits, '.', '_' or '-', at most 63")
+    if job.task != "classify":
+        raise SpecError(f"model '{job.model}': task '{job.task}' has no gates yet; only 'classify' has")
+
+
+def _validate_data(data: Data) -> None:
+    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        lengths = {split.rows, *(len(values) for values in split.inputs.values())}
+        if len(lengths) != 1 or not split.rows:
+            raise DataError(f"the {name} split is empty or ragged: its arrays have {sorted(lengths)} rows")
+        if split.inputs.keys() != {tensor.name for tensor in data.signature.inputs}:
+            raise DataError(f"the {name} split has inputs {sorted(split.inputs)}; the signature names others")
