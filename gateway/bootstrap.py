@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import secrets
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -54,7 +55,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[]
         dataplane = DataPlane(
             repository, Admission(settings.admission), _Charger(meter, book), timeout_s=settings.timeout_s
         )
-        service = Service(dataplane, repository, VERSION, here.id)
+        service = Service(dataplane, repository, VERSION, instance=secrets.token_hex(8))
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
         stack.push_async_callback(_cancel, asyncio.create_task(repository.follow(), name="follow aliases"))
         meter.mark_ready()

@@ -32,7 +32,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> int:
     async with bootstrap.opened(settings) as (service, drain):
         server = _Server(
             uvicorn.Config(
-                App(service, settings.server),  # type: ignore[arg-type]  # uvicorn types ASGI's dicts more narrowly
+                App(service, settings.server),
                 http="httptools",
                 lifespan="off",
                 log_config=None,
@@ -44,8 +44,6 @@ async def _serve(settings: Settings, listening: socket.socket) -> int:
             ),
             drain,
         )
-        host, port = listening.getsockname()[:2]
-        logger.info("listening on http://%s:%d", host, port)
         await server.serve(sockets=[listening])
     return 0
 
@@ -56,6 +54,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._drain = drain
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:
+            host, port = listening.getsockname()[:2]
+            logger.info("listening on http://%s:%d", host, port)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

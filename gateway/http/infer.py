@@ -97,27 +97,17 @@ class InferRoutes:
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise InvalidInput("Content-Encoding is not supported; send the body as it is")
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._body_bytes_max:
-            raise self._too_large()
+        if length.isdigit():
+            self._check(int(length))
         message = await self._receive(receive)
-        if not message.get("more_body"):
-            chunk: bytes = message.get("body", b"")
-            if len(chunk) > self._body_bytes_max:
-                raise self._too_large()
-            return None if message["type"] == "http.disconnect" else chunk
-        return await self._rest(message["body"], receive)
-
-    async def _rest(self, first: bytes, receive: Receive) -> bytes | None:
-        chunks = bytearray(first)
-        while True:
+        body: bytes | bytearray = message.get("body", b"")
+        while message.get("more_body"):
+            self._check(len(body))
             message = await self._receive(receive)
-            if message["type"] == "http.disconnect":
-                return None
-            chunks += message.get("body", b"")
-            if len(chunks) > self._body_bytes_max:
-                raise self._too_large()
-            if not message.get("more_body"):
-                return bytes(chunks)
+            body = bytearray(body) if isinstance(body, bytes) else body
+            body += message.get("body", b"")
+        self._check(len(body))
+        return None if message["type"] == "http.disconnect" else bytes(body)
 
     async def _receive(self, receive: Receive) -> Scope:
         try:
@@ -127,8 +117,9 @@ class InferRoutes:
         except TimeoutError:
             raise DeadlineExceeded(f"the body did not arrive within {self._body_timeout_s:g} s") from None
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"the body is larger than {self._body_bytes_max} bytes (server.body_bytes_max)")
+    def _check(self, body_bytes: int) -> None:
+        if body_bytes > self._body_bytes_max:
+            raise PayloadTooLarge(f"the body is larger than {self._body_bytes_max} bytes (server.body_bytes_max)")
 
 
 def request_ids(prefix: str) -> Iterator[str]:

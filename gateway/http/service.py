@@ -9,7 +9,10 @@ from gateway.runtime.model import LoadedModel
 
 
 class Service(msgspec.Struct):
-    """`ready` turns false once the process drains. `ready_wait_s`: how long asking for a model's readiness waits for its load."""
+    """`instance` begins every request id and is new with every process. `ready` turns false once the process drains.
+
+    `ready_wait_s`: how long asking for a model's readiness waits for its load.
+    """
 
     dataplane: DataPlane
     repository: Repository[LoadedModel]
