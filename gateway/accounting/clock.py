@@ -41,10 +41,11 @@ class SystemClock:
     """Wall time when it was made, plus monotonic time since: a correction of the wall clock never makes a duration negative."""
 
     def __init__(self, proc: Path = Path("/proc/self")) -> None:
-        self._proc = proc
+        # Open for the life of the process: reading must not fail when sockets have used up the file descriptors.
+        self._statm = os.open(proc / "statm", os.O_RDONLY | os.O_CLOEXEC)
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
-        self._started_ns = self.now_ns() - self._age_ns()
+        self._started_ns = self.now_ns() - _age_ns(proc)
 
     @property
     def started_ns(self) -> int:
@@ -60,10 +61,11 @@ class SystemClock:
         return time.thread_time_ns()
 
     def rss_bytes(self) -> int:
-        return int((self._proc / "statm").read_text().split()[1]) * self._page_bytes
+        return int(os.pread(self._statm, 128, 0).split()[1]) * self._page_bytes
 
-    def _age_ns(self) -> int:
-        """Exact to a clock tick (10 ms). CLOCK_BOOTTIME counts from the same moment and /proc/stat's btime only whole seconds."""
-        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        start_ns = int(fields[_STAT_STARTTIME]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-        return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start_ns)
+
+def _age_ns(proc: Path) -> int:
+    """Exact to a clock tick (10 ms): both count from the machine's boot, a moment that /proc/stat rounds to seconds."""
+    fields = (proc / "stat").read_text().rpartition(")")[2].split()
+    started_ns = int(fields[_STAT_STARTTIME]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started_ns)

@@ -16,6 +16,7 @@ from gateway.contract import prices
 from gateway.contract.ledger import Outcome, Request
 
 HOUR_NS = 3600 * 10**9
+_NEVER_NS = 1 << 63
 
 
 class Meter:
@@ -195,6 +196,13 @@ class Meter:
         self._interval.to_ns = to_ns
         self.closed.append(self._interval)
         self._begin(to_ns)
+
+    def close_last(self) -> int:
+        """End the life now, or as soon as its bill covers the receipts. Returns that moment; what comes later is lost."""
+        ended_ns = max(self._now(), self.closable_ns)
+        self.close_interval(ended_ns)
+        self._hour_end_ns = _NEVER_NS
+        return ended_ns
 
     def _begin(self, from_ns: int) -> None:
         self._interval = Interval(from_ns)

@@ -2,8 +2,9 @@
 
 A segment covers the interval [from_ns, to_ns) of one container's life. Its lines are, in order: one `segment` header, the origin
 `charge` of each sku for the interval, the `posting`s that distribute exactly those charges over accounts, then the `request`s
-whose costs add up to the `infer` postings. Sums of postings equal sums of charges as integers: `gateway.accounting` writes it so,
-`gateway.reports` checks it. Money is pico-dollars (1e-12 USD), time is nanoseconds since the Unix epoch.
+whose costs add up to the `infer` postings (unless some were collapsed into those sums). Sums of postings equal sums of charges as
+integers: `gateway.accounting` writes it so, `gateway.reports` checks it. Money is pico-dollars (1e-12 USD), time is nanoseconds
+since the Unix epoch.
 """
 
 from typing import Literal
@@ -53,7 +54,10 @@ class Close(msgspec.Struct, frozen=True):
 
 
 class Segment(msgspec.Struct, frozen=True, tag="segment"):
-    """The first line. `previous_sha256` is the digest of the previous segment's stored bytes ("" for the first)."""
+    """The first line. `previous_sha256` is the digest of the previous segment's stored bytes ("" for the first).
+
+    `requests` counts all of them; `collapsed` says how many of these have no line of their own and are only in the `infer` sums.
+    """
 
     container: str
     boot_ns: Count
@@ -64,6 +68,7 @@ class Segment(msgspec.Struct, frozen=True, tag="segment"):
     price_book_sha256: Sha256
     cost_picousd: Count
     requests: Count
+    collapsed: Count = 0
     schema_version: int = 1
 
 
