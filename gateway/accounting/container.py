@@ -6,6 +6,7 @@ Functions over a root path: tests give them a tree of files.
 
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,14 +38,18 @@ class Container(msgspec.Struct, frozen=True):
 
 def detect(
     *,
-    container_id: str,
+    container_id: str = "",
     boot_ns: int,
     platform: str,
     vcpu_milli: int = 0,
     memory_bytes: int = 0,
     root: Path = Path("/"),
 ) -> Container:
-    """This container. A size of 0 means: find out. Raises `SettingsError` when the id cannot be part of an object's key."""
+    """This container. A size of 0 means: find out; without an id it gets a random one.
+
+    Raises `SettingsError` when the id cannot be part of an object's key.
+    """
+    container_id = container_id or uuid.uuid4().hex
     if not _ID.fullmatch(container_id):
         raise SettingsError(
             f"container id '{container_id[:128]}' names objects in the ledger: 1 to 128 of A-Z a-z 0-9 . _ -, the first no sign"
