@@ -73,19 +73,23 @@ def _trace(module: torch.nn.Module, categories: int, numbers: int) -> onnx.Model
     with reserved names and a prefix of our own nothing can clash. Its notes, which hold source paths, are dropped.
     """
     example = (torch.zeros(3, categories, dtype=torch.int64), torch.zeros(3, numbers))
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            example,
-            dynamo=True,
-            dynamic_shapes=({0: "batch"}, {0: "batch"}),
-            input_names=["__indices", "__numbers"],
-            output_names=["__logits"],
-            opset_version=OPSET,
-            optimize=True,
-            verify=False,
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                example,
+                dynamo=True,
+                dynamic_shapes=({0: "batch"}, {0: "batch"}),
+                input_names=["__indices", "__numbers"],
+                output_names=["__logits"],
+                opset_version=OPSET,
+                optimize=True,
+                verify=False,
+                verbose=False,
+            )
+    except Exception as error:  # torch lets the tracer's own exceptions through, whatever they are
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportError(f"torch cannot export this module for any batch size: {reason}") from error
     if program is None:
         raise ExportError("torch.onnx.export returned nothing; see its log")
     model = program.model_proto
