@@ -1,0 +1,205 @@
+"""Judging candidates: what the gates catch, what the choice prefers, what the timing adds up to. No test asserts a time."""
+
+import math
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from gateway.contract.manifest import BatchCost, Gate, Latency, Variant
+from tests.support.models import tiny_graph
+from tests.support.tinyjob import tiny_data
+from trainers.errors import GateFailed
+from trainers.evaluate import choice, judge, timing
+from trainers.job import Candidate, Data, Limits
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return tiny_data()
+
+
+def quiet(*_: object) -> None: ...
+
+
+def candidate(name: str, graph: bytes) -> Candidate:
+    return Candidate(id=name, recipe=name, graph=graph)
+
+
+def judged(data: Data, **graphs: bytes) -> judge.Verdict:
+    return judge.judge([candidate(name, graph) for name, graph in graphs.items()], data, Limits(), quiet)
+
+
+def failed(verdict: judge.Verdict, variant: str) -> set[str]:
+    return {gate.name for gate in verdict.gates if gate.variant == variant and not gate.passed}
+
+
+def with_probability(graph: bytes, *nodes: onnx.NodeProto, **constants: np.ndarray) -> bytes:
+    """The graph with nodes between its former output, now called `before`, and `probability`."""
+    model = onnx.load_from_string(graph)
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    return bytes(model.SerializeToString())
+
+
+def centered_on_the_batch(graph: bytes) -> bytes:
+    """An answer that depends on its batch mates, like one quantized with a single scale for all rows."""
+    return with_probability(
+        graph,
+        helper.make_node("ReduceMean", ["before", "rows"], ["mean"], keepdims=1),
+        helper.make_node("Mul", ["mean", "part"], ["shift"]),
+        helper.make_node("Mul", ["before", "rest"], ["own"]),
+        helper.make_node("Add", ["own", "shift"], ["probability"]),
+        rows=np.array([0], np.int64),
+        part=np.array(0.01, np.float32),
+        rest=np.array(0.99, np.float32),
+    )
+
+
+def test_the_same_graph_again_passes_every_gate_and_changes_nothing(data: Data):
+    verdict = judged(data, fp32=tiny_graph(), copy=tiny_graph())
+    assert all(gate.passed for gate in verdict.gates)
+    assert {gate.name for gate in verdict.gates if gate.variant == "fp32"} == {"nan", "batch_difference"}
+    assert verdict.evaluations[0].metrics == verdict.evaluations[1].metrics
+    assert all(variant.batch_invariant and variant.max_batch == 128 for variant in verdict.variants)
+
+
+def test_other_weights_fail_on_what_they_change(data: Data):
+    verdict = judged(data, fp32=tiny_graph(0), other=tiny_graph(1))
+    assert {"probability_drift_p99", "label_disagreement"} <= failed(verdict, "other")
+    assert verdict.serve == "fp32"
+    assert "other" in verdict.choice
+    assert "fails (" in verdict.choice
+
+
+def test_an_answer_that_depends_on_batch_mates_is_kept_alone_and_not_served(data: Data):
+    verdict = judged(data, fp32=tiny_graph(), crowd=centered_on_the_batch(tiny_graph()))
+    crowd = next(variant for variant in verdict.variants if variant.id == "crowd")
+    assert "batch_difference" in failed(verdict, "crowd")
+    assert (crowd.batch_invariant, crowd.max_batch) == (False, 1)
+    assert verdict.serve == "fp32"
+
+
+def test_a_reference_that_depends_on_batch_mates_is_refused(data: Data):
+    with pytest.raises(GateFailed, match="fp32 graph must not be served: batch_difference is"):
+        judged(data, fp32=centered_on_the_batch(tiny_graph()))
+
+
+def test_a_candidate_with_missing_answers_fails_without_metrics(data: Data):
+    missing = with_probability(
+        tiny_graph(),
+        helper.make_node("Log", ["negative"], ["nothing"]),
+        helper.make_node("Add", ["before", "nothing"], ["probability"]),
+        negative=np.array(-1, np.float32),
+    )
+    verdict = judged(data, fp32=tiny_graph(), missing=missing)
+    assert failed(verdict, "missing") == {"nan"}
+    assert verdict.evaluations[1].metrics == {}
+    assert all(math.isfinite(gate.measured) for gate in verdict.gates)
+
+
+def test_stock_dynamic_quantization_is_caught(data: Data, tmp_path):
+    """onnxruntime's own: one scale for the whole batch (onnxruntime #10111)."""
+    wide = _wide_graph()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("logging.warning", quiet)  # it recommends a pre-processing
+        quantize_dynamic(onnx.load_from_string(wide), tmp_path / "dynamic.onnx", weight_type=QuantType.QInt8)
+    verdict = judged(data, fp32=wide, dynamic=(tmp_path / "dynamic.onnx").read_bytes())
+    assert "batch_difference" in failed(verdict, "dynamic")
+
+
+def _wide_graph() -> bytes:
+    """`tiny_graph` with a hidden layer before its output."""
+    model = onnx.load_from_string(tiny_graph())
+    rng = np.random.default_rng(0)
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    at = list(model.graph.node).index(gemm)
+    gemm.input[0] = "active"
+    del gemm.input[2]
+    hidden = [helper.make_node("MatMul", ["row", "w"], ["hidden"]), helper.make_node("Relu", ["hidden"], ["active"])]
+    for i, node in enumerate(hidden):
+        model.graph.node.insert(at + i, node)
+    weights = {
+        "w": rng.normal(size=(5, 64)) * [[0.1], [0.1], [0.1], [1e-3], [0.1]],
+        "weights": rng.normal(size=(64, 1)) / 8,
+    }
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in weights]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items())
+    assert model.graph.input[1].type.tensor_type.elem_type == TensorProto.FLOAT
+    return bytes(model.SerializeToString())
+
+
+def variant(name: str, us: float, *, load_ns: int = 1000) -> Variant:
+    latency = tuple(Latency(batch_rows=n, p50_ns=round(us * 1000 * n), p99_ns=0, runs=300) for n in (1, 8))
+    return Variant(
+        id=name,
+        recipe=name,
+        file=f"{name}.onnx",
+        opset=20,
+        max_batch=128,
+        batch_invariant=True,
+        latency=latency,
+        load_ns=load_ns,
+    )
+
+
+PASSED = Gate(name="nan", variant="", passed=True, measured=0, limit=0)
+FAILED = Gate(name="label_disagreement", variant="", passed=False, measured=0.05, limit=0.03)
+
+
+def chosen(*variants: Variant, sizes: tuple[int, ...], bad: str = "") -> tuple[str, str]:
+    names = [each.id for each in variants]
+    gates = {name: [FAILED if name == bad else PASSED] for name in names}
+    return choice.choose(variants, dict(zip(names, sizes, strict=True)), gates)
+
+
+@pytest.mark.parametrize(
+    ("us", "size", "served"),
+    [
+        (8.0, 100, "int8"),  # clearly cheaper
+        (9.0, 100, "fp32"),  # cheaper, and not clearly
+        (9.9, 60, "int8"),  # much smaller at no higher cost
+        (10.1, 30, "fp32"),  # much smaller, and dearer
+    ],
+)
+def test_another_variant_must_be_clearly_cheaper_or_much_smaller_at_no_higher_cost(us: float, size: int, served: str):
+    assert chosen(variant("fp32", 10), variant("int8", us), sizes=(100, size))[0] == served
+
+
+def test_a_failed_gate_outweighs_any_speed():
+    served, sentence = chosen(variant("fp32", 10), variant("int8", 1), sizes=(100, 10), bad="int8")
+    assert served == "fp32"
+    assert "fails (label_disagreement is 0.05, limit 0.03)" in sentence
+
+
+def test_between_equally_cheap_ones_the_faster_load_decides():
+    served, sentence = chosen(
+        variant("fp32", 10), variant("a", 5, load_ns=9000), variant("b", 5.2, load_ns=3000), sizes=(100, 30, 30)
+    )
+    assert served == "b"
+    assert sentence.startswith(
+        "b is served: fp32 costs 10.00 us per row, the mean over batches of 1, 8; b 5.20 us (0.52x)"
+    )
+
+
+@given(base=st.integers(0, 10**7), row=st.integers(0, 10**5))
+def test_an_exact_line_is_found_again(base: int, row: int):
+    cells = [Latency(batch_rows=n, p50_ns=base + row * n, p99_ns=0, runs=300) for n in timing.BATCHES]
+    cost = timing.fit_cost(cells)
+    assert cost.base_ns == pytest.approx(base, abs=2, rel=1e-6)
+    assert cost.row_ns == pytest.approx(row, abs=2, rel=1e-6)
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=4, max_size=4))
+def test_a_cost_is_never_negative_whatever_was_measured(times: list[int]):
+    cells = [Latency(batch_rows=n, p50_ns=t, p99_ns=0, runs=30) for n, t in zip(timing.BATCHES, times, strict=True)]
+    cost = timing.fit_cost(cells)
+    assert msgspec.convert(msgspec.to_builtins(cost), BatchCost) == cost
