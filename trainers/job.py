@@ -76,7 +76,7 @@ class TrainJob(msgspec.Struct, frozen=True):
     description: str
     task: Literal["classify", "regress"]
     load: Callable[[], Data]
-    module: Callable[[Data, int], torch.nn.Module]
+    module: Callable[[Data], torch.nn.Module]
     output: str
     fit: Fit
     limits: Limits = Limits()
