@@ -1,0 +1,258 @@
+"""What each model version cost: its own postings, its share of what nobody owns, and a total that is exactly the bill.
+
+`read` does everything from a store; `report` is the arithmetic over an open ledger. Money comes from postings and charges
+only, never from request rows. A posting that names a model is that model's; the rest (idle, overhead, boot, requests that
+reached no model) is shared: split over all models in proportion to their own cost, by largest remainder, so nothing is lost.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import duckdb
+import msgspec
+
+from gateway.accounting.split import apportion
+from gateway.errors import ModelNotFound
+from gateway.objectstore.protocol import ObjectStore
+from gateway.reports import findings, tables, training
+from gateway.reports.findings import Finding
+from gateway.reports.sync import LocalLedger, sync
+
+END_NS = 2**63 - 1
+
+
+class ModelCost(msgspec.Struct, frozen=True):
+    """One model version. `full` = infer + resident + load + shared; `rows` are predictions answered (outcome ok).
+
+    Costs per 1,000 rows carry everything, failed requests too; None when no row was answered. `training_picousd` is None when it
+    is unpriced or unknown, and is in no sum.
+    """
+
+    model: str
+    version: int
+    requests: int
+    not_ok: int
+    rows: int
+    cpu_ns: int
+    infer_picousd: int
+    resident_picousd: int
+    load_picousd: int
+    shared_picousd: int
+    full_picousd: int
+    infer_per_1000_rows_picousd: int | None
+    full_per_1000_rows_picousd: int | None
+    training_picousd: int | None = None
+
+
+class AccountCost(msgspec.Struct, frozen=True):
+    """What one shared account holds, before it is split over models. `infer` is CPU of requests that reached no model."""
+
+    account: str
+    cost_picousd: int
+
+
+class Billed(msgspec.Struct, frozen=True):
+    """Containers of one size on one platform: `container_ns` is the sum of their billed time."""
+
+    platform: str
+    vcpu_milli: int
+    memory_bytes: int
+    containers: int
+    container_ns: int
+    cost_picousd: int
+
+
+class CostReport(msgspec.Struct, frozen=True):
+    """Costs of the segments that begin in [since_ns, until_ns); they cover [from_ns, to_ns].
+
+    When `balanced`: sum of full + `other_models_picousd` + `unallocated_picousd` == `charged_picousd`. `unallocated` is the whole
+    bill as long as no model cost anything.
+    """
+
+    since_ns: int | None
+    until_ns: int | None
+    model: str | None
+    segments: int
+    from_ns: int
+    to_ns: int
+    models: tuple[ModelCost, ...]
+    other_models_picousd: int
+    accounts: tuple[AccountCost, ...]
+    unallocated_picousd: int
+    billed: tuple[Billed, ...]
+    posted_picousd: int
+    charged_picousd: int
+    balanced: bool
+    findings: tuple[Finding, ...]
+    schema_version: int = 1
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """Why the total is not to be trusted; empty when it is."""
+        return tuple(finding for finding in self.findings if finding.is_fault)
+
+
+_SPAN = """
+SELECT count(*), coalesce(min(from_ns), 0), coalesce(max(to_ns), 0)
+FROM segments WHERE from_ns >= $since_ns AND from_ns < $until_ns
+"""
+
+_MODELS = """
+SELECT model, version,
+       sum(p.requests),
+       coalesce(sum(p.requests) FILTER (outcome <> 'ok'), 0),
+       coalesce(sum(rows) FILTER (outcome = 'ok'), 0),
+       coalesce(sum(quantity) FILTER (account = 'infer'), 0) // 1000,
+       coalesce(sum(p.cost_picousd) FILTER (account = 'infer'), 0),
+       coalesce(sum(p.cost_picousd) FILTER (account = 'resident'), 0),
+       coalesce(sum(p.cost_picousd) FILTER (account = 'load'), 0)
+FROM postings AS p JOIN segments AS s USING (filename)
+WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND model <> '' AND account IN ('infer', 'resident', 'load')
+GROUP BY ALL ORDER BY model, version
+"""
+
+_ACCOUNTS = """
+SELECT account, sum(p.cost_picousd) AS cost_picousd
+FROM postings AS p JOIN segments AS s USING (filename)
+WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND NOT (model <> '' AND account IN ('infer', 'resident', 'load'))
+GROUP BY ALL ORDER BY cost_picousd DESC, account
+"""
+
+_BILLED = """
+WITH held AS (
+    SELECT container, boot_ns, to_ns - from_ns AS length_ns, sum(c.cost_picousd) AS cost_picousd,
+           coalesce(sum(quantity) FILTER (unit = 'milli-vcpu-ns'), 0) // length_ns AS vcpu_milli,
+           coalesce(sum(quantity) FILTER (unit = 'byte-ns'), 0) // length_ns AS memory_bytes,
+           min(split_part(sku, '/', 1)) AS sku_family
+    FROM charges AS c JOIN segments AS s USING (filename)
+    WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND s.to_ns > s.from_ns
+    GROUP BY filename, container, boot_ns, from_ns, to_ns
+)
+SELECT coalesce(o.platform, sku_family) AS platform, vcpu_milli, memory_bytes, count(DISTINCT (container, boot_ns)),
+       sum(length_ns), sum(cost_picousd) AS cost_picousd
+FROM held LEFT JOIN opens AS o USING (container, boot_ns)
+GROUP BY ALL ORDER BY cost_picousd DESC, platform, vcpu_milli
+"""
+
+_CHARGED = """
+SELECT coalesce(sum(c.cost_picousd), 0) FROM charges AS c JOIN segments AS s USING (filename)
+WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns
+"""
+
+
+async def read(
+    store: ObjectStore,
+    folder: Path,
+    *,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    model: str | None = None,
+) -> CostReport:
+    """The report of this store's ledger, copied to `folder` first, with training costs from its registry.
+
+    Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`.
+    """
+    local = await sync(store, folder)
+    computed = await asyncio.to_thread(_compute, local, since_ns, until_ns, model)
+    costs = await training.costs(store, [(row.model, row.version) for row in computed.models])
+    return _with_training(computed, costs, _foreign(local))
+
+
+def report(
+    connection: duckdb.DuckDBPyConnection,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    model: str | None = None,
+) -> CostReport:
+    """The report of an open ledger, without training costs. Raises `ModelNotFound` naming the models that have costs."""
+    period = {"since_ns": since_ns or 0, "until_ns": END_NS if until_ns is None else until_ns}
+    [(segments, from_ns, to_ns)] = connection.execute(_SPAN, period).fetchall()
+    accounts = tuple(AccountCost(*row) for row in connection.execute(_ACCOUNTS, period).fetchall())
+    shared = sum(account.cost_picousd for account in accounts)
+    models = _share(connection.execute(_MODELS, period).fetchall(), shared)
+    shown = tuple(row for row in models if model in {None, row.model})
+    if segments and not shown and model is not None:
+        raise ModelNotFound(f"model '{model}' has no costs here; models that have: {_names(models)}")
+    full = sum(row.full_picousd for row in models)
+    unallocated = 0 if models else shared
+    [(charged,)] = connection.execute(_CHARGED, period).fetchall()
+    found = findings.find(connection, **period)
+    return CostReport(
+        since_ns=since_ns,
+        until_ns=until_ns,
+        model=model,
+        segments=segments,
+        from_ns=from_ns,
+        to_ns=to_ns,
+        models=shown,
+        other_models_picousd=full - sum(row.full_picousd for row in shown),
+        accounts=accounts,
+        unallocated_picousd=unallocated,
+        billed=tuple(Billed(*row) for row in connection.execute(_BILLED, period).fetchall()),
+        posted_picousd=full + unallocated,
+        charged_picousd=charged,
+        balanced=full + unallocated == charged and not any(finding.kind == "unbalanced" for finding in found),
+        findings=found,
+    )
+
+
+def _compute(local: LocalLedger, since_ns: int | None, until_ns: int | None, model: str | None) -> CostReport:
+    with tables.opened(local) as connection:
+        return report(connection, since_ns, until_ns, model)
+
+
+Measured = tuple[str, int, int, int, int, int, int, int, int]
+"""A row of `_MODELS`."""
+
+
+def _share(rows: list[Measured], shared_picousd: int) -> tuple[ModelCost, ...]:
+    """Models without any cost of their own share evenly."""
+    if not rows:
+        return ()
+    own = [infer + resident + load for *_, infer, resident, load in rows]
+    parts = apportion(shared_picousd, own if any(own) else [1] * len(rows))
+    return tuple(
+        ModelCost(
+            *row,
+            shared_picousd=part,
+            full_picousd=cost + part,
+            infer_per_1000_rows_picousd=_per_1000(row[6], row[4]),
+            full_per_1000_rows_picousd=_per_1000(cost + part, row[4]),
+        )
+        for row, cost, part in zip(rows, own, parts, strict=True)
+    )
+
+
+def _per_1000(cost_picousd: int, rows: int) -> int | None:
+    return round(Fraction(cost_picousd * 1000, rows)) if rows else None
+
+
+def _names(models: Iterable[ModelCost]) -> str:
+    return ", ".join(sorted({row.model for row in models})) or "none"
+
+
+def _with_training(
+    computed: CostReport, costs: Mapping[tuple[str, int], training.Known], notes: tuple[Finding, ...]
+) -> CostReport:
+    unknown = tuple(
+        Finding("training_unknown", f"training cost of {name}@{version}: {known.reason}", False)
+        for (name, version), known in costs.items()
+        if known.reason
+    )
+    return msgspec.structs.replace(
+        computed,
+        models=tuple(
+            msgspec.structs.replace(row, training_picousd=costs[row.model, row.version].cost_picousd)
+            for row in computed.models
+        ),
+        findings=computed.findings + unknown + notes,
+    )
+
+
+def _foreign(local: LocalLedger) -> tuple[Finding, ...]:
+    if not local.foreign:
+        return ()
+    count, first = len(local.foreign), local.foreign[0]
+    return (Finding("foreign_object", f"{count:,} objects in the ledger are not read, such as {first}", False),)

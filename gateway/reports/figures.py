@@ -1,0 +1,69 @@
+"""How a report writes its numbers: money, durations, sizes, times. Exact arithmetic; rounding happens once, here, for the eye."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
+
+PICO_PER_MICRO = 10**6
+PICO_PER_USD = 10**12
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """The unit of a whole column, so that its numbers can be compared and added by eye."""
+
+    unit: str
+    picousd: int
+    decimals: int
+
+    def amount(self, picousd: int | None) -> str:
+        """`2,553.30`; `<0.01` for what is not nothing but rounds to it; `-` where there is no amount."""
+        if picousd is None:
+            return "-"
+        step = Decimal(1).scaleb(-self.decimals)
+        value = (Decimal(picousd) / self.picousd).quantize(step)
+        return f"<{step}" if picousd and not value else f"{value:,}"
+
+
+MICRO = Scale("µ$", PICO_PER_MICRO, 2)
+USD = Scale("$", PICO_PER_USD, 4)
+
+
+def scale(bill_picousd: int) -> Scale:
+    """Dollars from one dollar on; below, millionths: a short run is all zeros in dollars."""
+    return USD if bill_picousd >= PICO_PER_USD else MICRO
+
+
+def dollars(picousd: int) -> str:
+    """`$1,234.57` from a dollar on, else four significant digits: `$0.002553`."""
+    value = Decimal(picousd) / PICO_PER_USD
+    if not picousd:
+        return "$0"
+    if value >= 1:
+        return f"${value:,.2f}"
+    return f"${value:.{3 - value.adjusted()}f}"
+
+
+def duration(time_ns: int) -> str:
+    """In seconds up to two minutes, in minutes up to two hours, then in hours."""
+    seconds = Decimal(time_ns) / 10**9
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:,.1f} min"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def size(vcpu_milli: int, memory_bytes: int) -> str:
+    """`2 vCPU, 4 GB`, with GB of 1024 MiB as Fargate sells them."""
+    return f"{vcpu_milli / 1000:g} vCPU, {memory_bytes / 2**30:.3g} GB"
+
+
+def utc(time_ns: int) -> str:
+    """To the second."""
+    return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def printable(text: str) -> str:
+    """Names come from a bucket: none may move the cursor or colour the terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)

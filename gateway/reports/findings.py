@@ -1,0 +1,163 @@
+"""What is wrong with the ledger that a report rests on: segments that do not balance, are missing, or do not follow each other.
+
+Not a full audit: request rows are not added up, and keys are not compared with contents. A fault means that the report's total
+may not be the whole bill; a note does not.
+"""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import duckdb
+import msgspec
+
+Kind = Literal["unbalanced", "gap", "broken_chain", "not_closed", "never_opened", "foreign_object", "training_unknown"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """About the ledger in [from_ns, to_ns]."""
+
+    kind: Kind
+    message: str
+    is_fault: bool
+    from_ns: int = 0
+    to_ns: int = 0
+
+
+_UNBALANCED = """
+WITH posted AS (SELECT filename, sku, sum(cost_picousd) AS cost_picousd FROM postings GROUP BY ALL),
+     charged AS (SELECT filename, sku, sum(cost_picousd) AS cost_picousd FROM charges GROUP BY ALL),
+     stated AS (SELECT filename, sum(cost_picousd) AS cost_picousd FROM charges GROUP BY ALL),
+     sides AS (
+         SELECT filename, sku, coalesce(p.cost_picousd, 0) AS sum_picousd, coalesce(c.cost_picousd, 0) AS bill_picousd
+         FROM posted AS p FULL JOIN charged AS c USING (filename, sku)
+         UNION ALL
+         SELECT filename, 'the header', s.cost_picousd, coalesce(t.cost_picousd, 0)
+         FROM segments AS s LEFT JOIN stated AS t USING (filename)
+     )
+SELECT container, seq, from_ns, sku, sum_picousd, bill_picousd
+FROM sides JOIN segments USING (filename)
+WHERE sum_picousd <> bill_picousd
+ORDER BY from_ns, container, seq, sku
+"""
+
+_LINKS = """
+WITH linked AS (
+    SELECT container, boot_ns, seq, from_ns, previous_sha256,
+           lag(seq) OVER life AS before_seq, lag(to_ns) OVER life AS before_to_ns, lag(sha256) OVER life AS before_sha256
+    FROM segments JOIN digests USING (filename)
+    WINDOW life AS (PARTITION BY container, boot_ns ORDER BY seq, filename)
+)
+SELECT container, boot_ns, seq, from_ns, before_seq, before_to_ns, before_sha256 = previous_sha256
+FROM linked
+WHERE CASE WHEN before_seq IS NULL THEN previous_sha256 <> ''
+           ELSE seq <> before_seq + 1 OR from_ns <> before_to_ns OR before_sha256 <> previous_sha256 END
+ORDER BY container, boot_ns, seq
+"""
+
+_ENDS = """
+WITH lives AS (
+    SELECT container, boot_ns, count(*) AS segments, min(from_ns) AS from_ns, max(to_ns) AS to_ns,
+           sum(cost_picousd) AS cost_picousd, arg_max(sha256, seq) AS last_sha256
+    FROM segments JOIN digests USING (filename)
+    GROUP BY ALL
+)
+SELECT container, coalesce(l.to_ns, c.boot_ns), c.closed_ns, coalesce(l.segments, 0), c.segments
+FROM closes AS c LEFT JOIN lives AS l USING (container, boot_ns)
+WHERE coalesce(l.segments, 0) <> c.segments
+   OR (c.segments > 0 AND (l.last_sha256 <> c.last_sha256 OR l.cost_picousd <> c.cost_picousd))
+ORDER BY container, c.boot_ns
+"""
+
+_NOT_CLOSED = """
+SELECT container, o.opened_ns, coalesce(max(s.to_ns), o.opened_ns) AS seen_ns
+FROM opens AS o ANTI JOIN closes USING (container, boot_ns) LEFT JOIN segments AS s USING (container, boot_ns)
+GROUP BY container, o.boot_ns, o.opened_ns
+ORDER BY seen_ns, container
+"""
+
+_NEVER_OPENED = """
+SELECT container, min(s.from_ns), max(s.to_ns)
+FROM segments AS s ANTI JOIN opens USING (container, boot_ns)
+GROUP BY container, s.boot_ns
+ORDER BY ALL
+"""
+
+
+def find(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) -> tuple[Finding, ...]:
+    """All findings that touch the period, faults first."""
+    found = [*_unbalanced(connection), *_links(connection), *_ends(connection)]
+    found += [*_not_closed(connection), *_never_opened(connection)]
+    return tuple(finding for finding in found if finding.from_ns < until_ns and finding.to_ns >= since_ns)
+
+
+def _unbalanced(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    return [
+        Finding(
+            "unbalanced",
+            f"segment {seq} of container {container} ({_utc(from_ns)}): {sku} adds up to {have:,} p$, charged are {bill:,} p$",
+            True,
+            from_ns,
+            from_ns,  # like its postings, it belongs to the period it begins in
+        )
+        for container, seq, from_ns, sku, have, bill in connection.execute(_UNBALANCED).fetchall()
+    ]
+
+
+def _links(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    return [_link(*row) for row in connection.execute(_LINKS).fetchall()]
+
+
+def _link(
+    container: str, boot_ns: int, seq: int, from_ns: int, before: int | None, before_to_ns: int, is_chained: bool
+) -> Finding:
+    """A segment that does not follow the one before it, or is the first there is and not the first there was."""
+    name = f"container {container} at {_utc(from_ns)}"
+    if before is None:
+        return Finding("gap", f"{name}: segments before {seq} are missing", True, boot_ns, from_ns)
+    if seq > before + 1:
+        return Finding("gap", f"{name}: segments {before + 1} to {seq - 1} are missing", True, before_to_ns, from_ns)
+    if seq == before:
+        return Finding("broken_chain", f"{name}: there are two segments {seq}", True, from_ns, from_ns)
+    if not is_chained:
+        text = f"{name}: segment {seq} does not carry the digest of segment {before}"
+        return Finding("broken_chain", text, True, from_ns, from_ns)
+    text = f"{name}: segment {seq} does not begin where segment {before} ends"
+    return Finding("gap", text, True, min(before_to_ns, from_ns), from_ns)
+
+
+def _ends(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    return [_end(*row) for row in connection.execute(_ENDS).fetchall()]
+
+
+def _end(container: str, seen_ns: int, closed_ns: int, segments: int, promised: int) -> Finding:
+    """A close record that does not agree with the container's segments."""
+    span = min(seen_ns, closed_ns), closed_ns
+    if segments != promised:
+        text = f"container {container}: its close record promises {promised} segments, the ledger has {segments}"
+        return Finding("gap", text, True, *span)
+    text = f"container {container}: its close record has another digest or cost than its segments"
+    return Finding("broken_chain", text, True, *span)
+
+
+def _not_closed(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    return [
+        Finding(
+            "not_closed",
+            f"container {container} has no close record: running or killed, last seen {_utc(seen_ns)}",
+            False,
+            opened_ns,
+            seen_ns,
+        )
+        for container, opened_ns, seen_ns in connection.execute(_NOT_CLOSED).fetchall()
+    ]
+
+
+def _never_opened(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    return [
+        Finding("never_opened", f"container {container} has segments but no open record", False, from_ns, to_ns)
+        for container, from_ns, to_ns in connection.execute(_NEVER_OPENED).fetchall()
+    ]
+
+
+def _utc(time_ns: int) -> str:
+    return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,251 @@
+"""`steelyard costs` over a real local store: ledger in, report out, exit codes, and copies that are made once."""
+
+import asyncio
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli.costs import costs
+from gateway.contract.ledger import Charge
+from gateway.errors import BucketNotFound, ModelNotFound, StoreUnavailable
+from gateway.objectstore.local import LocalStore
+from gateway.objectstore.protocol import StoredObject
+from gateway.reports.sync import FETCHES, default_folder, sync
+from tests.support import ledgers
+from tests.support.models import publish_mlp
+
+
+@pytest.fixture
+def ledger() -> ledgers.Ledger:
+    return ledgers.random_ledger(11)
+
+
+@pytest.fixture
+def root(tmp_path: Path, ledger: ledgers.Ledger, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ledgers.write(tmp_path / "store", ledger)
+    return tmp_path / "store"
+
+
+def ran(*arguments: str) -> Result:
+    return CliRunner().invoke(costs, arguments)
+
+
+def bill(ledger: ledgers.Ledger) -> int:
+    return sum(line.cost_picousd for line in ledgers.all_lines(ledger) if isinstance(line, Charge))
+
+
+def test_plain_report_has_no_control_codes(root: Path):
+    result = ran("--store", str(root))
+    assert result.exit_code == 0, result.output
+    assert "sum of all rows, exact" in result.output
+    assert "\x1b" not in result.output
+    assert not set("│─┃━┏") & set(result.output)
+
+
+def test_json_and_csv_carry_the_exact_bill(root: Path, ledger: ledgers.Ledger):
+    report = json.loads(ran("--store", root.as_uri(), "--json").stdout)
+    rows = list(csv.DictReader(io.StringIO(ran("--store", root.as_uri(), "--csv").stdout)))
+    assert report["charged_picousd"] == bill(ledger)
+    assert sum(int(row["full_picousd"]) for row in rows) == bill(ledger)
+
+
+def test_store_is_taken_from_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STEELYARD_STORE", str(root))
+    assert "sum of all rows, exact" in ran().output
+
+
+def test_one_model_leaves_the_others_in_the_sum(root: Path, ledger: ledgers.Ledger):
+    report = json.loads(ran("--store", str(root), "--json", "--model", "digits").stdout)
+    assert {row["model"] for row in report["models"]} == {"digits"}
+    shown = sum(row["full_picousd"] for row in report["models"])
+    assert report["other_models_picousd"] > 0
+    assert shown + report["other_models_picousd"] == bill(ledger)
+
+
+def test_empty_ledger_is_no_error(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    result = ran("--store", str(tmp_path / "store"), "--cache", str(tmp_path / "cache"))
+    assert result.exit_code == 0
+    assert result.output.startswith("no costs yet")
+    assert result.output.count("\n") == 1
+
+
+def test_period_without_segments_is_no_error(root: Path):
+    result = ran("--store", str(root), "--since", "2030-01-01")
+    assert (result.exit_code, result.output.startswith("no costs yet")) == (0, True)
+
+
+def test_missing_store_raises_what_the_root_command_prints(tmp_path: Path):
+    result = ran("--store", str(tmp_path / "nowhere"), "--cache", str(tmp_path / "cache"))
+    assert isinstance(result.exception, BucketNotFound)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_unknown_model_raises(root: Path):
+    assert isinstance(ran("--store", str(root), "--model", "nope").exception, ModelNotFound)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--since", "yesterday"),
+        ("--until", "2026-13-01"),
+        ("--since", "1969-01-01"),
+        ("--since", "2026-11-05", "--until", "2026-11-05"),
+        ("--json", "--csv"),
+    ],
+)
+def test_misuse_exits_with_2(root: Path, arguments: tuple[str, ...]):
+    result = ran("--store", str(root), *arguments)
+    assert result.exit_code == 2
+    assert "Error" in result.output
+
+
+def test_times_are_utc_unless_they_say_otherwise(root: Path):
+    times = ("2026-11-05T12:00", "2026-11-05T12:00:00Z", "2026-11-05T14:00:00+02:00")
+    reports = [json.loads(ran("--store", str(root), "--json", "--since", time).stdout) for time in times]
+    assert [report["since_ns"] for report in reports] == [ledgers.T0_NS] * 3
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)])
+def test_missing_segment_exits_with_1_and_is_named(root: Path, form: tuple[str, ...]):
+    chain = ledgers.container("broken", [ledgers.charges(0, 0)] * 3)
+    ledgers.write(root, chain)
+    (root / ledgers.segment_keys(chain)[1]).unlink()
+    result = ran("--store", str(root), *form)
+    assert result.exit_code == 1
+    assert "container broken at 2026-11-05T12:02:00Z: segments 1 to 1 are missing" in result.stderr
+
+
+async def test_training_cost_comes_from_the_manifest(tmp_path: Path):
+    store = LocalStore(tmp_path)
+    await publish_mlp(store, name="digits")
+    posting = ledgers.Posting("infer", ledgers.VCPU, 5, 1, "digits", 1, "", "ok", 1, 1)
+    ledgers.write(tmp_path, ledgers.container("c", [[*ledgers.charges(5, 0), posting]]))
+    result = await asyncio.to_thread(ran, "--store", str(tmp_path), "--json", "--cache", str(tmp_path / "cache"))
+    report = json.loads(result.stdout)
+    assert report["models"][0]["training_picousd"] is not None
+    assert report["findings"] == []
+
+
+def test_version_that_is_not_published_is_noted(root: Path):
+    result = ran("--store", str(root))
+    assert result.exit_code == 0
+    assert "note (training_unknown): training cost of digits@1: no model is named 'digits'" in result.output
+
+
+def test_without_duckdb_the_missing_module_is_named(root: Path):
+    """`gateway.cli.main` turns it into: pip install 'steelyard[reports]'."""
+    code = (
+        "import sys; sys.modules['duckdb'] = None\n"
+        "from gateway.cli.costs import costs\n"
+        "from gateway.cli.main import _hint\n"
+        "try: costs.main(['--store', sys.argv[1]], standalone_mode=False)\n"
+        "except ModuleNotFoundError as error: print(_hint(error.name))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
+    assert done.stdout == "pip install 'steelyard[reports]'\n"
+
+
+def test_help_needs_neither_duckdb_nor_rich():
+    code = (
+        "import sys; sys.modules['duckdb'] = sys.modules['rich'] = None\n"
+        "from gateway.cli.costs import costs\n"
+        "costs.main(['--help'], standalone_mode=False)"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+# Copies
+
+
+class CountingStore:
+    """A local store that counts gets, and how many run at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._store = LocalStore(root)
+        self.list = self._store.list
+        self.gets: Counter[str] = Counter()
+        self.running = self.running_max = 0
+        self.failing = ""
+
+    async def get(self, key: str) -> StoredObject:
+        self.gets[key] += 1
+        self.running += 1
+        self.running_max = max(self.running_max, self.running)
+        try:
+            await asyncio.sleep(0)
+            if key == self.failing:
+                raise StoreUnavailable("gone")
+            return await self._store.get(key)
+        finally:
+            self.running -= 1
+
+
+async def test_every_object_is_fetched_once(tmp_path: Path):
+    many = ledgers.container("c", [ledgers.charges(1, 1)] * 40)
+    ledgers.write(tmp_path / "store", many)
+    store = CountingStore(tmp_path / "store")
+
+    await sync(store, tmp_path / "copy")
+    ledgers.write(tmp_path / "store", ledgers.container("d", [ledgers.charges(1, 1)]))
+    local = await sync(store, tmp_path / "copy")
+
+    assert set(store.gets.values()) == {1}
+    assert store.running_max == FETCHES
+    assert (len(local.segments), len(local.opens), len(local.closes)) == (41, 2, 2)
+    assert all(
+        path.read_bytes() == (tmp_path / "store" / path.relative_to(tmp_path / "copy")).read_bytes()
+        for path in local.segments
+    )
+
+
+async def test_copy_of_another_size_is_fetched_again(tmp_path: Path, root: Path):
+    store = CountingStore(root)
+    first = await sync(store, tmp_path / "copy")
+    first.segments[0].write_bytes(b"cut short")
+    await sync(store, tmp_path / "copy")
+    assert sorted(store.gets.values())[-2:] == [1, 2]
+
+
+async def test_two_reports_at_once_see_whole_files(tmp_path: Path, root: Path):
+    both = await asyncio.gather(*(sync(LocalStore(root), tmp_path / "copy") for _ in range(2)))
+    assert both[0] == both[1]
+    assert sorted(path for path in (tmp_path / "copy").rglob("*") if path.is_file()) == sorted(
+        (*both[0].segments, *both[0].opens, *both[0].closes)
+    )
+
+
+async def test_what_the_store_no_longer_lists_is_not_reported(tmp_path: Path, root: Path):
+    before = await sync(LocalStore(root), tmp_path / "copy")
+    (root / before.segments[0].relative_to(tmp_path / "copy")).unlink()
+    after = await sync(LocalStore(root), tmp_path / "copy")
+    assert after.segments == before.segments[1:]
+
+
+async def test_foreign_objects_are_named_and_never_become_files(tmp_path: Path):
+    ledgers.write(tmp_path / "store", {"ledger/v1/dt=2026-11-05/hr=12/compacted.parquet": b"PAR1"})
+    local = await sync(LocalStore(tmp_path / "store"), tmp_path / "copy")
+    assert local.foreign == ("ledger/v1/dt=2026-11-05/hr=12/compacted.parquet",)
+    assert not (tmp_path / "copy").exists()
+
+
+async def test_store_that_fails_midway_is_one_error(tmp_path: Path, root: Path, ledger: ledgers.Ledger):
+    store = CountingStore(root)
+    store.failing = max(ledger)
+    with pytest.raises(StoreUnavailable, match="gone"):
+        await sync(store, tmp_path / "copy")
+
+
+def test_each_store_has_its_own_cache_folder():
+    one, other = (default_folder(url, {"XDG_CACHE_HOME": "/cache"}) for url in ("s3://a", "s3://b"))
+    assert one != other
+    assert one.parent == Path("/cache/steelyard/ledger")
