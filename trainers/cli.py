@@ -77,9 +77,10 @@ def _train(
     quiet: bool,
 ) -> "Result":
     from trainers.recipes import registry
-    from trainers.run import Run, run
 
     job = registry.job(recipe).fitted_with(seed=seed, epochs=epochs)
+    from trainers.run import Run, run  # a second more of imports, which a misspelt recipe need not wait for
+
     run_id = run_id or f"{job.model}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     spec = Run(
         recipe=recipe,

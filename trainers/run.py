@@ -6,7 +6,9 @@ there. Knows no command line: progress goes to a `Report`, the answer is a `Resu
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -22,6 +24,8 @@ from trainers.fit import fit
 from trainers.job import Data, Report, TrainJob
 from trainers.metrics import binary_metrics
 from trainers.quantize import candidates
+
+T = TypeVar("T")
 
 EXAMPLES = "examples.json"
 CARD = "card.md"
@@ -50,8 +54,10 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report) -> Re
     """Train unless this run has trained already, then publish and promote. Raises any `TrainerError` or store error."""
     _validate_names(job, run)
     book = prices.load()
-    manifest = _finished(job, run) or train(job, run, book, report)
+    finished = _finished(job, run)
+    # Before training, not after: a store that cannot be written to is found in a second and not in hours.
     await publish.put_once(store, layout.price_book(book.sha256), book.data)
+    manifest = finished or train(job, run, book, report)
     record = await publish.publish(store, run.folder, run_id=run.run_id, now_ns=time.time_ns())
     promotion = await _promote(store, record, manifest, run) if run.promote_to else None
     return Result(manifest, record, promotion)
@@ -60,15 +66,13 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report) -> Re
 def train(job: TrainJob, run: Run, book: prices.PriceBook, report: Report) -> Manifest:
     """Everything up to the finished artifact in the run's folder. Blocks: hours of it are CPU and GPU work."""
     began = time.monotonic()
-    data = job.load()
+    data = _step(report, "load", job.load)
     _validate_data(data)
     fitted = fit(job, data, report)
-    report("export", 0, 1)
-    graph = export(fitted.module, data)
-    report("export", 1, 1)
-    offered = candidates.offer(graph, data)
+    graph = _step(report, "export", lambda: export(fitted.module, data))
+    offered = _step(report, "quantize", lambda: candidates.offer(graph, data))
     verdict = judge.judge(offered, data, job.limits, report)
-    simplest = _baseline(data)
+    simplest = _step(report, "baseline", lambda: _baseline(data))
     contents = {f"{candidate.id}.onnx": candidate.graph for candidate in offered} | {
         EXAMPLES: codec.encode(data.examples)
     }
@@ -91,6 +95,14 @@ def train(job: TrainJob, run: Run, book: prices.PriceBook, report: Report) -> Ma
         gates=verdict.gates,
     )
     return _write(run.folder, manifest, contents)
+
+
+def _step(report: Report, name: str, work: Callable[[], T]) -> T:
+    """A step that cannot tell how far it is."""
+    report(name, 0, 1)
+    done = work()
+    report(name, 1, 1)
+    return done
 
 
 def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Manifest:

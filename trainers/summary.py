@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from gateway.contract.manifest import Evaluation, Manifest
+from gateway.contract.manifest import Manifest
 from gateway.contract.prices import PICO_PER_USD
 from trainers.run import Result
 
@@ -14,7 +14,8 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
     if is_quiet:
         console.print(f"{record.model} {record.version} {record.manifest_sha256}", highlight=False, soft_wrap=True)
         return
-    console.print(_table(manifest))
+    console.print(_quality(manifest))
+    console.print(_serving(manifest))
     console.print(manifest.choice, highlight=False)
     console.print(f"training cost: {cost(manifest)}", highlight=False)
     console.print(
@@ -32,27 +33,28 @@ def cost(manifest: Manifest) -> str:
     return f"{spent.cost_picousd / PICO_PER_USD:.6f} USD: {spent.seconds:.1f} s at the list price of {spent.sku}"
 
 
-def _table(manifest: Manifest) -> Table:
-    metrics = list(manifest.evaluations[0].metrics)
-    batches = [cell.batch_rows for cell in manifest.variants[0].latency]
+def _quality(manifest: Manifest) -> Table:
     table = Table(title=f"{manifest.model}: {manifest.evaluations[0].rows:,} held-out rows", title_justify="left")
-    table.add_column("")
-    for head in (*metrics, *(f"us, batch {rows}" for rows in batches), "load ms", "KiB"):
-        table.add_column(head, justify="right")
+    metrics = list(manifest.evaluations[0].metrics)
+    _columns(table, "", *metrics)
     for evaluation in manifest.evaluations:
-        served = " (served)" if evaluation.subject == manifest.serve else ""
-        figures = [f"{value:.4f}" for value in evaluation.metrics.values()] or [""] * len(metrics)
-        table.add_row(evaluation.subject + served, *figures, *_serving(manifest, evaluation))
+        table.add_row(evaluation.subject, *(f"{value:.4f}" for value in evaluation.metrics.values()))
     return table
 
 
-def _serving(manifest: Manifest, evaluation: Evaluation) -> list[str]:
-    """Latencies, load time and size; nothing for the baseline, which is never served."""
-    variant = next((variant for variant in manifest.variants if variant.id == evaluation.subject), None)
-    if variant is None:
-        return []
-    return [
-        *(f"{cell.p50_ns / 1000:.1f}" for cell in variant.latency),
-        f"{(variant.load_ns or 0) / 1e6:.1f}",
-        f"{manifest.file(variant.file).size / 1024:.0f}",
-    ]
+def _serving(manifest: Manifest) -> Table:
+    """Medians in microseconds; a star marks the variant that is served."""
+    table = Table(title="microseconds per call, by rows in the batch", title_justify="left")
+    _columns(table, "", *(str(cell.batch_rows) for cell in manifest.variants[0].latency), "load ms", "KiB")
+    for variant in manifest.variants:
+        star = " *" if variant.id == manifest.serve else ""
+        medians = [f"{cell.p50_ns / 1000:.1f}" for cell in variant.latency]
+        load_ms, size = (variant.load_ns or 0) / 1e6, manifest.file(variant.file).size
+        table.add_row(variant.id + star, *medians, f"{load_ms:.1f}", f"{size / 1024:.0f}")
+    return table
+
+
+def _columns(table: Table, first: str, *rest: str) -> None:
+    table.add_column(first)
+    for head in rest:
+        table.add_column(head, justify="right")

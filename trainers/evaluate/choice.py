@@ -1,6 +1,6 @@
 """Which variant to serve, and one honest sentence why. Pure: measurements in, decision out.
 
-fp32 stays unless another variant passes all gates and is clearly cheaper per row, or much smaller at no higher cost. Among several
+fp32 stays unless another variant passes all gates and is clearly cheaper per row, or much smaller and not dearer. Among several
 such, the cheapest; where the difference is within the noise, the one that loads faster, then the smaller one.
 """
 
@@ -15,6 +15,8 @@ CHEAPER_MAX = 0.85
 """Differences under 8 % are noise on a shared machine; 15 % of a row's cost is worth another set of answers."""
 
 SMALLER_MAX = 0.6
+NOT_DEARER_MAX = 1.08
+"""A smaller file loads and travels faster once; a dearer row is paid for with every request. Hence no more than the noise."""
 
 
 class _Contender(msgspec.Struct, frozen=True):
@@ -29,7 +31,9 @@ class _Contender(msgspec.Struct, frozen=True):
 
     @property
     def wins(self) -> bool:
-        return not self.failed and (self.cost <= CHEAPER_MAX or (self.size <= SMALLER_MAX and self.cost <= 1))
+        return not self.failed and (
+            self.cost <= CHEAPER_MAX or (self.size <= SMALLER_MAX and self.cost <= NOT_DEARER_MAX)
+        )
 
     @property
     def rank(self) -> tuple[int, float]:

@@ -1,0 +1,151 @@
+"""The train command from end to end on the tiny job, and what a user sees when something is wrong."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.contract import codec, layout, prices
+from gateway.contract.manifest import Examples, Manifest
+from gateway.contract.registry import Promotion, VersionRecord
+from gateway.errors import GatewayError
+from gateway.objectstore.opening import open_store
+from trainers import card, lineage
+from trainers.cli import train
+from trainers.errors import SpecError
+
+RECIPE = "tests.support.tinyjob:tiny_job"
+
+
+def invoke(folder: Path, *arguments: str, recipe: str = RECIPE) -> Result:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        return CliRunner().invoke(train, [recipe, "--store", str(folder / "store"), *arguments])
+
+
+def stored(folder: Path, key: str) -> bytes:
+    return asyncio.run(open_store(str(folder / "store")).get(key)).body
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    folder = tmp_path_factory.mktemp("train")
+    return folder, invoke(folder, "--run-id", "first", "--epochs", "1", "--seed", "7")
+
+
+@pytest.fixture
+def manifest(trained: tuple[Path, Result]) -> Manifest:
+    record = codec.decode(stored(trained[0], layout.version("tiny", 1)), VersionRecord)
+    return codec.decode(stored(trained[0], layout.manifest("tiny", record.manifest_sha256)), Manifest)
+
+
+def test_a_run_says_what_it_measured_and_published(trained: tuple[Path, Result]):
+    _, result = trained
+    assert result.exit_code == 0, result.output
+    for part in (
+        "baseline:logistic",
+        "int8-rowwise",
+        "roc_auc",
+        "load ms",
+        "training cost: 0.0",
+        "version 1",
+        "'champion'",
+    ):
+        assert part in result.stdout
+
+
+def test_what_is_published_is_complete(trained: tuple[Path, Result], manifest: Manifest):
+    folder, _ = trained
+    alias = codec.decode(stored(folder, layout.alias("tiny", "champion")), Promotion)
+    contents = {file.role: stored(folder, layout.blob("tiny", file.sha256)) for file in manifest.files}
+    assert alias.version == 1
+    assert len(codec.decode(contents["examples"], Examples).rows) == 8
+    assert contents["card"].decode().startswith("# tiny\n")
+    assert stored(folder, layout.price_book(manifest.training_cost.price_book_sha256)) == prices.load().data
+
+
+def test_the_manifest_says_how_to_train_it_again(manifest: Manifest):
+    assert (manifest.lineage.recipe, manifest.lineage.seed, manifest.lineage.run_id) == (RECIPE, 7, "first")
+    assert manifest.lineage.parameters["epochs"] == 1
+    assert manifest.lineage.environment["onnxruntime"].startswith("1.")
+    assert [evaluation.subject for evaluation in manifest.evaluations][:2] == ["baseline:logistic", "fp32"]
+    assert manifest.training_cost.sku == "c7i.large"
+
+
+def test_the_same_run_again_publishes_nothing_new(trained: tuple[Path, Result]):
+    folder, first = trained
+    again = invoke(folder, "--run-id", "first", "--epochs", "1", "--seed", "7", "--quiet")
+    assert again.exit_code == 0
+    assert again.stdout.split()[:2] == ["tiny", "1"]
+    assert again.stdout.split()[2][:12] in first.stdout
+
+
+def test_a_run_id_used_for_something_else_is_refused(trained: tuple[Path, Result]):
+    refused = invoke(trained[0], "--run-id", "first", "--epochs", "1", "--seed", "8")
+    assert refused.exit_code == 2
+    assert "run 'first' was made with other parameters" in refused.stderr
+
+
+def test_an_unknown_recipe_exits_2_with_the_list(tmp_path: Path):
+    refused = invoke(tmp_path, recipe="nosuch")
+    assert refused.exit_code == 2
+    assert "no recipe 'nosuch'; there are: flights" in refused.stderr
+    assert "Traceback" not in refused.output
+
+
+def test_debug_shows_where_it_failed(tmp_path: Path):
+    failed = CliRunner().invoke(train, ["nosuch", "--store", str(tmp_path)], obj={"debug": True})
+    assert isinstance(failed.exception, SpecError)
+
+
+@pytest.mark.parametrize("arguments", [("--run-id", "../escape"), ("--promote", "Champion!")])
+def test_a_name_that_could_not_be_published_is_refused_before_training(tmp_path: Path, arguments: tuple[str, str]):
+    refused = invoke(tmp_path, *arguments)
+    assert refused.exit_code == 2
+    assert "must be lower case letters" in refused.stderr
+    assert not (tmp_path / ".steelyard").exists()
+
+
+def test_a_store_that_cannot_be_written_is_found_before_training(tmp_path: Path):
+    (tmp_path / "store").write_text("a file where the folder should be")
+    failed = invoke(tmp_path)
+    assert isinstance(failed.exception, GatewayError)
+    assert not (tmp_path / ".steelyard").exists()
+
+
+def test_the_module_alone_maps_errors_to_exit_codes(tmp_path: Path):
+    command = [sys.executable, "-m", "trainers", "nosuch", "--store", "ftp://nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no recipe 'nosuch'" in done.stderr
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; import trainers.cli; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_gpu_is_unpriced_until_its_sku_is_named():
+    book = prices.load()
+    unpriced = lineage.training_cost(book, seconds=60, sku=None, device="NVIDIA L4")
+    assert (unpriced.sku, unpriced.cost_picousd) == ("unknown", None)
+
+
+def test_a_cpu_hour_costs_its_list_price():
+    book = prices.load()
+    price = book.price("c7i.large")
+    assert price is not None
+    cost = lineage.training_cost(book, seconds=3600, sku=None, device="cpu")
+    assert cost.cost_picousd == round(float(price.usd) * prices.PICO_PER_USD)
+
+
+def test_a_cell_cannot_break_the_card():
+    assert card.table(("a",), [("x | y",)]) == "| a |\n| --- |\n| x \\| y |"
+
+
+def test_every_option_is_explained():
+    assert all(option.help for option in train.params if isinstance(option, click.Option))
