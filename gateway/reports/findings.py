@@ -44,7 +44,7 @@ _LINKS = """
 WITH linked AS (
     SELECT container, boot_ns, seq, from_ns, previous_sha256,
            lag(seq) OVER life AS before_seq, lag(to_ns) OVER life AS before_to_ns, lag(sha256) OVER life AS before_sha256
-    FROM segments JOIN digests USING (filename)
+    FROM segments
     WINDOW life AS (PARTITION BY container, boot_ns ORDER BY seq, filename)
 )
 SELECT container, boot_ns, seq, from_ns, before_seq, before_to_ns, before_sha256 = previous_sha256
@@ -58,7 +58,7 @@ _ENDS = """
 WITH lives AS (
     SELECT container, boot_ns, count(*) AS segments, min(from_ns) AS from_ns, max(to_ns) AS to_ns,
            sum(cost_picousd) AS cost_picousd, arg_max(sha256, seq) AS last_sha256
-    FROM segments JOIN digests USING (filename)
+    FROM segments
     GROUP BY ALL
 )
 SELECT container, coalesce(l.to_ns, c.boot_ns), c.closed_ns, coalesce(l.segments, 0), c.segments

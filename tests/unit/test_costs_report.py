@@ -159,11 +159,22 @@ def test_unknown_model_names_those_that_have_costs():
 
 def test_empty_ledger_has_all_tables_and_a_friendly_line():
     with opened({}) as connection:
-        for name in ("segments", "charges", "postings", "requests", "digests", "opens", "closes"):
+        for name in ("segments", "charges", "postings", "requests", "opens", "closes"):
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchone() == (0,)
         result = report(connection)
     assert result.balanced
     assert printed(result).count("\n") == 1
+
+
+def test_money_is_read_without_the_requests():
+    """They come last in a segment and are most of it."""
+    ledger = ledgers.container("c", [segment(SERVED)])
+    [key] = ledgers.segment_keys(ledger)
+    rows = [Request(f"r{number}", T0_NS, "digits", 1, "ok", 2, 1000, 300) for number in range(2)]
+    lines = [*ledgers.lines(ledger[key]), *rows]
+    unreadable = ledgers.pack(lines) + ledgers.gzip.compress(b"not a line")
+    with opened({key: unreadable}) as connection:
+        assert report(connection).charged_picousd == 600
 
 
 def test_request_rows_can_be_asked_for():
@@ -272,6 +283,12 @@ def test_damaged_file_is_refused_by_name(spoil):
     key = ledgers.segment_keys(ledger)[1]
     with pytest.raises(ManifestInvalid, match=key.rsplit("/", 1)[1]):
         reported(ledger | {key: spoil(ledger[key])})
+
+
+@pytest.mark.parametrize("cost", [-1, 1.5, None, "600"])
+def test_amount_that_is_no_count_is_refused(cost: object):
+    with pytest.raises(ManifestInvalid, match="cost_picousd"):
+        reported(damaged(ledgers.container("c", [segment(SERVED)]), 0, {"cost_picousd": cost}, Posting))
 
 
 def test_newer_segment_asks_for_an_upgrade():
