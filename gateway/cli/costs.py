@@ -45,8 +45,8 @@ def costs(
 ) -> None:
     """What each model cost: direct, kept warm, its share of the rest, and per 1,000 predictions.
 
-    The rows add up to the bill exactly; exit code 1 says that the ledger has a fault. A segment of the ledger (at most an
-    hour, usually a minute) counts to the period that it begins in.
+    The rows add up to the bill exactly; exit code 1 says that the ledger has a fault. A segment of the ledger (some seconds,
+    never across an hour) counts to the period that it begins in.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")

@@ -30,7 +30,7 @@ def render(report: CostReport, console: Console) -> None:
     if not report.segments:
         _say(
             console,
-            "no costs yet: the ledger has no segment in this period (a running gateway writes one every minute)",
+            "no costs yet: the ledger has no segment in this period (a running gateway writes one every few seconds)",
         )
         _findings(report, console)
         return

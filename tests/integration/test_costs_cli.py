@@ -12,11 +12,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli.costs import costs
+from gateway.accounting.clock import SystemClock
+from gateway.accounting.container import Container
+from gateway.accounting.ledger import LedgerWriter
+from gateway.accounting.meter import Meter
+from gateway.cli.costs import costs as command
+from gateway.contract import prices
 from gateway.contract.ledger import Charge
 from gateway.errors import BucketNotFound, ModelNotFound, StoreUnavailable
 from gateway.objectstore.local import LocalStore
 from gateway.objectstore.protocol import StoredObject
+from gateway.reports import costs
 from gateway.reports.sync import FETCHES, default_folder, sync
 from tests.support import ledgers
 from tests.support.models import publish_mlp
@@ -35,7 +41,7 @@ def root(tmp_path: Path, ledger: ledgers.Ledger, monkeypatch: pytest.MonkeyPatch
 
 
 def ran(*arguments: str) -> Result:
-    return CliRunner().invoke(costs, arguments)
+    return CliRunner().invoke(command, arguments)
 
 
 def bill(ledger: ledgers.Ledger) -> int:
@@ -162,6 +168,31 @@ def test_help_needs_neither_duckdb_nor_rich():
         "costs.main(['--help'], standalone_mode=False)"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+async def test_receipts_of_a_real_meter_add_up_to_the_reported_model(tmp_path: Path):
+    """The whole way: meter, writer, store, report. The ledger's other tests write their segments themselves."""
+    store, clock, book = LocalStore(tmp_path), SystemClock(), prices.load()
+    box = Container("local", clock.now_ns(), "fargate-x86", vcpu_milli=2000, memory_bytes=4 << 30)
+    meter = Meter(box, book, clock)
+    async with LedgerWriter(store, box, meter, book, clock):
+        meter.mark_ready()
+        meter.note_resident("digits", 1, 1 << 20)
+        charges = [
+            meter.charge(request_id=f"r{n}", model="digits", version=1, outcome="ok", rows=3, cpu_ns=1000 + n)
+            for n in range(50)
+        ]
+
+    report = await costs.read(store, tmp_path / "copy")
+
+    assert report.balanced
+    assert [finding.kind for finding in report.findings] == ["training_unknown"]
+    [row] = report.models
+    assert (row.requests, row.rows, row.cpu_ns) == (50, 150, sum(range(1000, 1050)))
+    assert row.infer_picousd == sum(charges)
+    assert row.full_picousd == report.charged_picousd
+    [billed] = report.billed
+    assert (billed.platform, billed.vcpu_milli, billed.memory_bytes) == ("fargate-x86", 2000, 4 << 30)
 
 
 # Copies
