@@ -17,6 +17,10 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
     console.print(_quality(manifest))
     console.print(_serving(manifest))
     console.print(manifest.choice, highlight=False)
+    for name in behind_baseline(manifest):
+        console.print(
+            f"warning: by {name}, plain logistic regression is better than this model", highlight=False, style="yellow"
+        )
     console.print(f"training cost: {cost(manifest)}", highlight=False)
     console.print(
         f"published: model '{record.model}' version {record.version} ({record.manifest_sha256[:12]})", highlight=False
@@ -24,6 +28,13 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
     if result.promotion:
         answers = f"alias '{result.promotion.alias}' answers with version {result.promotion.version}"
         console.print(f"promoted: {answers} (generation {result.promotion.generation})", highlight=False)
+
+
+def behind_baseline(manifest: Manifest) -> list[str]:
+    """The metrics by which the served variant does not beat the simplest model worth beating."""
+    metrics = {evaluation.subject: evaluation.metrics for evaluation in manifest.evaluations}
+    simplest, served = metrics["baseline:logistic"], metrics[manifest.serve]
+    return [name for name in simplest if (simplest[name] < served[name]) == (name == "brier")]
 
 
 def cost(manifest: Manifest) -> str:

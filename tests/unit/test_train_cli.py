@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from gateway.contract import codec, layout, prices
-from gateway.contract.manifest import Examples, Manifest
+from gateway.contract.manifest import Evaluation, Examples, Manifest
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.errors import GatewayError
 from gateway.objectstore.opening import open_store
-from trainers import card, lineage
+from trainers import card, lineage, summary
 from trainers.cli import train
 from trainers.errors import SpecError
 
@@ -88,6 +89,16 @@ def test_a_run_id_used_for_something_else_is_refused(trained: tuple[Path, Result
     refused = invoke(trained[0], "--run-id", "first", "--epochs", "1", "--seed", "8")
     assert refused.exit_code == 2
     assert "run 'first' was made with other parameters" in refused.stderr
+
+
+def test_a_model_behind_its_baseline_is_said_to_be(manifest: Manifest):
+    def measured(**baseline: float) -> Manifest:
+        simplest = Evaluation(subject="baseline:logistic", split="test", rows=100, metrics=baseline)
+        served = Evaluation(subject=manifest.serve, split="test", rows=100, metrics={"roc_auc": 0.7, "brier": 0.2})
+        return msgspec.structs.replace(manifest, evaluations=(simplest, served))
+
+    assert summary.behind_baseline(measured(roc_auc=0.6, brier=0.3)) == []
+    assert summary.behind_baseline(measured(roc_auc=0.8, brier=0.1)) == ["roc_auc", "brier"]
 
 
 def test_an_unknown_recipe_exits_2_with_the_list(tmp_path: Path):
