@@ -1,6 +1,7 @@
 """A process whose time, CPU and memory a test moves by hand, and a sleep that ends when the test's time has passed."""
 
 import asyncio
+from collections.abc import Callable
 
 
 class ManualClock:
@@ -12,7 +13,6 @@ class ManualClock:
         self.process_cpu_ns = 0
         self.resident_bytes = 0
         self._sleepers: list[tuple[int, asyncio.Event]] = []
-        self._changed = asyncio.Event()
 
     def now_ns(self) -> int:
         return self.time_ns
@@ -34,27 +34,22 @@ class ManualClock:
     async def sleep(self, seconds: float) -> None:
         sleeper = (self.time_ns + round(seconds * 1e9), asyncio.Event())
         self._sleepers.append(sleeper)
-        self._changed.set()
         try:
             await sleeper[1].wait()
         finally:
             self._sleepers.remove(sleeper)
-            self._changed.set()
-
-    async def sleepers(self, count: int) -> None:
-        """Returns once exactly so many sleep: whoever was awake has done what it had to do."""
-        async with asyncio.timeout(10):
-            while len(self._sleepers) != count:
-                self._changed.clear()
-                await self._changed.wait()
 
     async def advance(self, seconds: float, *, cpu_ns: int = 0) -> None:
-        """Time passes; those whose sleep is over run until they wait again."""
-        for _ in range(5):  # whoever is about to sleep does so now and not later
-            await asyncio.sleep(0)
+        """Time passes, and those whose sleep is over wake. `until` waits for what they do."""
         self.work(round(seconds * 1e9), cpu_ns=cpu_ns)
         for until_ns, awake in list(self._sleepers):
             if until_ns <= self.time_ns:
                 awake.set()
-        for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def until(claim: Callable[[], bool]) -> None:
+    """Lets the others run until the claim is true; a test that waits ten seconds in vain fails."""
+    async with asyncio.timeout(10):
+        while not claim():  # noqa: ASYNC110 - what changes has no event to wait for
             await asyncio.sleep(0)

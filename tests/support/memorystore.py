@@ -27,18 +27,9 @@ class MemoryStore:
         self.is_down = False
         self.answers = asyncio.Event()
         self.answers.set()
-        self._changed = asyncio.Event()
 
     def keys(self, prefix: str) -> list[str]:
         return sorted(key for key in self.objects if key.startswith(prefix))
-
-    async def holds(self, prefix: str, count: int) -> list[str]:
-        """Returns the keys with this prefix once there are so many."""
-        async with asyncio.timeout(10):
-            while len(self.keys(prefix)) < count:
-                self._changed.clear()
-                await self._changed.wait()
-        return self.keys(prefix)
 
     async def get(self, key: str) -> StoredObject:
         await self._reach()
@@ -113,7 +104,6 @@ class MemoryStore:
     async def _answer(self, key: str, body: bytes, fault: Fault) -> str:
         """Whoever is cancelled while `answers` is unset has written all the same."""
         self.objects[key] = bytes(body)
-        self._changed.set()
         await self.answers.wait()
         if fault == "lost answer":
             raise StoreUnavailable("the connection broke")
