@@ -56,7 +56,7 @@ def demo(once: bool, store: str) -> int:
         else:
             _await_flush(console)
         _step(console, 4, "what it cost")
-        asyncio.run(_report(store, console))
+        _steelyard("costs", "--store", store)
         console.print(f"\n[bold]done in {time.monotonic() - began:.0f} s[/]")
         if not once:
             _invite(console, address, examples)
@@ -182,17 +182,6 @@ def _request(
 def _await_flush(console: Console) -> None:
     with console.status("  waiting for the ledger's next segment"):
         time.sleep(FLUSH_S + 1)
-
-
-async def _report(url: str, console: Console) -> None:
-    from gateway.objectstore.opening import open_store
-    from gateway.reports import costs, render
-
-    store = open_store(url)
-    try:
-        render.render(await costs.of_store(store), console)
-    finally:
-        await store.aclose()
 
 
 def _invite(console: Console, address: str, examples: Examples) -> None:

@@ -1,7 +1,7 @@
 """`make bench`: the gateway against a bare ASGI callable and bare `session.run`, in one run, as ratios.
 
-Server on one core, load generator on another. Rounds alternate between the servers, and each figure is the median of its rounds, since
-these comparisons drift with the machine. The gateway does everything it does in production: checks, receipt, meter, ledger.
+Server on one core, load generator on another. Rounds alternate between the servers and each figure is the median of its rounds:
+machines drift. The gateway does everything it does in production: checks, receipt, meter, ledger.
 """
 
 import asyncio

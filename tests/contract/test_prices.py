@@ -69,5 +69,5 @@ def test_a_sku_priced_twice_is_refused() -> None:
 def test_a_platform_names_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"has no platform 'lambda'; it has: fargate-x86, fargate-arm"):
         prices.load().platform("lambda")
-    with pytest.raises(SettingsError, match="nobook.toml: No such file"):
+    with pytest.raises(SettingsError, match=r"nobook\.toml: No such file"):
         prices.load(tmp_path / "nobook.toml")

@@ -46,7 +46,7 @@ def test_a_mistake_in_the_environment_names_the_variable() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no.toml: No such file"):
+    with pytest.raises(SettingsError, match=r"no\.toml: No such file"):
         settings.load(tmp_path / "no.toml", environ={})
 
 
