@@ -197,25 +197,22 @@ class S3Store:
         put = {**at, **condition, **await _checked(body), "Metadata": {WRITE_ID: write_id}}
         was_resent = False
         with self._named(key):
-            for attempt in range(CONFLICTS_MAX):
+            for conflicts in range(CONFLICTS_MAX):
+                await asyncio.sleep(_full_jitter_s(conflicts))
                 try:
                     return str((await s3.put_object(**put))["ETag"])
                 except boto.ClientError as error:
                     was_resent |= error.response["ResponseMetadata"]["RetryAttempts"] > 0
                     if _status(error) == 409:
-                        await asyncio.sleep(_full_jitter_s(attempt))
                         continue
                     if _status(error) == 412 and (etag := await _own(s3, at, write_id)):
                         return etag
                     if was_resent and "IfMatch" in condition and _status(error) in {404, 412}:
-                        # Our write may have been stored and then replaced; "it lost" would be a guess.
-                        raise StoreUnavailable(
-                            f"{self._name(key)}: no telling whether it was written; read it"
-                        ) from error
+                        # The first send may have been stored and then replaced: "it lost" would be a guess. When a
+                        # connection breaks, aiohttp sends again unseen by botocore: there the guess remains.
+                        raise StoreUnavailable(f"{self._name(key)}: unclear whether it was written; read it") from error
                     raise
-        raise StoreUnavailable(
-            f"{self._name(key)}: other writers were in the way {CONFLICTS_MAX} times; nothing was written"
-        )
+        raise StoreUnavailable(f"{self._name(key)}: {CONFLICTS_MAX} times another write was in progress; try again")
 
     async def _put_parts(self, key: str, blocks: AsyncIterator[bytes]) -> None:
         """One object in several requests, visible with the last of them; a refusal or cancellation takes the parts back."""
@@ -314,5 +311,7 @@ def _status(error: boto.ClientError) -> int:
     return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
-def _full_jitter_s(attempt: int) -> float:
-    return random.uniform(0, CONFLICT_BACKOFF_S * 2**attempt)  # noqa: S311 - spreads writers, hides nothing
+def _full_jitter_s(conflicts: int) -> float:
+    """How long to wait after this many conflicts; not at all before the first."""
+    longest_s = CONFLICT_BACKOFF_S * (2**conflicts - 1)
+    return random.uniform(0, longest_s)  # noqa: S311 - spreads writers, hides nothing
