@@ -6,6 +6,7 @@ their sum; what is left of the vCPU charge is apportioned by CPU time, and the m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -85,6 +86,9 @@ class Statement(msgspec.Struct, frozen=True, eq=False):
         return sum(charge.cost_picousd for charge in self.charges)
 
 
+_cost_of = attrgetter("cost_picousd")
+
+
 class _Claim(msgspec.Struct, frozen=True):
     """Somebody's weight in a split."""
 
@@ -109,7 +113,7 @@ def settle(interval: Interval, *, boot_ns: int, vcpu: Tariff, memory: Tariff) ->
     for charge in (cpu, held):
         assert sum(posting.cost_picousd for posting in postings if posting.sku == charge.sku) == charge.cost_picousd
     if len(interval.requests) == interval.request_count:
-        assert sum(request.cost_picousd for request in interval.requests) == receipts_picousd
+        assert sum(map(_cost_of, interval.requests)) == receipts_picousd
     return Statement(interval.from_ns, interval.to_ns, (cpu, held), postings, interval.requests, interval.request_count)
 
 
