@@ -16,11 +16,13 @@ from gateway.accounting import container
 from gateway.accounting.clock import SystemClock
 from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
-from gateway.contract import prices
+from gateway.contract import layout, prices
 from gateway.contract.ledger import Outcome
 from gateway.dataplane import Call, DataPlane, Usage
+from gateway.errors import BucketNotFound, StoreRefused, StoreUnavailable
 from gateway.http.service import Service
 from gateway.objectstore.opening import open_store
+from gateway.objectstore.protocol import ObjectStore
 from gateway.repository.residents import Repository, Resident
 from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel, Loader
@@ -44,6 +46,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[]
     async with AsyncExitStack() as stack:
         store = open_store(settings.store)
         stack.push_async_callback(store.aclose)
+        await _probe(store)
         await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
         workers = settings.runtime.workers or max(1, here.vcpu_milli // 1000)
         executor = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="run"))
@@ -66,6 +69,16 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[]
             meter.mark_draining()
 
         yield service, drain
+
+
+async def _probe(store: ObjectStore) -> None:
+    """A store that does not exist or refuses us will not heal by waiting; one that is merely away may."""
+    try:
+        await store.folders(layout.MODELS)
+    except (BucketNotFound, StoreRefused):
+        raise
+    except StoreUnavailable as error:
+        logger.warning("starting without the store: %s", error)
 
 
 class _Charger:

@@ -32,6 +32,8 @@ REQUESTS = 2000
 CLIENTS = 4
 BATCH_ROWS = 32
 FLUSH_S = 2
+BILLED_AS = {"STEELYARD_ACCOUNTING__VCPUS": "2", "STEELYARD_ACCOUNTING__MEMORY_GB": "4"}
+"""A common task size: this machine's whole memory at Fargate's price would drown everything else."""
 
 
 @click.command
@@ -79,7 +81,7 @@ def _steelyard(*arguments: str) -> None:
 def _gateway(store: str, log: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     port = _free_port()
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"STEELYARD_LEDGER__FLUSH_INTERVAL_S": str(FLUSH_S)}
+    environment = BILLED_AS | os.environ | {"STEELYARD_LEDGER__FLUSH_INTERVAL_S": str(FLUSH_S)}
     arguments = ["serve", "--store", store, "--port", str(port), "--preload", MODEL]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -147,8 +149,8 @@ def _show_some(console: Console, address: str, examples: Examples) -> None:
         console.print(f"  {what:<12} P(more than 15 min late) = {probability:.3f}   truth: {truth}", highlight=False)
     console.print("  the receipt of these five:")
     for name in ("steelyard-request-id", "steelyard-model", "steelyard-cost-picousd", "server-timing"):
-        console.print(f"    {name}: {headers[name]}", highlight=False)
-    console.print_json(json.dumps(answer["receipt"]), indent=None)
+        console.print(f"    {name}: {headers[name]}", soft_wrap=True, highlight=False)
+    console.print("    " + json.dumps(answer["receipt"]), soft_wrap=True, highlight=False)
 
 
 def _send_many(console: Console, address: str, examples: Examples) -> None:

@@ -9,16 +9,17 @@ from gateway.contract.manifest import Manifest
 
 
 @click.group(invoke_without_command=True)
+@options.store
 @click.pass_context
-def models(ctx: click.Context) -> None:
+def models(ctx: click.Context, store: str) -> None:
     """List published models, or show one."""
     if ctx.invoked_subcommand is None:
-        ctx.invoke(listing)
+        ctx.invoke(listing, store=store)
 
 
 @models.command("list")
 @options.store
-def listing(store: str = options.DEFAULT_STORE) -> None:
+def listing(store: str) -> None:
     """Every model, the version its champion alias answers with, and how many versions there are."""
     rows = asyncio.run(_listing(store))
     if not rows:

@@ -137,7 +137,7 @@ class Folder:
             with os.scandir(self._root / parent) as entries:
                 return list(entries)
         except FileNotFoundError:
-            if not parent:
+            if not parent or not self._root.is_dir():
                 raise
             return []  # removed since its own parent was read
 
