@@ -5,7 +5,9 @@ charged exactly once, with the CPU that was really spent.
 """
 
 import asyncio
-from time import thread_time_ns
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter_ns, thread_time_ns
 from typing import Protocol
 
 import msgspec
@@ -14,7 +16,6 @@ from gateway.contract.ledger import Outcome
 from gateway.errors import DeadlineExceeded, InvalidInput, Overloaded, RequestError
 from gateway.repository.residents import Repository, Resident
 from gateway.runtime.admission import Admission
-from gateway.runtime.batcher import BatchShare
 from gateway.runtime.model import LoadedModel
 from gateway.runtime.tensors import Tensors
 
@@ -51,7 +52,10 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What one call used: the single measurement behind the headers, the metrics and the ledger."""
+    """What one call used: the single measurement behind the headers, the metrics and the ledger.
+
+    `cpu_ns` is CPU time of decode, run (its share of a batch) and encode; the other times are elapsed.
+    """
 
     cpu_ns: int = 0
     decode_ns: int = 0
@@ -109,28 +113,31 @@ class DataPlane:
 
     async def infer(self, call: Call) -> Prediction:
         """The answer and its receipt. Raises a `GatewayError`; what was spent on it is charged all the same."""
-        with self._admission.admit(len(call.body)):
+        self._admission.enter(len(call.body))
+        try:
             resident = self._repository.resident(call.model, call.version) or await self._load(call)
             work = _Work(call, resident)
             try:
-                decoded = work.decode()
-                share = await self._run(resident, decoded)
-                body = work.encode(share, decoded)
+                work.decode()
+                if resident.model.is_inline(work.rows):
+                    work.run_inline()
+                else:
+                    await self._run(work)
+                body = work.encode()
             except BaseException as error:
                 self._charger.charge(call, resident, work.usage(), _outcome(error))
                 raise
             return self._prediction(call, resident, body, work.usage())
+        finally:
+            self._admission.leave(len(call.body))
 
     async def _load(self, call: Call) -> Resident[LoadedModel]:
-        async with self._deadline("loading the model"):
+        async with _deadline(self._timeout_s, "loading the model"):
             return await self._repository.ready(call.model, call.version)
 
-    async def _run(self, resident: Resident[LoadedModel], decoded: Decoded) -> BatchShare:
-        async with self._deadline("running the model"):
-            return await resident.model.run(decoded.inputs, decoded.rows)
-
-    def _deadline(self, what: str) -> "_Deadline":
-        return _Deadline(self._timeout_s, what)
+    async def _run(self, work: "_Work") -> None:
+        async with _deadline(self._timeout_s, "running the model"):
+            await work.run()
 
     def _prediction(self, call: Call, resident: Resident[LoadedModel], body: bytes, usage: Usage) -> Prediction:
         receipt = Receipt(
@@ -150,62 +157,71 @@ class DataPlane:
 
 
 class _Work:
-    """Measures one call's steps: CPU on this thread for decode and encode, the batch's share for the run."""
+    """One call's steps and what they use. The thread's CPU clock runs from the first step to the last, but not while waiting."""
 
     def __init__(self, call: Call, resident: Resident[LoadedModel]) -> None:
         self._call = call
         self._resident = resident
-        self._decode_ns = self._encode_ns = self._rows = self._response_bytes = 0
-        self._share: BatchShare | None = None
+        self._decode_ns = self._run_ns = self._encode_ns = self._queue_ns = 0
+        self._batch_rows = self._response_bytes = 0
+        self._cpu_ns = -thread_time_ns()
+        self._is_waiting = False
+        self.rows = 0
 
-    def decode(self) -> Decoded:
-        began_ns = thread_time_ns()
+    def decode(self) -> None:
+        began_ns = perf_counter_ns()
         try:
-            decoded = self._call.door.decode(self._call.body, self._resident)
+            self._decoded = self._call.door.decode(self._call.body, self._resident)
         finally:
-            self._decode_ns = thread_time_ns() - began_ns
-        self._rows = decoded.rows
-        return decoded
+            self._decode_ns = perf_counter_ns() - began_ns
+        self.rows = self._batch_rows = self._decoded.rows
 
-    def encode(self, share: BatchShare, decoded: Decoded) -> bytes:
-        self._share = share
-        began_ns = thread_time_ns()
-        body = self._call.door.encode(share.outputs, decoded, self._resident)
-        self._encode_ns = thread_time_ns() - began_ns
+    def run_inline(self) -> None:
+        began_ns = perf_counter_ns()
+        try:
+            self._outputs = self._resident.model.run_inline(self._decoded.inputs)
+        finally:
+            self._run_ns = perf_counter_ns() - began_ns
+
+    async def run(self) -> None:
+        self._cpu_ns += thread_time_ns()
+        self._is_waiting = True
+        share = await self._resident.model.run(self._decoded.inputs, self.rows)
+        self._is_waiting = False
+        self._cpu_ns += share.cpu_ns - thread_time_ns()
+        self._outputs = share.outputs
+        self._run_ns, self._queue_ns, self._batch_rows = share.run_ns, share.queue_ns, share.batch_rows
+
+    def encode(self) -> bytes:
+        began_ns = perf_counter_ns()
+        body = self._call.door.encode(self._outputs, self._decoded, self._resident)
+        self._encode_ns = perf_counter_ns() - began_ns
         self._response_bytes = len(body)
         return body
 
     def usage(self) -> Usage:
-        share = self._share
+        """Ends the measurement; called once."""
         return Usage(
-            cpu_ns=self._decode_ns + self._encode_ns + (share.cpu_ns if share else 0),
+            cpu_ns=self._cpu_ns + (0 if self._is_waiting else thread_time_ns()),
             decode_ns=self._decode_ns,
             encode_ns=self._encode_ns,
-            queue_ns=share.queue_ns if share else 0,
-            run_ns=share.run_ns if share else 0,
-            rows=self._rows,
-            batch_rows=share.batch_rows if share else 0,
+            queue_ns=self._queue_ns,
+            run_ns=self._run_ns,
+            rows=self.rows,
+            batch_rows=self._batch_rows,
             request_bytes=len(self._call.body),
             response_bytes=self._response_bytes,
         )
 
 
-class _Deadline:
-    """`asyncio.timeout` that ends in our own error, and costs nothing when the body does not wait."""
-
-    def __init__(self, seconds: float, what: str) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._seconds = seconds
-        self._what = what
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)  # type: ignore[arg-type]  # a traceback, passed on as it came
-        except TimeoutError as timeout:
-            raise DeadlineExceeded(f"{self._what} took longer than {self._seconds:g} s") from timeout
+@asynccontextmanager
+async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
+    """`asyncio.timeout` that ends in our own error."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from error
 
 
 def _outcome(error: BaseException) -> Outcome:

@@ -1,8 +1,5 @@
 """The front gate: how many requests and body bytes may be inside at once. Full means a quick refusal, not a longer wait."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import msgspec
 
 from gateway.errors import Overloaded
@@ -23,17 +20,16 @@ class Admission:
         self.requests = 0
         self.body_bytes = 0
 
-    @contextmanager
-    def admit(self, body_bytes: int) -> Iterator[None]:
-        """Inside while the block runs. Raises `Overloaded` naming the limit that is reached."""
+    def enter(self, body_bytes: int) -> None:
+        """Count a request in; `leave` must follow. Raises `Overloaded` naming the limit that is reached."""
         if self.requests >= self._options.requests_max:
             raise Overloaded(f"{self.requests} requests are in flight (requests_max is {self._options.requests_max})")
         if self.body_bytes + body_bytes > self._options.bytes_max:
             raise Overloaded(f"{self.body_bytes} body bytes are in flight (bytes_max is {self._options.bytes_max})")
         self.requests += 1
         self.body_bytes += body_bytes
-        try:
-            yield
-        finally:
-            self.requests -= 1
-            self.body_bytes -= body_bytes
+
+    def leave(self, body_bytes: int) -> None:
+        """Count it out."""
+        self.requests -= 1
+        self.body_bytes -= body_bytes

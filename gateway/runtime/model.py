@@ -46,18 +46,20 @@ class LoadedModel:
         """Measured by the publisher where it could, else the size of the file: what this model's memory is billed by."""
         return self.variant.resident_bytes or self.manifest.file(self.variant.file).size
 
-    async def run(self, inputs: Tensors, rows: int) -> BatchShare:
-        """Outputs for `rows` rows. Raises `InvalidInput` or `Overloaded`."""
-        if self.variant.max_batch < rows:
-            return await self._run_in_parts(inputs, rows)
-        if self._is_inline(rows):
-            result = self._session.run(inputs)
-            return BatchShare(result.outputs, result.cpu_ns, result.run_ns, 0, rows)
-        return await self._batcher.submit(inputs, rows)
-
-    def _is_inline(self, rows: int) -> bool:
+    def is_inline(self, rows: int) -> bool:
+        """Whether a run of so many rows is predicted to be shorter than handing it to a thread."""
         cost = self.variant.batch_cost
         return cost is not None and cost.base_ns + cost.row_ns * rows <= self._inline_ns_max
+
+    def run_inline(self, inputs: Tensors) -> Tensors:
+        """Outputs at once, in this thread. Raises `InvalidInput`."""
+        return self._session.run(inputs)
+
+    async def run(self, inputs: Tensors, rows: int) -> BatchShare:
+        """Outputs for `rows` rows from a worker, batched with others. Raises `InvalidInput` or `Overloaded`."""
+        if self.variant.max_batch < rows:
+            return await self._run_in_parts(inputs, rows)
+        return await self._batcher.submit(inputs, rows)
 
     async def _run_in_parts(self, inputs: Tensors, rows: int) -> BatchShare:
         """A request larger than the variant's largest batch runs in several, one after the other."""
@@ -92,7 +94,7 @@ class Loader:
         """A model ready to run, and the CPU nanoseconds its build took. Raises `UnsupportedModel`."""
         session, cpu_ns = await asyncio.get_running_loop().run_in_executor(self._executor, _build, path, manifest)
         batcher = Batcher(
-            session.run,
+            session.measured_run,
             self._executor,
             workers=self._workers,
             max_batch=variant.max_batch if variant.batch_invariant else 1,

@@ -226,9 +226,10 @@ def test_a_damaged_release_is_refused_and_the_old_one_stays(tmp_path: Path, dama
         assert gateway.post("/v1/predict/tiny", {"rows": [ROW]}).json["version"] == 1
         record = asyncio.run(models.publish_tiny(local, seed=1, promote_to=None))
         _damage(root, damage, record.manifest_sha256)
-        asyncio.run(_promote(local, record.version))
         if damage == "garbage alias":
-            (root / layout.alias("tiny", "champion")).write_bytes(b"{}")
+            (root / layout.alias("tiny", layout.CHAMPION)).write_bytes(b"{}")
+        else:
+            asyncio.run(_promote(local, record.version))
         reason = _await_problem(gateway)
         assert re.search("digest|sha256|missing|schema_version 99|not valid", reason)
         assert gateway.post("/v1/predict/tiny", {"rows": [ROW]}).json["version"] == 1
