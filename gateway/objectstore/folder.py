@@ -176,7 +176,9 @@ class Folder:
             yield
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             reason = "it exists, or the name of a folder above it is an object's"
-            raise PreconditionFailed(f"cannot create object {key!r} in {self._root}: {reason}") from error
+            raise self._missing() or PreconditionFailed(
+                f"cannot create object {key!r} in {self._root}: {reason}"
+            ) from error
         except OSError as error:
             raise self._missing() or _write_failure(key, self._root, error) from error
 

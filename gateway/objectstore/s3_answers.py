@@ -21,7 +21,7 @@ def meaning(status: int, code: str, *, bucket: str, what: str) -> GatewayError:
     """The error for an answer of 300 and above. `what` is the object's URL."""
     if code == "NoSuchBucket":
         return BucketNotFound(f"no bucket {bucket!r}; create it, or correct the store's URL and AWS_ENDPOINT_URL_S3")
-    if status == 404:
+    if status == 404 and code != "NoSuchUpload":  # the parts of an upload are no object that a caller asked for
         return ObjectNotFound(f"no object {what}")
     if status == 412:
         return PreconditionFailed(f"{what} exists already, or has changed; read it again")

@@ -145,12 +145,13 @@ async def test_endless_conflicts_are_neither_won_nor_lost(
     assert [row async for row in direct.list("")] == []
 
 
-async def test_a_conflict_at_the_end_of_a_multipart_upload_takes_the_parts_back(
-    store: ObjectStore, bucket: str, moto: servers.S3Server, proxy: FaultProxy
+@pytest.mark.parametrize("answer", [CONFLICT, refusal(404, "NoSuchUpload")], ids=["conflict", "upload is gone"])
+async def test_a_multipart_upload_that_fails_at_its_end_takes_the_parts_back(
+    store: ObjectStore, bucket: str, moto: servers.S3Server, proxy: FaultProxy, answer: bytes
 ) -> None:
-    proxy.faults.append(Fault("POST /" + bucket + "/blob?uploadId=", times=100, answer=CONFLICT))
+    proxy.faults.append(Fault("POST /" + bucket + "/blob?uploadId=", times=100, answer=answer))
 
-    with pytest.raises(StoreUnavailable, match="409"):
+    with pytest.raises(StoreUnavailable, match=r"409|NoSuchUpload"):
         await put_large(store)
 
     with moto.client() as client:

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import (
+    BucketNotFound,
     ObjectNotFound,
     PreconditionFailed,
     SettingsError,
@@ -321,6 +322,16 @@ async def test_a_lock_that_is_never_released_is_named(
 
 
 # --- from a URL
+
+
+async def test_a_root_that_is_a_file_is_no_root(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = LocalStore(tmp_path / "file")
+
+    with pytest.raises(BucketNotFound):
+        await store.put_if_absent("key", b"")
+    with pytest.raises(BucketNotFound):
+        await store.get("key")
 
 
 async def test_create_makes_the_root_and_its_parents(tmp_path: Path) -> None:
