@@ -73,7 +73,10 @@ def moto() -> Iterator[S3Server]:
 def seaweedfs() -> Iterator[S3Server]:
     master, volume, filer, s3 = free_ports(4)
     server = S3Server(url=f"http://127.0.0.1:{s3}")
-    with tempfile.TemporaryDirectory(prefix="seaweedfs-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="seaweedfs-", ignore_cleanup_errors=True) as folder,
+        _sockets_removed(master, volume, filer, s3),
+    ):
         identities = Path(folder, "identities.json")
         identities.write_text(json.dumps(_identities(server)))
         command = [
@@ -127,6 +130,17 @@ def _bound(port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+@contextlib.contextmanager
+def _sockets_removed(*ports: int) -> Iterator[None]:
+    """SeaweedFS puts sockets in /tmp whatever it is told, and a killed one leaves them there."""
+    try:
+        yield
+    finally:
+        for port in (*ports, *(port + 10_000 for port in ports)):
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink(missing_ok=True)
 
 
 def _identities(server: S3Server) -> dict[str, Any]:
