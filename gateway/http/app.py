@@ -42,6 +42,7 @@ class App:
             route_handlers=[*HANDLERS, *docs.assets()],
             dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
             openapi_config=docs.config(service.version),
+            tags=["server"],
             exception_handlers={
                 GatewayError: _gateway_error,
                 HTTPException: _http_error,
@@ -53,7 +54,7 @@ class App:
             logging_config=None,
         )
         schema = self._litestar.openapi_schema
-        schema.paths = {**(schema.paths or {}), **docs.prediction_paths()}
+        schema.paths = {**docs.prediction_paths(), **(schema.paths or {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.match(scope["path"]) if scope["type"] == "http" else None

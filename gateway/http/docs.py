@@ -21,6 +21,7 @@ from litestar.openapi.spec import (
     PathItem,
     RequestBody,
     Schema,
+    Tag,
 )
 from litestar.static_files import create_static_files_router
 
@@ -39,6 +40,7 @@ def config(version: str) -> OpenAPIConfig:
         version=version,
         description='Predictions with their cost. Every failure is `{"error": "a sentence"}`.',
         path="/docs",
+        tags=[Tag(name="predictions"), Tag(name="server")],
         render_plugins=[*_page(), JsonRenderPlugin(path="/openapi.json")],
     )
 
