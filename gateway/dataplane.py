@@ -69,7 +69,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What the caller is told: `cost_picousd` is the direct cost, final at once; idle and shared time are in the cost report."""
+    """What the caller is told: `cost_picousd` is the direct cost, final at once; idle and shared time are in the cost report.
+
+    `response_bytes` counts the prediction, not this receipt.
+    """
 
     request_id: str
     model: str
@@ -80,6 +83,8 @@ class Receipt(msgspec.Struct, frozen=True):
     queue_ns: int
     run_ns: int
     batch_rows: int
+    request_bytes: int
+    response_bytes: int
     cost_picousd: int
     price_book: str
 
@@ -150,6 +155,8 @@ class DataPlane:
             queue_ns=usage.queue_ns,
             run_ns=usage.run_ns,
             batch_rows=usage.batch_rows,
+            request_bytes=usage.request_bytes,
+            response_bytes=usage.response_bytes,
             cost_picousd=self._charger.charge(call, resident, usage, "ok"),
             price_book=self._charger.price_book,
         )

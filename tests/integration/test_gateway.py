@@ -89,6 +89,8 @@ def test_both_doors_give_the_same_answer_and_a_receipt(gateway: Gateway) -> None
     assert receipt["cost_picousd"] == int(rows.headers["steelyard-cost-picousd"])
     assert (receipt["model"], receipt["version"], receipt["rows"], receipt["batch_rows"]) == ("tiny", 1, 1, 1)
     assert receipt["cpu_ns"] > 0
+    assert receipt["request_bytes"] == len(json.dumps({"rows": [ROW]}))
+    assert receipt["response_bytes"] > 0
     assert "receipt" not in tensors.json
 
 
