@@ -83,7 +83,7 @@ class Outbox:
             await self._added.wait()
 
     async def empty(self) -> None:
-        """Write until nothing is pending, however long the store takes."""
+        """Write until nothing is pending, however long the store takes. Not beside `run`: order needs a single writer."""
         while self._pending:
             try:
                 async with asyncio.timeout(self._put_timeout_s):

@@ -110,6 +110,20 @@ async def test_the_timer_writes_a_segment(store: MemoryStore) -> None:
     assert [len(parsed.requests) for parsed in segments] == [2, 2, 2, 0]
 
 
+async def test_the_timer_waits_for_the_bill_to_cover_the_receipts(store: MemoryStore) -> None:
+    gateway = Gateway(store)
+    async with gateway.writer:
+        await gateway.clock.advance(8)
+        await until(lambda: gateway.writer.segments_written == 1)
+        gateway.clock.work(9_800_000_000)
+        paid = meters.charge(gateway.meter, 20_500_000_000)  # of two vCPUs in ten seconds, and some before
+        await gateway.clock.advance(0.4)
+        assert not gateway.meter.closed
+        await gateway.clock.advance(1)
+        await until(lambda: gateway.writer.segments_written == 2)
+    assert receipts(await assert_is_the_whole_bill(store)) == paid
+
+
 async def test_enough_requests_write_a_segment_without_waiting_for_the_timer(store: MemoryStore) -> None:
     gateway = Gateway(store, LedgerOptions(flush_rows=5))
     async with gateway.writer:
@@ -185,26 +199,6 @@ async def test_after_an_outage_everything_is_written_in_order(
     assert tried == sorted(tried)
     assert (receipts(segments), request_count(segments)) == (paid, 8)
     assert sum("cannot write" in record.message for record in caplog.records) == 1
-
-
-async def test_waits_between_attempts_grow_to_an_end(store: MemoryStore) -> None:
-    store.is_down = True
-    waits: list[float] = []
-    done = asyncio.Event()
-
-    async def sleep(seconds: float) -> None:
-        if len(waits) == 9:
-            done.set()
-            await asyncio.Event().wait()
-        waits.append(seconds)
-
-    outbox = ledger.Outbox(store, bytes_max=1, put_timeout_s=1, sleep=sleep, jitter=lambda: 0.0)
-    outbox.add(ledger.Parcel("segment", "k", b"body"))
-    task = asyncio.create_task(outbox.run())
-    await done.wait()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert waits == [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15]  # the lower end of the jitter
 
 
 async def test_a_store_that_does_not_answer_is_asked_again(store: MemoryStore) -> None:

@@ -35,7 +35,8 @@ class ManualClock:
         sleeper = (self.time_ns + round(seconds * 1e9), asyncio.Event())
         self._sleepers.append(sleeper)
         try:
-            await sleeper[1].wait()
+            async with asyncio.timeout(20):  # a test that failed before it let time pass must end too
+                await sleeper[1].wait()
         finally:
             self._sleepers.remove(sleeper)
 

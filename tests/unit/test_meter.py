@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accounting.meter import Meter
+from gateway.accounting.tariff import Tariff
 from gateway.contract import prices
+from gateway.contract.ledger import ProvisionedSku
 from gateway.errors import SettingsError
 from tests.support import meters
 from tests.support.manualclock import ManualClock
@@ -71,6 +73,17 @@ def test_receipts_never_pass_the_bill(used: list[tuple[int, int]], ahead_ns: int
         clock.work(wall_ns)
         total += meters.charge(meter, cpu_ns)
         assert total <= meters.bill_picousd(clock.now_ns() + ahead_ns - BOOT_NS)[VCPU]
+
+
+def test_receipts_just_before_the_hour_stay_within_its_bill(clock: ManualClock, meter: Meter) -> None:
+    meter.close_interval(clock.now_ns())
+    clock.work(meter.next_boundary_ns - clock.now_ns() - SECOND_NS // 2)
+    meter.close_interval(clock.now_ns())
+    meters.charge(meter, 100 * SECOND_NS)
+    clock.work(SECOND_NS)
+    meter.note_ledger(0)
+    statement = meters.statement(meter, meter.closed[-1])
+    assert 0 <= statement.charges[0].cost_picousd - meters.costs(statement.postings, "infer") <= 1
 
 
 def test_after_the_cap_receipts_are_again_exact(clock: ManualClock, meter: Meter) -> None:
@@ -148,6 +161,12 @@ def test_the_listener_hears_while_the_interval_is_full(clock: ManualClock, meter
     meter.close_interval(clock.now_ns())
     meters.charge(meter, 10)
     assert len(heard) == 2
+
+
+@pytest.mark.parametrize(("age_ns", "bill"), [(0, 0), (1, 0), (2, 1), (3, 2), (5, 2), (7, 4)])
+def test_a_bill_is_rounded_half_to_even(age_ns: int, bill: int) -> None:
+    half_a_picousd = Tariff(ProvisionedSku("sku", "byte-ns", 1), numerator=1, denominator=2)
+    assert half_a_picousd.billed_picousd(age_ns) == bill
 
 
 def test_an_unpriced_platform_is_refused(clock: ManualClock) -> None:
