@@ -56,12 +56,13 @@ class Session:
 
 
 def pick_variant(manifest: Manifest, cpu_flags: frozenset[str]) -> Variant:
-    """The variant the manifest says to serve, or the first whose requirements this CPU meets."""
-    preferred = manifest.variant(manifest.serve)
-    for variant in (preferred, *manifest.variants):
+    """The variant the manifest says to serve, or the first whose requirements this CPU meets and that passed its gates."""
+    failed = {gate.variant for gate in manifest.gates if not gate.passed}
+    offered = [manifest.variant(manifest.serve), *(v for v in manifest.variants if v.id not in failed)]
+    for variant in offered:
         if set(variant.requires) <= cpu_flags:
             return variant
-    needs = "; ".join(f"{variant.id} needs {', '.join(variant.requires)}" for variant in manifest.variants)
+    needs = "; ".join(dict.fromkeys(f"{variant.id} needs {', '.join(variant.requires)}" for variant in offered))
     raise UnsupportedModel(f"model '{manifest.model}': no variant runs on this {platform.machine()} CPU: {needs}")
 
 
