@@ -21,7 +21,7 @@ LEVEL = 1
 """For 20,000 requests level 6 takes 2.7 times the CPU of level 1 and saves a fifth of the bytes (tests/bench/accounting.py)."""
 LINES_PER_CHUNK = 256
 """Encoding holds the interpreter's lock and compressing does not: so cut, a segment of 20,000 requests keeps the event loop waiting
-for 0.5 ms at most, in one piece for 5 ms."""
+for about 0.5 ms (on a loaded machine up to 7 ms), in one piece for 5 ms and more."""
 DECODED_BYTES_MAX = 1 << 28
 """Eight times a segment of 100,000 requests: more is not ours, and must not fill an auditor's memory."""
 
