@@ -20,8 +20,9 @@ from trainers import metrics
 from trainers.errors import DataError, SpecError
 from trainers.job import Array, Data, Fit, Report, Split, TrainJob
 
-WATCHED = "brier"
-"""The validation metric that stops a run: it sees both the order and the calibration of what is served. Lower is better."""
+WATCHED = "roc_auc"
+"""The validation metric that stops a run, higher is better. It does not depend on how frequent the outcome is, which in a split by
+time differs: Brier and average precision would reward the epoch that happens to suit the rate of the validation period."""
 
 WARMUP_STEPS = 200
 AVERAGE_DECAY = 0.995
@@ -111,7 +112,7 @@ class _Trainer:
         best = 0
         while len(history) < self._fit.epochs and len(history) - best <= self._fit.patience:
             history.append(self._epoch(len(history), train, validation))
-            if len(history) == 1 or history[-1].validation[WATCHED] < history[best].validation[WATCHED]:
+            if len(history) == 1 or history[-1].validation[WATCHED] > history[best].validation[WATCHED]:
                 best = len(history) - 1
                 self.best = copy.deepcopy(self._average)
         self._report("fit", 1, 1, f"best of {len(history)} epochs: {best + 1}")

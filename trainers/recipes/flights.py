@@ -68,7 +68,7 @@ def flights() -> TrainJob:
         load=load,
         module=FlightsModule,
         output="late",
-        fit=Fit(epochs=6, batch_rows=1024, learning_rate=1e-3, weight_decay=1e-2, patience=2),
+        fit=Fit(epochs=4, batch_rows=1024, learning_rate=2e-3, weight_decay=0.3),
     )
 
 
@@ -118,7 +118,7 @@ def _table(flights_csv: bytes, weather_csv: bytes) -> "pd.DataFrame":
     weather = pd.read_csv(io.BytesIO(weather_csv), usecols=["origin", "time_hour", *(c.name for c in WEATHER)])
     table = flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one")
     table["date"] = pd.to_datetime(table[["year", "month", "day"]])
-    table["weekday"] = table["date"].dt.dayofweek + 1
+    table["weekday"] = table["date"].dt.day_of_week + 1
     table["departure_minute"] = _minute(table["sched_dep_time"])
     table["arrival_minute"] = _minute(table["sched_arr_time"])
     table["wind_speed"] = table["wind_speed"].where(table["wind_speed"] <= WIND_SPEED_MAX_MPH)

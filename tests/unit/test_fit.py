@@ -1,0 +1,154 @@
+"""Training a small synthetic job: the same twice, stopped in time, refused when nothing can be learned."""
+
+import hashlib
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from tests.support.tinyjob import tiny_data, tiny_job, tiny_module
+from trainers import fit as fitting
+from trainers.errors import DataError, SpecError
+from trainers.fit import fit
+from trainers.job import Data, Split, TrainJob
+from trainers.metrics import binary_metrics
+
+
+def silent(step: str, done: int, total: int, note: str = "") -> None: ...
+
+
+def weight_hash(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(module.state_dict().items()):
+        digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def changed(job: TrainJob, **fields: float) -> TrainJob:
+    return msgspec.structs.replace(job, fit=msgspec.structs.replace(job.fit, **fields))
+
+
+def with_targets(data: Data, targets: np.ndarray) -> Data:
+    return msgspec.structs.replace(data, train=msgspec.structs.replace(data.train, targets=targets))
+
+
+def test_same_seed_gives_the_same_weights_to_the_last_bit():
+    first = fit(tiny_job(), tiny_data(), silent, "cpu")
+    torch.rand(7)  # what others draw must not matter
+    second = fit(tiny_job(), tiny_data(), silent, "cpu")
+    assert weight_hash(first.module) == weight_hash(second.module)
+
+
+def test_another_seed_gives_other_weights():
+    first, second = (fit(tiny_job(seed=seed), tiny_data(), silent, "cpu") for seed in (0, 1))
+    assert weight_hash(first.module) != weight_hash(second.module)
+
+
+def test_training_leaves_the_callers_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(tiny_job(), tiny_data(), silent, "cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_module_learns_and_comes_back_in_eval_mode_on_the_cpu():
+    fitted = fit(changed(tiny_job(), epochs=6), tiny_data(), silent, "cpu")
+    assert fitted.history[-1].train_loss < fitted.history[0].train_loss
+    assert fitted.history[fitted.best].validation["roc_auc"] > 0.75
+    assert (fitted.module.training, fitted.device) == (False, "cpu")
+
+
+def test_fitted_weights_are_those_of_the_best_epoch():
+    job, data = changed(tiny_job(), epochs=4), tiny_data()
+    fitted = fit(job, data, silent, "cpu")
+    rows = fitting.rows(data, data.validation, torch.device("cpu"))
+    with torch.no_grad():
+        probabilities = fitted.module(rows.categories, rows.numbers).sigmoid().numpy()
+    best = max(epoch.validation["roc_auc"] for epoch in fitted.history)
+    assert binary_metrics(data.validation.targets, probabilities)["roc_auc"] == pytest.approx(best)
+
+
+def test_training_stops_when_validation_gets_worse():
+    """The labels of the train split are the opposite of the truth, so each epoch is worse than the one before."""
+    data = tiny_data()
+    data = with_targets(data, 1 - data.train.targets)
+    fitted = fit(changed(tiny_job(), epochs=50, patience=2), data, silent, "cpu")
+    assert len(fitted.history) == fitted.best + 3
+
+
+def test_each_epoch_sees_every_row_once_in_another_order():
+    first, second = (fitting._order(3, epoch, 1000) for epoch in (0, 1))
+    assert torch.equal(first.sort().values, torch.arange(1000))
+    assert torch.equal(first, fitting._order(3, 0, 1000))
+    assert not torch.equal(first, second)
+
+
+def test_strings_become_the_indices_of_the_exported_graph():
+    data = tiny_data()
+    rows = fitting.rows(data, data.test, torch.device("cpu"))
+    texts, known = data.test.inputs["categories"][:, 0], data.vocabularies["carrier"]
+    assert "ZZ" in texts
+    assert rows.categories[:, 0].tolist() == [known.index(text) + 1 if text in known else 0 for text in texts]
+
+
+def test_progress_reaches_the_total():
+    told: list[tuple[str, int, int]] = []
+    fit(tiny_job(), tiny_data(), lambda step, done, total, note="": told.append((step, done, total)), "cpu")
+    assert {step for step, _, _ in told} == {"fit"}
+    assert told[-1][1] == told[-1][2]
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    data = tiny_data()
+    data.train.inputs["numbers"][7, 0] = np.inf
+    with pytest.raises(DataError, match=r"loss is nan in epoch 1"):
+        fit(tiny_job(), data, silent, "cpu")
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_one_class_is_refused_with_its_count(target):
+    data = tiny_data()
+    with pytest.raises(DataError, match=rf"train split needs both outcomes; {2400 * target} of 2400"):
+        fit(tiny_job(), with_targets(data, np.full(2400, target, np.float32)), silent, "cpu")
+
+
+def test_a_rare_class_keeps_its_rate():
+    """No class weights: what happens once in fifty is predicted about once in fifty, or the probability would be no such thing."""
+    data = tiny_data()
+    splits = {name: _rare(getattr(data, name)) for name in ("train", "validation")}
+    data = msgspec.structs.replace(data, **splits)
+    fitted = fit(changed(tiny_job(), epochs=10), data, silent, "cpu")
+    rows = fitting.rows(data, data.validation, torch.device("cpu"))
+    with torch.no_grad():
+        assert 0.01 < fitted.module(rows.categories, rows.numbers).sigmoid().mean().item() < 0.04
+
+
+def _rare(split: Split) -> Split:
+    return msgspec.structs.replace(split, targets=(np.arange(split.rows) % 50 == 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(SpecError, match=f"device '{device}' is not here"):
+        fit(tiny_job(), tiny_data(), silent, device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_learns_as_much():
+    cpu, gpu = (fit(changed(tiny_job(), epochs=6), tiny_data(), silent, device) for device in ("cpu", "cuda"))
+    assert gpu.device == torch.cuda.get_device_name()
+    assert gpu.history[-1].validation["brier"] == pytest.approx(cpu.history[-1].validation["brier"], abs=0.02)
+
+
+def test_module_is_built_under_the_seed():
+    def recording(data: Data) -> torch.nn.Module:
+        built.append(tiny_module(data))
+        return built[-1]
+
+    built: list[torch.nn.Module] = []
+    job = msgspec.structs.replace(changed(tiny_job(), learning_rate=0.0), module=recording)
+    fit(job, tiny_data(), silent, "cpu")
+    fit(job, tiny_data(), silent, "cpu")
+    assert weight_hash(built[0]) == weight_hash(built[1])
