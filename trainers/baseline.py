@@ -11,7 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from gateway.contract.manifest import Column
 from trainers.job import Data, Split
+
+CATEGORIES_MAX = 31
+"""Whole numbers with more values than a month has days are amounts."""
 
 ITERATIONS_MAX = 500
 """`lbfgs` needs about 60 on the flights; it warns when this is not enough."""
@@ -19,24 +23,26 @@ ITERATIONS_MAX = 500
 
 def logistic_baseline(data: Data) -> NDArray[np.float64]:
     """Probability of a positive outcome for each row of the test split, learned from the train split."""
-    strings = sum(len(tensor.columns) for tensor in data.signature.inputs if tensor.datatype == "BYTES")
+    columns = [column for tensor in data.signature.inputs for column in tensor.columns]
     train = _table(data, data.train)
-    model = _pipeline(strings, train.shape[1])
+    categorical = [i for i, column in enumerate(columns) if _is_categorical(column, train[:, i])]
+    model = _pipeline(categorical, [i for i in range(len(columns)) if i not in categorical])
     model.fit(train, data.train.targets)
     probabilities: NDArray[np.float64] = model.predict_proba(_table(data, data.test))[:, 1]
     return probabilities
 
 
 def _table(data: Data, split: Split) -> NDArray[np.object_]:
-    """The split as one table of Python objects, string columns first."""
-    tensors = sorted(data.signature.inputs, key=lambda tensor: tensor.datatype != "BYTES")
-    return np.concatenate([split.inputs[tensor.name].astype(object) for tensor in tensors], axis=1)
+    """The columns of all inputs, in the order of the signature."""
+    return np.concatenate([split.inputs[tensor.name].astype(object) for tensor in data.signature.inputs], axis=1)
 
 
-def _pipeline(strings: int, columns: int) -> Pipeline:
+def _is_categorical(column: Column, values: NDArray[np.object_]) -> bool:
+    """Strings, and whole numbers with few values: a line through the months of a year says nothing about the next one."""
+    return column.datatype == "string" or (column.datatype == "integer" and len(set(values)) <= CATEGORIES_MAX)
+
+
+def _pipeline(categorical: list[int], numeric: list[int]) -> Pipeline:
     numbers = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler())
-    columns_by_kind = make_column_transformer(
-        (OneHotEncoder(handle_unknown="ignore"), list(range(strings))),
-        (numbers, list(range(strings, columns))),
-    )
-    return make_pipeline(columns_by_kind, LogisticRegression(max_iter=ITERATIONS_MAX))
+    columns = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), categorical), (numbers, numeric))
+    return make_pipeline(columns, LogisticRegression(max_iter=ITERATIONS_MAX))
