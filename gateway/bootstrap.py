@@ -37,8 +37,8 @@ VERSION = version("steelyard")
 async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[], None]]]:
     """The service, and what to call when the process begins to drain.
 
-    Preloaded models are loaded before this yields; the ledger's opening record is queued, so that a slow store delays nothing. Raises a
-    `GatewayError`.
+    Preloaded models are loaded before this yields; the ledger's opening record is queued, so that a slow store delays nothing.
+    Raises a `GatewayError`.
     """
     book = prices.load(Path(settings.accounting.price_book) if settings.accounting.price_book else None)
     clock = SystemClock()
