@@ -51,7 +51,8 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[]
         await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
         workers = settings.runtime.workers or max(1, here.vcpu_milli // 1000)
         executor = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="run"))
-        loader = Loader(executor, settings.runtime, workers=workers, cpu_flags=cpu_flags())
+        builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load delays no prediction
+        loader = Loader(executor, builder, settings.runtime, workers=workers, cpu_flags=cpu_flags())
         repository = Repository(
             store, loader, _Residency(meter), settings.repository, cache_dir=_cache_dir(settings.repository.cache_dir)
         )

@@ -1,7 +1,7 @@
 """THE HOT PATH: one prediction from bytes to receipt. No HTTP in here; `gateway.http` calls it, through either door.
 
-A door decodes a body into tensors and encodes tensors into a body. Whatever happens to an admitted call, ok or not, the meter is
-charged exactly once, with the CPU that was really spent.
+A door decodes a body into tensors and encodes tensors into a body. Whatever happens to a call whose model is there, ok or not, the
+meter is charged exactly once. A call that fails or is cut off while a worker runs it is charged for this thread's CPU only.
 """
 
 import asyncio
@@ -112,13 +112,13 @@ class DataPlane:
         self, repository: Repository[LoadedModel], admission: Admission, charger: Charger, *, timeout_s: float
     ) -> None:
         self._repository = repository
-        self._admission = admission
+        self.admission = admission
         self._charger = charger
         self._timeout_s = timeout_s
 
     async def infer(self, call: Call) -> Prediction:
         """The answer and its receipt. Raises a `GatewayError`; what was spent on it is charged all the same."""
-        self._admission.enter(len(call.body))
+        self.admission.enter()
         try:
             resident = self._repository.resident(call.model, call.version) or await self._load(call)
             work = _Work(call, resident)
@@ -134,7 +134,7 @@ class DataPlane:
                 raise
             return self._prediction(call, resident, body, work.usage())
         finally:
-            self._admission.leave(len(call.body))
+            self.admission.leave()
 
     async def _load(self, call: Call) -> Resident[LoadedModel]:
         async with _deadline(self._timeout_s, "loading the model"):

@@ -12,6 +12,7 @@ GatewayError
 |  |- Overloaded         a queue is full
 |  |- ModelNotReady      known, not loaded yet
 |  |- DeadlineExceeded   the answer would come too late
+|  |- CacheUnusable      the local folder for downloads cannot be used
 |  `- StoreUnavailable   the object store cannot be used
 |     |- BucketNotFound    it answers, but has no such bucket or root folder
 |     |- StoreRefused      it answers, and refuses these credentials
@@ -82,6 +83,10 @@ class ModelNotReady(Unavailable):
 
 class DeadlineExceeded(Unavailable):
     """The answer would come, or came, after the caller's deadline."""
+
+
+class CacheUnusable(Unavailable):
+    """The local folder for downloaded files is full, read-only or not ours."""
 
 
 class StoreUnavailable(Unavailable):

@@ -8,7 +8,7 @@ from gateway.cli import options
 
 
 @click.command
-@options.store
+@click.option("--store", metavar="URL", help=options.STORE_HELP + f"  [default: {options.DEFAULT_STORE}]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.  [default: 8080]")
 @click.option("--preload", multiple=True, metavar="MODEL", help="Load before answering as ready; may be repeated.")
@@ -19,7 +19,7 @@ from gateway.cli import options
     "--insecure-no-auth", is_flag=True, help="Allow an address that others can reach: there are no API keys yet."
 )
 def serve(
-    store: str,
+    store: str | None,
     host: str | None,
     port: int | None,
     preload: tuple[str, ...],

@@ -18,14 +18,16 @@ logger = logging.getLogger(__name__)
 
 
 class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`body_timeout_s`: how long a client may take between two pieces of its body."""
+    """`body_timeout_s`: how long a client may take to send its body. `drain_s`: how long requests in flight may take after a
+    signal; with the ledger's own 10 s that stays below the 30 s after which Fargate kills.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
-    body_bytes_max: int = 64 * 1024 * 1024
+    body_bytes_max: int = 16 * 1024 * 1024
     body_timeout_s: float = 10.0
     keep_alive_s: int = 75
-    drain_s: int = 25
+    drain_s: int = 15
 
 
 class App:

@@ -20,6 +20,7 @@ from gateway.http import jsonbody, problems
 from gateway.http.openinference import JsonTensors
 from gateway.http.rows import Rows
 from gateway.http.service import version_number
+from gateway.runtime.admission import Admission
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +69,12 @@ class InferRoutes:
         """One request, one response; an error inside becomes its status and sentence."""
         request_id = next(self._request_ids)
         own = (b"steelyard-request-id", request_id.encode())
+        held = _Held(self._dataplane.admission)
         try:
             if scope["method"] != "POST":
                 await _respond(send, 405, problems.body("use POST"), [own, (b"allow", b"POST")])
                 return
-            body = await self._body(scope, receive)
+            body = await self._body(scope, receive, held)
             if body is None:
                 return  # the client left before it had finished asking
             call = Call(
@@ -90,8 +92,10 @@ class InferRoutes:
         except Exception:
             logger.exception("request %s failed", request_id)
             await _respond(send, 500, problems.body(f"internal error; request {request_id}"), [own])
+        finally:
+            held.release()
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+    async def _body(self, scope: Scope, receive: Receive, held: "_Held") -> bytes | None:
         """The whole body within its cap and its time. The cap is checked on the promise first, then on what arrives."""
         headers = dict(scope["headers"])
         if headers.get(b"content-encoding", b"identity") != b"identity":
@@ -99,27 +103,41 @@ class InferRoutes:
         length = headers.get(b"content-length", b"0")
         if length.isdigit():
             self._check(int(length))
-        message = await self._receive(receive)
-        body: bytes | bytearray = message.get("body", b"")
-        while message.get("more_body"):
-            self._check(len(body))
-            message = await self._receive(receive)
-            body = bytearray(body) if isinstance(body, bytes) else body
-            body += message.get("body", b"")
-        self._check(len(body))
-        return None if message["type"] == "http.disconnect" else bytes(body)
-
-    async def _receive(self, receive: Receive) -> Scope:
+        pieces = []
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                message: Scope = await receive()
-                return message
+                while True:
+                    message = await receive()
+                    piece: bytes = message.get("body", b"")
+                    held.add(len(piece))
+                    self._check(held.body_bytes)
+                    pieces.append(piece)
+                    if not message.get("more_body"):
+                        break
         except TimeoutError:
             raise DeadlineExceeded(f"the body did not arrive within {self._body_timeout_s:g} s") from None
+        if message["type"] == "http.disconnect":
+            return None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _check(self, body_bytes: int) -> None:
         if body_bytes > self._body_bytes_max:
             raise PayloadTooLarge(f"the body is larger than {self._body_bytes_max} bytes (server.body_bytes_max)")
+
+
+class _Held:
+    """The body bytes of one request, counted against what all bodies in flight may hold."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.body_bytes = 0
+
+    def add(self, count: int) -> None:
+        self._admission.hold(count)
+        self.body_bytes += count
+
+    def release(self) -> None:
+        self._admission.release(self.body_bytes)
 
 
 def request_ids(prefix: str) -> Iterator[str]:

@@ -135,12 +135,15 @@ def _tensor(tensor: Tensor, sent: RequestInput) -> Array:
     if tensor.datatype == "FP16":
         raise InvalidInput(f"input '{tensor.name}': FP16 cannot be sent as JSON (rule 11)")
     check_shape(tensor, sent.shape)
+    depth = _depth(sent.data)
     try:
-        values = _decoder(tensor.datatype, _depth(sent.data)).decode(sent.data)
+        values = _decoder(tensor.datatype, depth).decode(sent.data)
         flat = np.array(values, dtype=DTYPES[tensor.datatype])
     except (msgspec.ValidationError, OverflowError, ValueError) as error:
         raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
-    return shaped(tensor, flat, sent.shape)
+    if flat.ndim != depth or (depth > 1 and list(flat.shape) != sent.shape):
+        raise InvalidInput(f"input '{tensor.name}', data: nested as {list(flat.shape)}; its shape says {sent.shape}")
+    return shaped(tensor, flat.ravel(), sent.shape)
 
 
 def _depth(raw: msgspec.Raw) -> int:

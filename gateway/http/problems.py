@@ -19,6 +19,7 @@ STATUS: dict[type[errors.GatewayError], int] = {
     errors.Overloaded: 429,
     errors.ModelNotReady: 503,
     errors.DeadlineExceeded: 503,
+    errors.CacheUnusable: 503,
     errors.StoreUnavailable: 503,
     errors.BucketNotFound: 503,
     errors.StoreRefused: 503,

@@ -11,11 +11,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from gateway.contract.manifest import Tensor
+from gateway.contract.manifest import Manifest, Tensor
 from gateway.errors import ModelNotReady
 from gateway.http.service import Service, version_number
-from gateway.repository.residents import Resident
-from gateway.runtime.model import LoadedModel
 from gateway.runtime.tensors import wire_shape
 
 
@@ -126,14 +124,16 @@ def loaded(service: NamedDependency[Service]) -> list[LoadedVersion]:
 
 @get("/v2/models/{model:str}", summary="A model's signature")
 async def model_metadata(service: NamedDependency[Service], model: FromPath[str]) -> ModelMetadata:
-    return await _metadata(service, await service.repository.ready(model))
+    manifest = await service.repository.manifest(model)
+    return await _metadata(service, manifest)
 
 
 @get("/v2/models/{model:str}/versions/{version:str}", summary="The signature of one version")
 async def version_metadata(
     service: NamedDependency[Service], model: FromPath[str], version: FromPath[str]
 ) -> ModelMetadata:
-    return await _metadata(service, await service.repository.ready(model, version_number(version)))
+    manifest = await service.repository.manifest(model, version_number(version))
+    return await _metadata(service, manifest)
 
 
 @get("/v2/models/{model:str}/ready", summary="Whether the model is loaded; asking starts a load that is not under way")
@@ -148,16 +148,16 @@ async def version_ready(
     return await _readiness(service, model, version_number(version))
 
 
-async def _metadata(service: Service, resident: Resident[LoadedModel]) -> ModelMetadata:
-    signature = resident.manifest.signature
-    versions = await service.repository.registry.versions(resident.name)
+async def _metadata(service: Service, manifest: Manifest) -> ModelMetadata:
+    signature = manifest.signature
+    versions = await service.repository.registry.versions(manifest.model)
     return ModelMetadata(
-        name=resident.name,
+        name=manifest.model,
         versions=[str(version) for version in versions],
         platform="onnxruntime_onnx",
         inputs=_tensors(signature.inputs),
         outputs=_tensors(signature.outputs),
-        description=resident.manifest.description,
+        description=manifest.description,
         columns=[column for tensor in signature.inputs for column in tensor.columns],
     )
 

@@ -16,7 +16,7 @@ from gateway.errors import InvalidInput
 from gateway.http import jsonbody
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
-from gateway.runtime.tensors import DTYPES, Array, Tensors, common_rows, shaped
+from gateway.runtime.tensors import DTYPES, Array, Tensors, common_rows
 
 Kind = Any  # a type expression for msgspec, built from data
 _SCALARS: dict[str, type] = {"string": str, "number": float, "integer": int, "boolean": bool}
@@ -104,20 +104,17 @@ def _tensor_kind(tensor: Tensor) -> Kind:
 
 
 def _gather(tensor: Tensor, fields: Sequence[str], rows: Sequence[Any]) -> Array:
-    """The tensor of all rows; null becomes NaN."""
-    dtype = DTYPES[tensor.datatype]
-    if tensor.columns:
-        values = [[getattr(row, field) for field in fields] for row in rows]
-        if dtype.kind == "f":
-            return np.array(values, dtype=dtype)
-        return shaped(tensor, np.array(values, dtype=dtype).ravel(), (len(rows), len(fields)))
+    """The tensor of all rows; null becomes NaN. Raises `InvalidInput` for what does not fit the tensor's datatype or shape."""
+    what = "columns" if tensor.columns else "column"
+    names = ", ".join(f"'{column.name}'" for column in tensor.columns) or f"'{tensor.name}'"
+    values = [[getattr(row, field) for field in fields] for row in rows]
     try:
-        array = np.array([getattr(row, fields[0]) for row in rows], dtype=dtype)
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"column '{tensor.name}': {error}") from None
-    expected = [want if isinstance(want, int) else got for got, want in zip(array.shape, tensor.shape, strict=True)]
-    if list(array.shape) != expected:
-        raise InvalidInput(
-            f"column '{tensor.name}' has shape {list(array.shape[1:])}; expected {list(tensor.shape[1:])}"
-        )
-    return shaped(tensor, array.ravel(), [len(rows), *expected[1:]])
+        with np.errstate(over="raise"):
+            array = np.array(values if tensor.columns else [row[0] for row in values], dtype=DTYPES[tensor.datatype])
+    except (ValueError, OverflowError, TypeError, FloatingPointError) as error:
+        raise InvalidInput(f"{what} {names} as {tensor.datatype}: {error}") from None
+    if array.ndim != len(tensor.shape) or any(
+        isinstance(want, int) and got != want for got, want in zip(array.shape, tensor.shape, strict=True)
+    ):
+        raise InvalidInput(f"{what} {names} has shape {list(array.shape[1:])}; expected {list(tensor.shape[1:])}")
+    return array

@@ -1,6 +1,7 @@
 """A folder of verified files on local disk, keyed by digest: what is in it has been hashed, what fails is never in it."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import tempfile
@@ -9,7 +10,7 @@ from typing import BinaryIO
 
 from gateway.contract import layout
 from gateway.contract.manifest import File
-from gateway.errors import DigestMismatch, ObjectNotFound, StoreFull
+from gateway.errors import CacheUnusable, DigestMismatch, ObjectNotFound
 from gateway.objectstore.protocol import ObjectStore
 
 
@@ -26,14 +27,14 @@ class BlobCache:
         A file already there is hashed again, since its disk is not ours to trust across restarts.
         """
         path = self._folder / f"{file.sha256}-{file.name}"
-        if await asyncio.to_thread(_has_digest, path, file.sha256):
-            return path
         try:
+            if await asyncio.to_thread(_has_digest, path, file.sha256):
+                return path
             await self._download(layout.blob(model, file.sha256), path, file)
         except ObjectNotFound:
             raise DigestMismatch(f"model '{model}': file '{file.name}' is missing from the store") from None
         except OSError as error:
-            raise StoreFull(f"cache {self._folder}: {error.strerror}") from error
+            raise CacheUnusable(f"cache {self._folder}: {error.strerror}") from error
         return path
 
     async def _download(self, key: str, path: Path, file: File) -> None:
@@ -58,6 +59,8 @@ class BlobCache:
 
 def _open_partial(folder: Path) -> tuple[int, str]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "belongs to another user, who could swap files; set repository.cache_dir")
     return tempfile.mkstemp(dir=folder, prefix=".partial-")
 
 

@@ -15,10 +15,10 @@ import msgspec
 
 from gateway.contract.manifest import Manifest, Variant
 from gateway.contract.registry import Promotion
-from gateway.errors import GatewayError, ModelNotFound
+from gateway.errors import ArtifactError, GatewayError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.repository.blobs import BlobCache
-from gateway.repository.registry import Registry
+from gateway.repository.registry import AliasState, Registry
 
 logger = logging.getLogger(__name__)
 M = TypeVar("M")
@@ -26,11 +26,15 @@ M_co = TypeVar("M_co", covariant=True)
 
 
 class RepositoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`poll_s`: how soon a promotion is followed. `unknown_s`: how long "no such model" is believed without asking the store."""
+    """`poll_s`: how often promotions are looked for. `refused_s`: how long "no such model" or "broken" is believed.
+
+    `pinned_max`: versions kept in memory that callers asked for by number and no alias answers with; the least recently used goes.
+    """
 
     poll_s: float = 5.0
-    unknown_s: float = 2.0
-    unknown_max: int = 1024
+    refused_s: float = 2.0
+    refused_max: int = 1024
+    pinned_max: int = 16
     cache_dir: str = ""
 
 
@@ -62,11 +66,15 @@ class ResidencyObserver(Protocol[M]):
 
 
 class _Following(msgspec.Struct, Generic[M]):
-    """The state of one alias-followed name: what answers, what the alias says, and what went wrong since."""
+    """One alias-followed name: what answers, the alias as last seen, and why it did not move on.
+
+    `refusal` stays until the alias changes: a broken release is reported, not fetched again at every poll.
+    """
 
     resident: Resident[M]
     etag: str
     problem: str = ""
+    refusal: str = ""
 
 
 class Repository(Generic[M]):
@@ -89,7 +97,8 @@ class Repository(Generic[M]):
         self._following: dict[str, _Following[M]] = {}
         self._versions: dict[tuple[str, int], Resident[M]] = {}
         self._loading: dict[tuple[str, int | None], asyncio.Task[Resident[M]]] = {}
-        self._unknown: dict[tuple[str, int | None], tuple[float, ModelNotFound]] = {}
+        self._refused: dict[tuple[str, int | None], tuple[float, ModelNotFound | ArtifactError]] = {}
+        self._polls: dict[str, asyncio.Task[None]] = {}
 
     async def ready(self, name: str, version: int | None = None) -> Resident[M]:
         """The model that answers this name, loaded if need be. Raises `ModelNotFound`, an `ArtifactError` or a store error."""
@@ -100,7 +109,18 @@ class Repository(Generic[M]):
         if version is None:
             following = self._following.get(name)
             return following.resident if following else None
-        return self._versions.get((name, version))
+        resident = self._versions.pop((name, version), None)
+        if resident is not None:
+            self._versions[name, version] = resident  # now the most recently used
+        return resident
+
+    async def manifest(self, name: str, version: int | None = None) -> Manifest:
+        """What is published under this name, without loading it. Raises as `ready` does."""
+        if resident := self.resident(name, version):
+            return resident.manifest
+        if version is not None:
+            return await self.registry.manifest(name, (await self.registry.version(name, version)).manifest_sha256)
+        return await self.registry.manifest(name, (await self.registry.alias(name)).promotion.manifest_sha256)
 
     def residents(self) -> list[tuple[Resident[M], str]]:
         """Everything in memory, each with the last problem of its alias ("" when there is none)."""
@@ -111,11 +131,12 @@ class Repository(Generic[M]):
         """Polls the aliases of all loaded names until cancelled."""
         while True:
             await asyncio.sleep(self._options.poll_s)
-            await asyncio.gather(*(self._follow_one(name) for name in list(self._following)))
+            for name in self._following.keys() - self._polls.keys():  # a slow load delays no other name
+                self._polls[name] = asyncio.create_task(self._follow_one(name))
 
     def close(self) -> None:
         """Forget everything; the observer hears of each."""
-        for task in self._loading.values():
+        for task in (*self._loading.values(), *self._polls.values()):
             task.cancel()
         for resident in self._versions.values():
             self._observer.unloaded(resident)
@@ -125,7 +146,7 @@ class Repository(Generic[M]):
     async def _load_once(self, name: str, version: int | None) -> Resident[M]:
         """One load per name and version at a time; a caller that leaves does not end it for the others."""
         key = (name, version)
-        self._refuse_known_unknown(key)
+        self._repeat_refusal(key)
         task = self._loading.get(key)
         if task is None:
             load = self._load_champion(name) if version is None else self._load_version(name, version)
@@ -133,19 +154,19 @@ class Repository(Generic[M]):
             task.add_done_callback(lambda _: self._loading.pop(key, None))
         try:
             return await asyncio.shield(task)
-        except ModelNotFound as unknown:
-            self._remember_unknown(key, unknown)
+        except (ModelNotFound, ArtifactError) as refusal:
+            self._remember_refusal(key, refusal)
             raise
 
-    def _refuse_known_unknown(self, key: tuple[str, int | None]) -> None:
-        until, error = self._unknown.get(key, (0.0, None))
-        if error is not None and time.monotonic() < until:
-            raise ModelNotFound(str(error))
+    def _repeat_refusal(self, key: tuple[str, int | None]) -> None:
+        until, refusal = self._refused.get(key, (0.0, None))
+        if refusal is not None and time.monotonic() < until:
+            raise type(refusal)(str(refusal))
 
-    def _remember_unknown(self, key: tuple[str, int | None], error: ModelNotFound) -> None:
-        if len(self._unknown) >= self._options.unknown_max:
-            self._unknown.clear()
-        self._unknown[key] = (time.monotonic() + self._options.unknown_s, error)
+    def _remember_refusal(self, key: tuple[str, int | None], refusal: ModelNotFound | ArtifactError) -> None:
+        if len(self._refused) >= self._options.refused_max:
+            self._refused.clear()
+        self._refused[key] = (time.monotonic() + self._options.refused_s, refusal)
 
     async def _load_champion(self, name: str) -> Resident[M]:
         state = await self.registry.alias(name)
@@ -169,22 +190,45 @@ class Repository(Generic[M]):
         resident = Resident(name, version, manifest, variant, model, time.time_ns())
         self._versions[name, version] = resident
         self._observer.loaded(resident, cpu_ns)
+        self._drop_surplus()
         logger.info("loaded %s@%d variant %s in %d ms of CPU", name, version, variant.id, cpu_ns // 1_000_000)
         return resident
+
+    def _drop_surplus(self) -> None:
+        """Of the versions that no alias answers with, all but the `pinned_max` most recently used."""
+        followed = {id(following.resident) for following in self._following.values()}
+        pinned = [resident for resident in self._versions.values() if id(resident) not in followed]
+        for resident in pinned[: max(0, len(pinned) - max(1, self._options.pinned_max))]:
+            del self._versions[resident.name, resident.version]
+            self._observer.unloaded(resident)
 
     async def _follow_one(self, name: str) -> None:
         following = self._following[name]
         try:
             state = await self.registry.alias_if_changed(name, following.etag)
-            if state is None:
-                return
-            await self._swap(following, state.promotion)
+            if state is not None:
+                following.etag, following.refusal = await self._swap_or_refuse(following, state)
+            self._report(following, following.refusal)
         except GatewayError as error:
-            if following.problem != str(error):
-                logger.warning("%s@%d stays: %s", name, following.resident.version, error)
-            following.problem = str(error)
-        else:
-            following.etag, following.problem = state.etag, ""
+            self._report(following, str(error))
+        except Exception:  # a bug or a sick machine: say so, keep serving, look again
+            logger.exception("%s: following its alias failed", name)
+            self._report(following, "following the alias failed; the gateway's log has the reason")
+        finally:
+            self._polls.pop(name, None)
+
+    async def _swap_or_refuse(self, following: _Following[M], state: AliasState) -> tuple[str, str]:
+        """The etag now dealt with, and why the release was refused ("" when it answers)."""
+        try:
+            await self._swap(following, state.promotion)
+        except ArtifactError as error:
+            return state.etag, str(error)
+        return state.etag, ""
+
+    def _report(self, following: _Following[M], problem: str) -> None:
+        if problem and problem != following.problem:
+            logger.warning("%s@%d stays: %s", following.resident.name, following.resident.version, problem)
+        following.problem = problem
 
     async def _swap(self, following: _Following[M], promotion: Promotion) -> None:
         old = following.resident

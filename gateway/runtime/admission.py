@@ -20,16 +20,22 @@ class Admission:
         self.requests = 0
         self.body_bytes = 0
 
-    def enter(self, body_bytes: int) -> None:
+    def enter(self) -> None:
         """Count a request in; `leave` must follow. Raises `Overloaded` naming the limit that is reached."""
         if self.requests >= self._options.requests_max:
             raise Overloaded(f"{self.requests} requests are in flight (requests_max is {self._options.requests_max})")
-        if self.body_bytes + body_bytes > self._options.bytes_max:
-            raise Overloaded(f"{self.body_bytes} body bytes are in flight (bytes_max is {self._options.bytes_max})")
         self.requests += 1
-        self.body_bytes += body_bytes
 
-    def leave(self, body_bytes: int) -> None:
+    def leave(self) -> None:
         """Count it out."""
         self.requests -= 1
+
+    def hold(self, body_bytes: int) -> None:
+        """Count bytes of a body as they arrive; `release` must follow. Raises `Overloaded`, and then holds nothing more."""
+        if self.body_bytes + body_bytes > self._options.bytes_max:
+            raise Overloaded(f"{self.body_bytes} body bytes are in flight (bytes_max is {self._options.bytes_max})")
+        self.body_bytes += body_bytes
+
+    def release(self, body_bytes: int) -> None:
+        """The body is gone."""
         self.body_bytes -= body_bytes

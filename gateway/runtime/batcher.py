@@ -71,11 +71,25 @@ class Batcher:
             raise Overloaded(f"{self._queued_rows} rows wait already (queue_rows_max is {self._queue_rows_max})")
         else:
             self._queue(waiting)
-        return await waiting.answer
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:
+            self._forget(waiting)
+            raise
 
     def _queue(self, waiting: _Waiting) -> None:
         self._queued_rows += waiting.rows
         self._lanes.setdefault(_lane(waiting.inputs), deque()).append(waiting)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        """Take a request whose caller left out of the queue, if it still is in it."""
+        lane = _lane(waiting.inputs)
+        queue = self._lanes.get(lane)
+        if queue is not None and waiting in queue:
+            queue.remove(waiting)
+            self._queued_rows -= waiting.rows
+            if not queue:
+                del self._lanes[lane]
 
     def _next(self) -> list[_Waiting]:
         """The next batch: the oldest lane's requests in order, as many as fit; the lane then goes to the back."""
@@ -86,7 +100,7 @@ class Batcher:
             while queue and (not batch or rows + queue[0].rows <= self._max_batch):
                 waiting = queue.popleft()
                 self._queued_rows -= waiting.rows
-                if not waiting.answer.done():
+                if not waiting.answer.done():  # cancelled a moment ago
                     batch.append(waiting)
                     rows += waiting.rows
             if queue:

@@ -80,8 +80,11 @@ class LoadedModel:
 class Loader:
     """Builds models from verified files. One per process: all models share its workers."""
 
-    def __init__(self, executor: Executor, options: RuntimeOptions, *, workers: int, cpu_flags: frozenset[str]) -> None:
+    def __init__(
+        self, executor: Executor, builder: Executor, options: RuntimeOptions, *, workers: int, cpu_flags: frozenset[str]
+    ) -> None:
         self._executor = executor
+        self._builder = builder
         self._options = options
         self._workers = workers
         self._cpu_flags = cpu_flags
@@ -92,7 +95,7 @@ class Loader:
 
     async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[LoadedModel, int]:
         """A model ready to run, and the CPU nanoseconds its build took. Raises `UnsupportedModel`."""
-        session, cpu_ns = await asyncio.get_running_loop().run_in_executor(self._executor, _build, path, manifest)
+        session, cpu_ns = await asyncio.get_running_loop().run_in_executor(self._builder, _build, path, manifest)
         batcher = Batcher(
             session.measured_run,
             self._executor,

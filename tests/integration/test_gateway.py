@@ -259,6 +259,28 @@ def test_a_store_that_goes_away_does_not_stop_what_is_loaded(tmp_path: Path) -> 
         assert gateway.post("/v1/predict/tiny", {"rows": [ROW]}).status == 200
         answer = gateway.post("/v1/predict/mlp", {"rows": [{}]})
         assert (answer.status, "retry-after" in answer.headers) == (503, True)
+        shutil.move(tmp_path / "gone", root)
+        _await(lambda: not any(state["problem"] for state in gateway.get("/v1/loaded").json))
+
+
+def test_versions_asked_for_by_number_do_not_pile_up(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    root.mkdir()
+    for seed in range(4):
+        asyncio.run(models.publish_tiny(LocalStore(root), seed=seed))
+    with gateways.running(root, tmp_path, STEELYARD_REPOSITORY__PINNED_MAX="2") as gateway:
+        assert gateway.post("/v1/predict/tiny", {"rows": [ROW]}).json["version"] == 4
+        for version in (1, 2, 1, 3):
+            assert gateway.post(f"/v1/predict/tiny/versions/{version}", {"rows": [ROW]}).json["version"] == version
+        assert gateway.get("/v2/models/tiny/versions/2").status == 200  # a signature needs no load
+        assert {state["version"] for state in gateway.get("/v1/loaded").json} == {"1", "3", "4"}
+
+
+def test_a_cache_that_cannot_be_used_is_a_sentence(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file, not a folder")
+    with gateways.running(store, tmp_path) as gateway:
+        answer = gateway.post("/v1/predict/tiny", {"rows": [ROW]})
+        assert (answer.status, "cache" in answer.error) == (503, True)
 
 
 async def _promote(store: LocalStore, version: int) -> None:
@@ -291,6 +313,13 @@ def _predict_until(gateway: Gateway, done: Callable[[list[int]], bool]) -> list[
         if done(answers):
             return answers
     raise AssertionError(f"it never happened: {sorted(set(answers))}")
+
+
+def _await(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
 
 
 def _await_problem(gateway: Gateway) -> str:

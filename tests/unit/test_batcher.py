@@ -120,6 +120,21 @@ async def test_a_caller_that_leaves_takes_its_rows_along(make: Callable[..., Bat
     assert isinstance(answers[2], asyncio.CancelledError)
 
 
+async def test_rows_that_left_make_room_in_a_full_queue(make: Callable[..., Batcher]) -> None:
+    graph = Graph()
+    graph.open.clear()
+    batcher = make(graph, queue_rows_max=2)
+    first, gone, stays = (asyncio.create_task(batcher.submit(rows(i), 1)) for i in range(3))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    late = asyncio.create_task(batcher.submit(rows(7), 1))
+    await asyncio.sleep(0)
+    graph.open.set()
+    answers = await asyncio.gather(first, stays, late)
+    assert [answer.outputs["y"][0, 0] for answer in answers] == [0, 4, 14]
+
+
 async def test_a_worker_that_breaks_fails_its_batch_and_serves_the_next(make: Callable[..., Batcher]) -> None:
     broken = True
 

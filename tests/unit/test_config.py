@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from gateway import settings
+from gateway.cli.serve import serve
 from gateway.errors import SettingsError
 
 
@@ -58,3 +60,16 @@ def test_an_address_that_others_reach_needs_a_word() -> None:
         == "0.0.0.0"
     )
     assert settings.load(environ={}, overrides={"server.host": "::1"}).server.host == "::1"
+
+
+def test_the_command_leaves_the_store_to_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("gateway.server.serve", seen.append)
+    file = tmp_path / "gateway.toml"
+    file.write_text('store = "s3://from-file/x"\n')
+    monkeypatch.delenv("STEELYARD_STORE", raising=False)
+    CliRunner().invoke(serve, ["--config", str(file)], catch_exceptions=False)
+    monkeypatch.setenv("STEELYARD_STORE", "from-environment")
+    CliRunner().invoke(serve, ["--config", str(file)], catch_exceptions=False)
+    CliRunner().invoke(serve, ["--config", str(file), "--store", "from-flag"], catch_exceptions=False)
+    assert [loaded.store for loaded in seen] == ["s3://from-file/x", "from-environment", "from-flag"]

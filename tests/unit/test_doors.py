@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.contract.manifest import Signature, Tensor
+from gateway.contract.manifest import Column, Signature, Tensor
 from gateway.errors import InvalidInput
 from gateway.http.openinference import JsonTensors
 from gateway.http.rows import Rows
@@ -101,6 +101,42 @@ def test_a_tensor_without_columns_is_one_field_of_the_row() -> None:
             decode_rows({"rows": [{"pixels": pixels}]}, IMAGE)
 
 
+LOOSE = resident_of(
+    Signature(
+        (
+            Tensor("count", "INT32", ("batch", 1), (Column("n", "integer"),)),
+            Tensor("rate", "FP32", ("batch", 2), (Column("r", "number"), Column("k", "integer", nullable=True))),
+            Tensor("words", "BYTES", ("batch", 2)),
+        ),
+        (Tensor("scores", "FP32", ("batch", 1)),),
+    ),
+    name="loose",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": 2**40}, "columns 'n' as INT32"),
+        ({"r": 1e300}, "columns 'r', 'k' as FP32"),
+        ({"k": 10**400}, "columns 'r', 'k' as FP32|out of range"),
+        ({"words": ["a"]}, "column 'words' .*expected"),
+        ({"words": ["a", "b", "c"]}, "column 'words' .*expected"),
+    ],
+)
+def test_a_value_that_does_not_fit_its_tensor_is_refused(change: dict[str, Any], message: str) -> None:
+    row = {"n": 1, "r": 0.5, "k": None, "words": ["a", "b"]}
+    assert decode_rows({"rows": [row, row]}, LOOSE).rows == 2
+    with pytest.raises(InvalidInput, match=message):
+        decode_rows({"rows": [row | change]}, LOOSE)
+
+
+def test_rows_that_differ_in_shape_are_refused() -> None:
+    row = {"n": 1, "r": 0.5, "k": None}
+    with pytest.raises(InvalidInput, match="'words'"):
+        decode_rows({"rows": [row | {"words": ["a"]}, row | {"words": ["b", "c"]}]}, LOOSE)
+
+
 def test_predictions_are_objects_by_output_column() -> None:
     body = Rows().encode(
         {"probability": np.array([[0.25], [0.5]], np.float32)}, decode_rows({"rows": [ROW, ROW]}), TINY
@@ -131,6 +167,8 @@ def test_tensor_data_is_flat_or_nested(data: Any) -> None:
         ([STRINGS, tensor(data=[1, 2, "x"])], r"'numbers', data: Expected `float`, got `str`.*\[2\]"),
         ([STRINGS, tensor(data=[1, 2, None])], "'numbers', data: Expected `float`, got `null`"),
         ([STRINGS, tensor(data=[[1, 2], [3]])], "'numbers', data"),
+        ([STRINGS, tensor(data=[[1], [2], [3]])], r"nested as \[3, 1\]; its shape says \[1, 3\]"),
+        ([tensor("categories", (1, 2), "BYTES", [["AA"], ["B", "C"]]), tensor()], "'categories', data"),
         ([STRINGS, tensor(data="123")], "'numbers', data"),
         ([STRINGS, tensor(data={})], "'numbers', data"),
         ([tensor("categories", (1, 2), "BYTES", ["AA", 3]), tensor()], "'categories', data: Expected `str`, got `int`"),
