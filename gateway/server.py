@@ -13,7 +13,7 @@ import uvloop
 
 from gateway import bootstrap
 from gateway.errors import GatewayError
-from gateway.http.app import App
+from gateway.http.app import App, HttpOptions
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,31 +25,69 @@ def serve(settings: Settings) -> int:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     with _bind(settings.server.host, settings.server.port) as listening:
-        return asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_serve(settings, listening))
-
-
-async def _serve(settings: Settings, listening: socket.socket) -> int:
-    async with bootstrap.opened(settings) as (service, drain):
-        server = _Server(
-            uvicorn.Config(
-                App(service, settings.server),
-                http="httptools",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=settings.server.keep_alive_s,
-                timeout_graceful_shutdown=settings.server.drain_s,
-            ),
-            drain,
-        )
-        await server.serve(sockets=[listening])
+        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_serve(settings, listening))
     return 0
 
 
+async def _serve(settings: Settings, listening: socket.socket) -> None:
+    with _signals() as stop:
+        try:
+            async with bootstrap.opened(settings) as (service, drain):
+                server = _Server(_config(App(service, settings.server), settings.server), drain)
+                stop.then(server.stop)
+                await server.serve(sockets=[listening])
+                stop.then(lambda: None)  # the ledger closes within its own deadline; another signal must not tear it
+        except asyncio.CancelledError:
+            if not stop.is_asked:
+                raise
+            logger.info("stopped before it was ready")
+
+
+class _Stop:
+    """What a signal does at this stage of the process's life. Before serving it cancels the opening."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        opening = asyncio.current_task()
+        assert opening is not None
+        self._action: Callable[[], object] = opening.cancel
+
+    def then(self, action: Callable[[], object]) -> None:
+        self._action = action
+
+    def ask(self) -> None:
+        self.is_asked = True
+        self._action()
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    stop, loop = _Stop(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _config(app: App, options: HttpOptions) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=options.keep_alive_s,
+        timeout_graceful_shutdown=options.drain_s,
+    )
+
+
 class _Server(uvicorn.Server):
-    """Tells the service as soon as a signal comes, and does not raise the signal again: a clean drain exits with 0, not 143."""
+    """uvicorn without its signal handling, which would raise the signal again at the end: a clean drain exits with 0, not 143."""
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
         super().__init__(config)
@@ -63,16 +101,12 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
         yield
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
-    def _stop(self, number: int) -> None:
+    def stop(self) -> None:
+        """Be ready no more, stop accepting, let requests in flight finish."""
         self._drain()
-        self.handle_exit(number, None)
+        self.should_exit = True
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -6,7 +6,11 @@ The bill is computed here from the container's life and the price book alone, in
 import asyncio
 import gzip
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from fractions import Fraction
@@ -121,6 +125,38 @@ def test_a_signal_under_load_loses_no_finished_requests_record(
     assert set(recorded.values()) == {1}
     opened, closed = life(root)
     assert closed["cost_picousd"] == sum(bill(closed["closed_ns"] - opened["boot_ns"]).values())
+
+
+def test_a_second_signal_does_not_tear_the_last_segment(root: Path, tmp_path: Path) -> None:
+    with running(root, tmp_path) as gateway:
+        answer = gateway.post("/v1/predict/tiny", {"rows": [ROW]})
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.terminate() == 0
+    assert answer.headers["steelyard-request-id"] in {r["id"] for r in lines(root) if r["type"] == "request"}
+    opened, closed = life(root)
+    assert closed["cost_picousd"] == sum(bill(closed["closed_ns"] - opened["boot_ns"]).values())
+
+
+def test_a_signal_while_opening_still_exits_cleanly(tmp_path: Path) -> None:
+    """A store that never answers keeps the gateway opening for ever."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        environment = {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "y",
+            "AWS_REGION": "us-east-1",
+        }
+        command = [sys.executable, "-m", "gateway", "serve", "--store", "s3://bucket", "--port", "0"]
+        with subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True) as process:
+            silent.settimeout(20)
+            connection, _ = silent.accept()  # it is asking the store
+            process.send_signal(signal.SIGTERM)
+            _, stderr = process.communicate(timeout=30)
+            connection.close()
+    assert (process.returncode, "stopped before it was ready" in stderr) == (0, True), stderr
+    assert "Traceback" not in stderr
 
 
 def test_two_lives_of_a_container_are_two_bills(root: Path, tmp_path: Path) -> None:
