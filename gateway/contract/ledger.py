@@ -99,7 +99,7 @@ class Posting(msgspec.Struct, frozen=True, tag="posting", omit_defaults=True):
     rows: Count = 0
 
 
-class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True):
+class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True, gc=False):
     """One receipt. `cpu_ns` is decode, its share of the batch's run, and encode; `cost_picousd` is what that costs, directly."""
 
     id: str
