@@ -47,7 +47,9 @@ def demo(once: bool, store: str) -> int:
     _steelyard("train", MODEL, "--store", store)
     _step(console, 2, "start the gateway")
     log = Path(".steelyard/gateway.log")
-    with _gateway(store, log) as (address, process):
+    with contextlib.ExitStack() as stack:
+        with console.status("  waiting until it is ready"):
+            address, process = stack.enter_context(_gateway(store, log))
         console.print(f"  listening on {address}, its log is {log}", highlight=False)
         _step(console, 3, "send real predictions from held-out flights")
         examples = asyncio.run(_examples(store))
