@@ -71,3 +71,13 @@ def test_a_platform_names_what_it_lacks(tmp_path: Path) -> None:
         prices.load().platform("lambda")
     with pytest.raises(SettingsError, match=r"nobook\.toml: No such file"):
         prices.load(tmp_path / "nobook.toml")
+
+
+def test_a_book_that_old_ledgers_refer_to_still_reads() -> None:
+    """Segments name the book they were priced with by this digest."""
+    data = (Path(__file__).parent / "golden" / "prices-v1.toml").read_bytes()
+    old = prices.PriceBook(data, name="prices-v1.toml")
+    assert old.sha256 == "85bb76d037f03ac3b8c6a104fc29f20e80589258627fcbc8ac87d99d046d2b03"
+    price = old.price("fargate-x86/memory")
+    assert price is not None
+    assert (price.usd, price.unit, price.as_of) == ("0.004445", "gb-hour", "2026-04-01")
