@@ -1,11 +1,12 @@
-"""THE HOT PATH: one prediction from bytes to receipt. No HTTP in here; `gateway.http` calls it, through either door.
+"""THE HOT PATH: one prediction from bytes to receipt. No HTTP in here; `gateway.http` calls it, through any door.
 
-A door decodes a body into tensors and encodes tensors into a body. Whatever happens to a call whose model is there, ok or not, the
-meter is charged exactly once. A call that fails or is cut off while a worker runs it is charged for this thread's CPU only.
+A door decodes what was sent into tensors and encodes tensors into an answer. `start` does all of it at once when the model is in
+memory and its run short; otherwise `finish` waits for the load or for a worker. Whatever happens to a call whose model is there,
+ok or not, the meter is charged exactly once and the observer told exactly once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter_ns, thread_time_ns
 from typing import Protocol
@@ -19,13 +20,35 @@ from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel
 from gateway.runtime.tensors import Tensors
 
+Buffer = bytes | memoryview
 
-class Decoded(msgspec.Struct, frozen=True):
-    """What a door read from a body. `asked` is the door's own memory of the request, handed back to `encode`."""
+
+class Sent(msgspec.Struct, frozen=True, gc=False):
+    """What a caller sent: the decompressed body, and headers by lower-case name."""
+
+    body: Buffer
+    headers: Mapping[bytes, bytes] = {}
+
+
+class Decoded(msgspec.Struct, frozen=True, gc=False):
+    """What a door read. `asked` is the door's own memory of the request, handed back to `encode`.
+
+    `timeout_us` and `priority` are what the body itself asks for (0: nothing); a header wins over them.
+    """
 
     inputs: Tensors
     rows: int
     asked: object = None
+    timeout_us: int = 0
+    priority: int = 0
+
+
+class Encoded(msgspec.Struct, frozen=True, gc=False):
+    """An answer's body, its content type, and the headers that the wire format needs besides."""
+
+    body: bytes
+    content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Door(Protocol):
@@ -33,28 +56,40 @@ class Door(Protocol):
 
     name: str
 
-    def decode(self, body: bytes, resident: Resident[LoadedModel]) -> Decoded:
+    def decode(self, sent: Sent, resident: Resident[LoadedModel]) -> Decoded:
         """Raises `InvalidInput` naming the field."""
         ...
 
-    def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> bytes: ...
+    def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded: ...
+
+    def seal(self, prediction: "Prediction") -> bytes:
+        """The body as it is sent: what `encode` made, with the receipt when the format has a place for it. Not billed."""
+        ...
 
 
-class Call(msgspec.Struct, frozen=True):
-    """One prediction call as it came in."""
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """One prediction call as it came in. `arrived_ns` and deadlines are on `perf_counter_ns`'s clock.
+
+    `timeout_ms` 0 means: what the body says, else the server's default. `key` makes the choice of a canary stick to a caller.
+    """
 
     request_id: str
     model: str
-    version: int | None
-    body: bytes
+    version: str | None
+    sent: Sent
     door: Door
+    arrived_ns: int
     tenant: str = ""
+    key: str = ""
+    timeout_ms: int = 0
+    priority: int = 0
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What one call used: the single measurement behind the headers, the metrics and the ledger.
 
-    `cpu_ns` is CPU time of decode, run (its share of a batch) and encode; the other times are elapsed.
+    `cpu_ns` is CPU time of decode, run (its share of a batch) and encode; the other times are elapsed. `total_ns` is from the
+    arrival of the request's head to the encoded answer.
     """
 
     cpu_ns: int = 0
@@ -62,13 +97,14 @@ class Usage(msgspec.Struct, frozen=True):
     encode_ns: int = 0
     queue_ns: int = 0
     run_ns: int = 0
+    total_ns: int = 0
     rows: int = 0
     batch_rows: int = 0
     request_bytes: int = 0
     response_bytes: int = 0
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What the caller is told: `cost_picousd` is the direct cost, final at once; idle and shared time are in the cost report.
 
     `response_bytes` counts the prediction, not this receipt.
@@ -89,10 +125,10 @@ class Receipt(msgspec.Struct, frozen=True):
     price_book: str
 
 
-class Prediction(msgspec.Struct, frozen=True):
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """The encoded answer, its receipt and the usage behind it."""
 
-    body: bytes
+    answer: Encoded
     receipt: Receipt
     usage: Usage
 
@@ -105,80 +141,151 @@ class Charger(Protocol):
     def charge(self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome) -> int: ...
 
 
+class Observer(Protocol):
+    """Is told of every call whose model was there, after it was charged; `gateway.telemetry` counts."""
+
+    def observe(
+        self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome, cost_picousd: int
+    ) -> None: ...
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A call that has to wait. `work` is there when its model was in memory and its body is decoded already."""
+
+    call: Call
+    work: "_Work | None"
+
+
 class DataPlane:
     """Everything a prediction passes through, wired by `gateway.bootstrap`."""
 
     def __init__(
-        self, repository: Repository[LoadedModel], admission: Admission, charger: Charger, *, timeout_s: float
+        self,
+        repository: Repository[LoadedModel],
+        admission: Admission,
+        charger: Charger,
+        observers: tuple[Observer, ...] = (),
+        *,
+        timeout_s: float,
     ) -> None:
         self._repository = repository
         self.admission = admission
         self._charger = charger
-        self._timeout_s = timeout_s
+        self._observers = observers
+        self._timeout_ns = round(timeout_s * 1e9)
 
-    async def infer(self, call: Call) -> Prediction:
+    def start(self, call: Call) -> Prediction | Pending:
+        """The answer when nothing has to be waited for, else what `finish` takes. Raises a `GatewayError`, charged all the same."""
+        resident = self._repository.resident(call.model, call.version, call.key)
+        if resident is None:
+            return Pending(call, None)
+        self.admission.check()
+        work = _Work(call, resident)
+        try:
+            work.decode()
+            if not resident.model.is_inline(work.rows):
+                work.wait()
+                return Pending(call, work)
+            work.run_inline()
+            work.encode()
+        except BaseException as error:
+            self._settle(work, _outcome(error))
+            raise
+        return self._prediction(work)
+
+    async def finish(self, pending: Pending) -> Prediction:
         """The answer and its receipt. Raises a `GatewayError`; what was spent on it is charged all the same."""
+        work = pending.work
         self.admission.enter()
         try:
-            resident = self._repository.resident(call.model, call.version) or await self._load(call)
-            work = _Work(call, resident)
+            if work is None:
+                begun = await self._loaded(pending.call)
+                if isinstance(begun, Prediction):
+                    return begun
+                work = begun
             try:
-                work.decode()
-                if resident.model.is_inline(work.rows):
-                    work.run_inline()
-                else:
-                    await self._run(work)
-                body = work.encode()
+                async with _deadline(work.deadline_ns(self._timeout_ns), "running the model"):
+                    await work.run(self._timeout_ns)
+                work.encode()
             except BaseException as error:
-                self._charger.charge(call, resident, work.usage(), _outcome(error))
+                self._settle(work, _outcome(error))
                 raise
-            return self._prediction(call, resident, body, work.usage())
+            return self._prediction(work)
         finally:
             self.admission.leave()
 
-    async def _load(self, call: Call) -> Resident[LoadedModel]:
-        async with _deadline(self._timeout_s, "loading the model"):
-            return await self._repository.ready(call.model, call.version)
+    async def infer(self, call: Call) -> Prediction:
+        """`start`, and `finish` when need be."""
+        begun = self.start(call)
+        return begun if isinstance(begun, Prediction) else await self.finish(begun)
 
-    async def _run(self, work: "_Work") -> None:
-        async with _deadline(self._timeout_s, "running the model"):
-            await work.run()
+    async def _loaded(self, call: Call) -> "Prediction | _Work":
+        """Load the model, then start again: short runs are then over at once."""
+        until_ns = call.arrived_ns + (call.timeout_ms * 1_000_000 or self._timeout_ns)
+        async with _deadline(until_ns, "loading the model"):
+            while True:
+                await self._repository.ready(call.model, call.version, call.key)
+                begun = self.start(call)
+                if isinstance(begun, Prediction):
+                    return begun
+                if begun.work is not None:
+                    return begun.work
 
-    def _prediction(self, call: Call, resident: Resident[LoadedModel], body: bytes, usage: Usage) -> Prediction:
+    def _prediction(self, work: "_Work") -> Prediction:
+        usage, cost_picousd = self._settle(work, "ok")
+        call, resident = work.call, work.resident
+        # Positional, in the order of `Receipt`: a third of the time that keywords take.
         receipt = Receipt(
-            request_id=call.request_id,
-            model=resident.name,
-            version=resident.version,
-            variant=resident.variant.id,
-            rows=usage.rows,
-            cpu_ns=usage.cpu_ns,
-            queue_ns=usage.queue_ns,
-            run_ns=usage.run_ns,
-            batch_rows=usage.batch_rows,
-            request_bytes=usage.request_bytes,
-            response_bytes=usage.response_bytes,
-            cost_picousd=self._charger.charge(call, resident, usage, "ok"),
-            price_book=self._charger.price_book,
-        )
-        return Prediction(body, receipt, usage)
+            call.request_id, resident.name, resident.version, resident.variant.id, usage.rows, usage.cpu_ns, usage.queue_ns,
+            usage.run_ns, usage.batch_rows, usage.request_bytes, usage.response_bytes, cost_picousd, self._charger.price_book,
+        )  # fmt: skip
+        return Prediction(work.answer, receipt, usage)
+
+    def _settle(self, work: "_Work", outcome: Outcome) -> tuple[Usage, int]:
+        usage = work.usage()
+        cost_picousd = self._charger.charge(work.call, work.resident, usage, outcome)
+        for observer in self._observers:
+            observer.observe(work.call, work.resident, usage, outcome, cost_picousd)
+        return usage, cost_picousd
 
 
 class _Work:
     """One call's steps and what they use. The thread's CPU clock runs from the first step to the last, but not while waiting."""
 
+    __slots__ = (
+        "_batch_rows",
+        "_cpu_ns",
+        "_decode_ns",
+        "_decoded",
+        "_encode_ns",
+        "_is_waiting",
+        "_outputs",
+        "_queue_ns",
+        "_run_ns",
+        "answer",
+        "call",
+        "resident",
+        "rows",
+    )
+
     def __init__(self, call: Call, resident: Resident[LoadedModel]) -> None:
-        self._call = call
-        self._resident = resident
+        self.call = call
+        self.resident = resident
+        self.rows = self._batch_rows = 0
+        self.answer = _NOTHING
         self._decode_ns = self._run_ns = self._encode_ns = self._queue_ns = 0
-        self._batch_rows = self._response_bytes = 0
-        self._cpu_ns = -thread_time_ns()
         self._is_waiting = False
-        self.rows = 0
+        self._cpu_ns = -thread_time_ns()
+
+    def deadline_ns(self, default_ns: int) -> int:
+        """When the answer is due: the header's wish, else the body's, else the default, never later than that."""
+        wish_ns = self.call.timeout_ms * 1_000_000 or self._decoded.timeout_us * 1000 or default_ns
+        return self.call.arrived_ns + min(wish_ns, default_ns)
 
     def decode(self) -> None:
         began_ns = perf_counter_ns()
         try:
-            self._decoded = self._call.door.decode(self._call.body, self._resident)
+            self._decoded = self.call.door.decode(self.call.sent, self.resident)
         finally:
             self._decode_ns = perf_counter_ns() - began_ns
         self.rows = self._batch_rows = self._decoded.rows
@@ -186,49 +293,49 @@ class _Work:
     def run_inline(self) -> None:
         began_ns = perf_counter_ns()
         try:
-            self._outputs = self._resident.model.run_inline(self._decoded.inputs)
+            self._outputs = self.resident.model.run_inline(self._decoded.inputs)
         finally:
             self._run_ns = perf_counter_ns() - began_ns
 
-    async def run(self) -> None:
+    def wait(self) -> None:
+        """Stop the CPU clock: others use this thread until a worker has run us."""
         self._cpu_ns += thread_time_ns()
         self._is_waiting = True
-        share = await self._resident.model.run(self._decoded.inputs, self.rows)
+
+    async def run(self, default_ns: int) -> None:
+        share = await self.resident.model.run(self._decoded.inputs, self.rows)
         self._is_waiting = False
         self._cpu_ns += share.cpu_ns - thread_time_ns()
         self._outputs = share.outputs
         self._run_ns, self._queue_ns, self._batch_rows = share.run_ns, share.queue_ns, share.batch_rows
 
-    def encode(self) -> bytes:
+    def encode(self) -> None:
         began_ns = perf_counter_ns()
-        body = self._call.door.encode(self._outputs, self._decoded, self._resident)
+        self.answer = self.call.door.encode(self._outputs, self._decoded, self.resident)
         self._encode_ns = perf_counter_ns() - began_ns
-        self._response_bytes = len(body)
-        return body
 
     def usage(self) -> Usage:
         """Ends the measurement; called once."""
+        # Positional, in the order of `Usage`.
         return Usage(
-            cpu_ns=self._cpu_ns + (0 if self._is_waiting else thread_time_ns()),
-            decode_ns=self._decode_ns,
-            encode_ns=self._encode_ns,
-            queue_ns=self._queue_ns,
-            run_ns=self._run_ns,
-            rows=self.rows,
-            batch_rows=self._batch_rows,
-            request_bytes=len(self._call.body),
-            response_bytes=self._response_bytes,
-        )
+            self._cpu_ns + (0 if self._is_waiting else thread_time_ns()), self._decode_ns, self._encode_ns, self._queue_ns,
+            self._run_ns, perf_counter_ns() - self.call.arrived_ns, self.rows, self._batch_rows, len(self.call.sent.body),
+            len(self.answer.body),
+        )  # fmt: skip
+
+
+_NOTHING = Encoded(b"")
 
 
 @asynccontextmanager
-async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
+async def _deadline(until_ns: int, what: str) -> AsyncIterator[None]:
     """`asyncio.timeout` that ends in our own error."""
+    seconds = (until_ns - perf_counter_ns()) / 1e9
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from error
+        raise DeadlineExceeded(f"{what} did not end before the request's deadline") from error
 
 
 def _outcome(error: BaseException) -> Outcome:

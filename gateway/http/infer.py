@@ -10,16 +10,16 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from itertools import count
+from time import perf_counter_ns
 from typing import Any
 
 import msgspec
 
-from gateway.dataplane import Call, DataPlane, Door, Prediction, Receipt
+from gateway.dataplane import Call, DataPlane, Door, Prediction, Sent
 from gateway.errors import DeadlineExceeded, GatewayError, InvalidInput, PayloadTooLarge
-from gateway.http import jsonbody, problems
+from gateway.http import problems
 from gateway.http.openinference import JsonTensors
 from gateway.http.rows import Rows
-from gateway.http.service import version_number
 from gateway.runtime.admission import Admission
 
 logger = logging.getLogger(__name__)
@@ -80,12 +80,13 @@ class InferRoutes:
             call = Call(
                 request_id,
                 route.model,
-                None if route.version is None else version_number(route.version),
-                body,
+                route.version,
+                Sent(body, dict(scope["headers"])),
                 route.door,
+                perf_counter_ns(),
             )
             prediction = await self._dataplane.infer(call)
-            await _respond(send, 200, _sealed(route.door, prediction), _receipt_headers(prediction))
+            await _respond(send, 200, route.door.seal(prediction), _receipt_headers(prediction))
         except GatewayError as error:
             status, text, headers = problems.describe(error)
             await _respond(send, status, text, [own, *headers])
@@ -143,19 +144,6 @@ class _Held:
 def request_ids(prefix: str) -> Iterator[str]:
     """Ids unique over containers and restarts, when the prefix is."""
     return (f"{prefix}-{number:x}" for number in count(1))
-
-
-def _sealed(door: Door, prediction: Prediction) -> bytes:
-    """The row door carries its receipt in the body too; the protocol's body stays exactly the protocol's."""
-    if not isinstance(door, Rows):
-        return prediction.body
-    receipt: Receipt = prediction.receipt
-    return b'{"model":"%s","version":%d,"predictions":%s,"receipt":%s}' % (
-        receipt.model.encode(),
-        receipt.version,
-        prediction.body,
-        jsonbody.encode(receipt),
-    )
 
 
 def _receipt_headers(prediction: Prediction) -> problems.Headers:

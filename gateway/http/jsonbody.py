@@ -11,7 +11,7 @@ T = TypeVar("T")
 _POSITION = re.compile(r"\(byte (\d+)\)")
 
 
-def decode(decoder: "msgspec.json.Decoder[T]", body: bytes | msgspec.Raw) -> T:
+def decode(decoder: "msgspec.json.Decoder[T]", body: bytes | memoryview | msgspec.Raw) -> T:
     """The decoded value. Raises `InvalidInput`: where the JSON breaks, or which field has the wrong type."""
     try:
         return decoder.decode(body)

@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.contract.manifest import Manifest, Tensor
 from gateway.contract.words import Datatype
-from gateway.dataplane import Decoded
+from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
 from gateway.http import jsonbody
 from gateway.repository.residents import Resident
@@ -78,19 +78,21 @@ _ELEMENTS: dict[str, type] = {"BOOL": bool, "BYTES": str, "FP32": float, "FP64":
 class JsonTensors:
     """The door that `POST /v2/models/{model}/infer` uses."""
 
-    name = "oip-json"
+    name = "oip"
 
-    def decode(self, body: bytes, resident: Resident[LoadedModel]) -> Decoded:
+    def decode(self, sent: Sent, resident: Resident[LoadedModel]) -> Decoded:
         manifest = resident.manifest
-        request = jsonbody.decode(_requests, body)
+        request = jsonbody.decode(_requests, sent.body)
         declared = {tensor.name: tensor for tensor in manifest.signature.inputs}
         inputs: Tensors = {}
-        for sent in request.inputs:
-            if sent.name not in declared:
-                raise InvalidInput(f"model '{manifest.model}' has no input '{sent.name}'; it has: {_listed(declared)}")
-            if sent.name in inputs:
-                raise InvalidInput(f"input '{sent.name}' appears twice")
-            inputs[sent.name] = _tensor(declared[sent.name], sent)
+        for tensor in request.inputs:
+            if tensor.name not in declared:
+                raise InvalidInput(
+                    f"model '{manifest.model}' has no input '{tensor.name}'; it has: {_listed(declared)}"
+                )
+            if tensor.name in inputs:
+                raise InvalidInput(f"input '{tensor.name}' appears twice")
+            inputs[tensor.name] = _tensor(declared[tensor.name], tensor)
         missing = declared.keys() - inputs.keys()
         if missing:
             raise InvalidInput(
@@ -98,11 +100,11 @@ class JsonTensors:
             )
         return Decoded(inputs, common_rows(inputs), _Asked(request.id, _wanted(request, manifest)))
 
-    def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> bytes:
+    def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded:
         asked = decoded.asked
         assert isinstance(asked, _Asked)
         datatypes = {tensor.name: tensor.datatype for tensor in resident.manifest.signature.outputs}
-        return jsonbody.encode(
+        answer = jsonbody.encode(
             InferResponse(
                 model_name=resident.name,
                 model_version=str(resident.version),
@@ -113,6 +115,10 @@ class JsonTensors:
                 ],
             )
         )
+        return Encoded(answer)
+
+    def seal(self, prediction: Prediction) -> bytes:
+        return prediction.answer.body
 
 
 def _wanted(request: InferRequest, manifest: Manifest) -> list[str]:

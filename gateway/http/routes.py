@@ -13,7 +13,8 @@ from litestar.params import FromPath
 
 from gateway.contract.manifest import Manifest, Tensor
 from gateway.errors import ModelNotReady
-from gateway.http.service import Service, version_number
+from gateway.http.service import Service
+from gateway.repository.residents import version_number
 from gateway.runtime.tensors import wire_shape
 
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from gateway.contract.manifest import Column, Manifest, Tensor
-from gateway.dataplane import Decoded
+from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
 from gateway.http import jsonbody
 from gateway.repository.residents import Resident
@@ -28,16 +28,16 @@ class Rows:
 
     name = "rows"
 
-    def decode(self, body: bytes, resident: Resident[LoadedModel]) -> Decoded:
+    def decode(self, sent: Sent, resident: Resident[LoadedModel]) -> Decoded:
         plan = _plan(resident)
-        rows = jsonbody.decode(plan.decoder, body).rows
+        rows = jsonbody.decode(plan.decoder, sent.body).rows
         if not rows:
             raise InvalidInput("'rows' is empty; send at least one row")
         inputs = {tensor.name: _gather(tensor, fields, rows) for tensor, fields in plan.tensors}
         return Decoded(inputs, common_rows(inputs))
 
-    def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> bytes:
-        """The `predictions` array alone; the HTTP layer adds the receipt, which is only known once this has been paid for."""
+    def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded:
+        """The `predictions` array alone; `seal` adds the receipt, which is only known once this has been paid for."""
         names: list[str] = []
         columns: list[list[Any]] = []
         for tensor in resident.manifest.signature.outputs:
@@ -48,7 +48,16 @@ class Rows:
             else:
                 names.append(tensor.name)
                 columns.append(values)
-        return jsonbody.encode([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+        return Encoded(jsonbody.encode([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]))
+
+    def seal(self, prediction: Prediction) -> bytes:
+        receipt = prediction.receipt
+        return b'{"model":"%s","version":%d,"predictions":%s,"receipt":%s}' % (
+            receipt.model.encode(),
+            receipt.version,
+            prediction.answer.body,
+            jsonbody.encode(receipt),
+        )
 
 
 def _plan(resident: Resident[LoadedModel]) -> "_Plan":

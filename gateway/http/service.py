@@ -3,7 +3,6 @@
 import msgspec
 
 from gateway.dataplane import DataPlane
-from gateway.errors import InvalidInput
 from gateway.repository.residents import Repository
 from gateway.runtime.model import LoadedModel
 
@@ -20,10 +19,3 @@ class Service(msgspec.Struct):
     instance: str
     ready: bool = True
     ready_wait_s: float = 2.0
-
-
-def version_number(text: str) -> int:
-    """A version as it stands in a path. Raises `InvalidInput`."""
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise InvalidInput(f"version '{text[:32]}' is not a number")
-    return int(text)

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.contract.manifest import Manifest, Variant
 from gateway.contract.registry import Promotion
-from gateway.errors import ArtifactError, GatewayError, ModelNotFound
+from gateway.errors import ArtifactError, GatewayError, InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.repository.blobs import BlobCache
 from gateway.repository.registry import AliasState, Registry
@@ -100,18 +100,21 @@ class Repository(Generic[M]):
         self._refused: dict[tuple[str, int | None], tuple[float, ModelNotFound | ArtifactError]] = {}
         self._polls: dict[str, asyncio.Task[None]] = {}
 
-    async def ready(self, name: str, version: int | None = None) -> Resident[M]:
+    async def ready(self, name: str, version: str | int | None = None, key: str = "") -> Resident[M]:
         """The model that answers this name, loaded if need be. Raises `ModelNotFound`, an `ArtifactError` or a store error."""
-        return self.resident(name, version) or await self._load_once(name, version)
+        number = version_number(version)
+        return self.resident(name, number, key) or await self._load_once(name, number)
 
-    def resident(self, name: str, version: int | None = None) -> Resident[M] | None:
+    def resident(self, name: str, version: str | int | None = None, key: str = "") -> Resident[M] | None:
         """The same, only if it is in memory."""
         if version is None:
             following = self._following.get(name)
             return following.resident if following else None
-        resident = self._versions.pop((name, version), None)
+        number = version_number(version)
+        assert number is not None
+        resident = self._versions.pop((name, number), None)
         if resident is not None:
-            self._versions[name, version] = resident  # now the most recently used
+            self._versions[name, number] = resident  # now the most recently used
         return resident
 
     async def manifest(self, name: str, version: int | None = None) -> Manifest:
@@ -238,3 +241,12 @@ class Repository(Generic[M]):
         self._versions.pop((old.name, old.version), None)
         self._observer.unloaded(old)
         logger.info("%s: version %d answers instead of %d", old.name, promotion.version, old.version)
+
+
+def version_number(text: str | int | None) -> int | None:
+    """A version as it stands in a path. Raises `InvalidInput`."""
+    if text is None or isinstance(text, int):
+        return text
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise InvalidInput(f"version '{text[:32]}' is not a number")
+    return int(text)

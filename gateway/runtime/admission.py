@@ -20,10 +20,13 @@ class Admission:
         self.requests = 0
         self.body_bytes = 0
 
-    def enter(self) -> None:
-        """Count a request in; `leave` must follow. Raises `Overloaded` naming the limit that is reached."""
+    def check(self) -> None:
+        """Raises `Overloaded` when one more would be too many: asked before anything is done for a request."""
         if self.requests >= self._options.requests_max:
             raise Overloaded(f"{self.requests} requests are in flight (requests_max is {self._options.requests_max})")
+
+    def enter(self) -> None:
+        """Count a request in that has to wait; `leave` must follow."""
         self.requests += 1
 
     def leave(self) -> None:

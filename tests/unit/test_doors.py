@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.contract.manifest import Column, Signature, Tensor
+from gateway.dataplane import Sent
 from gateway.errors import InvalidInput
 from gateway.http.openinference import JsonTensors
 from gateway.http.rows import Rows
@@ -21,11 +22,11 @@ ROW: dict[str, Any] = dict(TINY_EXAMPLES.rows[0])
 
 
 def decode_rows(body: object, resident: Any = TINY) -> Any:
-    return Rows().decode(body if isinstance(body, bytes) else json.dumps(body).encode(), resident)
+    return Rows().decode(Sent(body if isinstance(body, bytes) else json.dumps(body).encode()), resident)
 
 
 def decode_tensors(body: object, resident: Any = TINY) -> Any:
-    return JsonTensors().decode(body if isinstance(body, bytes) else json.dumps(body).encode(), resident)
+    return JsonTensors().decode(Sent(body if isinstance(body, bytes) else json.dumps(body).encode()), resident)
 
 
 def tensor(name: str = "numbers", shape: Any = (1, 3), datatype: str = "FP32", data: Any = (1, 2, 3)) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def test_predictions_are_objects_by_output_column() -> None:
     body = Rows().encode(
         {"probability": np.array([[0.25], [0.5]], np.float32)}, decode_rows({"rows": [ROW, ROW]}), TINY
     )
-    assert json.loads(body) == [{"late_probability": 0.25}, {"late_probability": 0.5}]
+    assert json.loads(body.body) == [{"late_probability": 0.25}, {"late_probability": 0.5}]
 
 
 @pytest.mark.parametrize("data", [[1, 2.5, 3], [[1, 2.5, 3]], [1.0, 2.5, 3.0]])
@@ -194,7 +195,7 @@ def test_integers_must_fit_their_datatype(value: Any, ok: bool) -> None:
 
 def test_the_answer_is_the_protocols_and_echoes_the_id() -> None:
     decoded = decode_tensors({"id": "mine", "inputs": [STRINGS, tensor()]})
-    answer = json.loads(JsonTensors().encode({"probability": np.array([[0.5]], np.float32)}, decoded, TINY))
+    answer = json.loads(JsonTensors().encode({"probability": np.array([[0.5]], np.float32)}, decoded, TINY).body)
     assert answer == {
         "model_name": "tiny",
         "model_version": "3",
