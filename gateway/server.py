@@ -1,4 +1,4 @@
-"""Runs the gateway under uvicorn: binds, opens the service, serves, drains on SIGTERM or SIGINT, exits 0."""
+"""Runs the gateway: binds, opens the service, serves, drains on SIGTERM or SIGINT, exits 0."""
 
 import asyncio
 import logging
@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import uvicorn
 import uvloop
 
 from gateway import bootstrap
 from gateway.errors import GatewayError
-from gateway.http.app import App, HttpOptions
+from gateway.http.app import application
+from gateway.http.listener import Listener
+from gateway.http.predictions import Predictions, request_ids
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,9 +34,17 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     with _signals() as stop:
         try:
             async with bootstrap.opened(settings) as (service, drain):
-                server = _Server(_config(App(service, settings.server), settings.server), drain)
-                stop.then(server.stop)
-                await server.serve(sockets=[listening])
+                app = application(service, body_bytes_max=settings.server.body_bytes_max)
+                predictions = Predictions(service.dataplane, request_ids(service.instance))
+                stopped = asyncio.Event()
+
+                def stopping() -> None:
+                    drain()
+                    stopped.set()
+
+                stop.then(stopping)
+                # Litestar's types are narrower than ASGI's dictionaries.
+                await Listener(app, predictions, settings.server).serve(listening, stopped)  # type: ignore[arg-type]
                 stop.then(lambda: None)  # the ledger closes within its own deadline; another signal must not tear it
         except asyncio.CancelledError:
             if not stop.is_asked:
@@ -70,43 +79,6 @@ def _signals() -> Iterator[_Stop]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-def _config(app: App, options: HttpOptions) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=options.keep_alive_s,
-        timeout_graceful_shutdown=options.drain_s,
-    )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling, which would raise the signal again at the end: a clean drain exits with 0, not 143."""
-
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._drain = drain
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listening in sockets or []:
-            host, port = listening.getsockname()[:2]
-            logger.info("listening on http://%s:%d", host, port)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    def stop(self) -> None:
-        """Be ready no more, stop accepting, let requests in flight finish."""
-        self._drain()
-        self.should_exit = True
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -73,6 +73,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _hint(module: str) -> str:
-    extras = {"litestar": "gateway", "uvicorn": "gateway", "duckdb": "reports", "torch": "trainers", "onnx": "trainers"}
+    extras = {"litestar": "gateway", "httptools": "gateway", "duckdb": "reports", "torch": "trainers", "onnx": "trainers"}
     extra = extras.get(module.split(".", 1)[0])
     return f"pip install 'steelyard[{extra}]'" if extra else "is everything installed?"

@@ -1,0 +1,381 @@
+"""One HTTP/1.1 connection: parses with llhttp, answers predictions without a task when it can, hands everything else to ASGI.
+
+Requests on one connection are answered in order. While one is being answered, what the client sends ahead is kept, up to a limit.
+Nothing here trusts a client: head, body, time and idleness are bounded by `HttpOptions`; `Listener` looks at `due_s` in turn.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+
+from gateway.dataplane import Pending
+from gateway.errors import GatewayError, Overloaded, Unavailable
+from gateway.http import problems
+from gateway.http.asgi import AsgiExchange
+from gateway.http.messages import Request, Response
+
+if TYPE_CHECKING:
+    from gateway.http.listener import Listener
+    from gateway.http.predictions import Route
+
+logger = logging.getLogger(__name__)
+
+AHEAD_BYTES_MAX = 64 * 1024  # what a client may send ahead of an answer before its socket is left unread
+_NEVER_S = float("inf")
+
+
+class Connection(asyncio.Protocol):
+    """Made by `Listener` for each client."""
+
+    # The request that is being read.
+    _target: bytes
+    _pairs: list[tuple[bytes, bytes]]
+    _headers: dict[bytes, bytes]
+    _body: bytes | bytearray
+    _arrived_ns: int
+    _head_bytes: int
+    _held_bytes: int  # of the body, as counted by admission
+    _is_head: bool
+    _is_reading: bool
+
+    def __init__(self, listener: "Listener") -> None:
+        self._listener = listener
+        self._options = listener.options
+        self._admission = listener.predictions.dataplane.admission
+        self._loop = listener.loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._parsed: deque[Request] = deque()
+        self._ahead = bytearray()
+        self._task: asyncio.Task[None] | None = None  # the answer that has to wait
+        self._writable: asyncio.Event | None = None  # there while the client reads too slowly
+        self._timed: tuple[int, bool] = (0, False)
+        self._is_over = False  # nothing more is read or answered
+        self.due_s = _NEVER_S
+        self._overdue = ""
+        self._new_message()
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        if not self._listener.admit(self):
+            self._refuse(503, f"{self._options.connections_max} connections are open (server.connections_max)")
+            return
+        self._due(self._options.head_timeout_s, "")
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        if self._is_blocked:
+            self._ahead += data
+            if len(self._ahead) > AHEAD_BYTES_MAX:
+                self._transport.pause_reading()
+            return
+        self._feed(data)
+
+    def eof_received(self) -> None:
+        """A client that stops sending has left: the transport closes, and `connection_lost` tells who works for it."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_over = True
+        self._listener.forget(self)
+        self._drop_body()
+        if self._task is not None:
+            self._task.cancel()
+        if self._writable is not None:
+            self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+        self._due(self._options.write_timeout_s, "")
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        self._go_on()
+
+    # What the listener calls.
+
+    def overdue(self) -> None:
+        """The client took too long: for its next request, for the rest of this one, or to read its answer."""
+        if self._overdue:
+            self._refuse(408, self._overdue)
+        else:
+            self._transport.abort() if self._writable is not None else self._transport.close()
+
+    def drain(self) -> None:
+        """Close now when idle, else after the answer under way."""
+        if self._task is None and not self._is_reading:
+            self._transport.close()
+
+    def abandon(self) -> None:
+        """The grace period is over: who still waits is told so."""
+        if self._task is not None:
+            self._task.cancel()
+            if not self._is_answering:
+                self._refuse(503, "the gateway is shutting down")
+        self._transport.close()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self._new_message()
+        self._is_reading = True
+        self._arrived_ns = perf_counter_ns()
+
+    def on_url(self, target: bytes) -> None:
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._pairs.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._is_head = False
+        self._headers = headers = dict(self._pairs)
+        if len(self._pairs) > self._options.headers_max:
+            self._refuse(431, f"more than {self._options.headers_max} headers (server.headers_max)")
+            return
+        if self._head_bytes > self._options.head_bytes_max and self._size_of_head() > self._options.head_bytes_max:
+            self._refuse_head()
+            return
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._options.body_bytes_max:
+            self._refuse(413, self._too_large())
+        elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._is_behind:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, piece: bytes) -> None:
+        if self._is_over:
+            return
+        try:
+            self._admission.hold(len(piece))
+        except Overloaded as error:
+            self._refuse_error(error)
+            return
+        self._held_bytes += len(piece)
+        if self._held_bytes > self._options.body_bytes_max:
+            self._refuse(413, self._too_large())
+        elif not self._body:
+            self._body = piece
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += piece
+
+    def on_message_complete(self) -> None:
+        if self._is_over:
+            return
+        self._is_reading = False
+        # What a body holds is counted until it is whole; then the requests in flight bound it.
+        body = self._body if isinstance(self._body, bytes) else bytes(self._body)
+        self._drop_body()
+        close = not self._parser.should_keep_alive() or self._parser.should_upgrade()
+        request = Request(
+            self._parser.get_method(), self._target, self._pairs, self._headers, body, self._arrived_ns, close
+        )
+        self._parsed.append(request)
+
+    # Reading.
+
+    def _new_message(self) -> None:
+        self._target = b""
+        self._pairs = []
+        self._headers = {}
+        self._body = b""
+        self._held_bytes = 0
+        self._head_bytes = 0
+        self._is_head = True
+        self._is_reading = False
+        self._arrived_ns = 0
+        self._is_answering = False
+
+    def _feed(self, data: bytes | bytearray) -> None:
+        if self._is_head or not self._is_reading:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # the request itself is answered as HTTP/1.1, which RFC 9110 section 7.8 allows, and the connection closed
+        except httptools.HttpParserError as error:
+            if not (self._parsed and self._parsed[-1].close):  # what follows a last request is nobody's business
+                self._refuse(400, f"this is not HTTP/1.1: {error}")
+        if self._parsed:
+            self._serve_parsed()
+        if self._is_reading and not self._is_blocked and not self._is_over:
+            self._await_rest()
+
+    def _await_rest(self) -> None:
+        """Each part of a request has its time from its beginning: another byte is no more time."""
+        options = self._options
+        if self._is_head and self._head_bytes > options.head_bytes_max:
+            self._refuse_head()
+            return
+        part = (self._arrived_ns, self._is_head)
+        if part == self._timed:
+            return
+        self._timed = part
+        if self._is_head:
+            self._due(options.head_timeout_s, f"the head did not arrive within {options.head_timeout_s:g} s")
+        else:
+            self._due(options.body_timeout_s, f"the body did not arrive within {options.body_timeout_s:g} s")
+
+    @property
+    def _is_blocked(self) -> bool:
+        """An answer waits, or the client does not take those it has."""
+        return self._task is not None or self._writable is not None
+
+    @property
+    def _is_behind(self) -> bool:
+        return bool(self._parsed) or self._is_blocked
+
+    def _serve_parsed(self) -> None:
+        while self._parsed and not self._is_blocked and not self._is_over:
+            request = self._parsed.popleft()
+            route = self._listener.predictions.match(request.target)
+            if route is None:
+                self._spawn(self._answer_by_asgi(request))
+            elif request.method == b"POST":
+                self._predict(route, request)
+            else:
+                body = problems.body("use POST")
+                self._respond(Response(405, b"application/json", body, b"allow: POST\r\n"), request)
+
+    def _drop_body(self) -> None:
+        self._admission.release(self._held_bytes)
+        self._held_bytes = 0
+        self._body = b""
+
+    def _too_large(self) -> str:
+        return f"the body is larger than {self._options.body_bytes_max} bytes (server.body_bytes_max)"
+
+    def _size_of_head(self) -> int:
+        return len(self._target) + sum(len(name) + len(value) for name, value in self._pairs)
+
+    def _refuse_head(self) -> None:
+        limit = self._options.head_bytes_max
+        self._refuse(431, f"the head is larger than {limit} bytes (server.head_bytes_max)")
+
+    # Answering.
+
+    def _predict(self, route: "Route", request: Request) -> None:
+        predictions = self._listener.predictions
+        request_id = predictions.request_id()
+        try:
+            call = predictions.call(request_id, route, request)
+            begun = predictions.dataplane.start(call)
+            if isinstance(begun, Pending):
+                self._spawn(self._answer_later(request_id, route, begun, request))
+                return
+            response = predictions.response(route, begun)
+        except GatewayError as error:
+            response = predictions.refusal(request_id, error)
+        except Exception:
+            response = self._failed(request_id)
+        self._respond(response, request)
+
+    async def _answer_later(self, request_id: str, route: "Route", pending: Pending, request: Request) -> None:
+        predictions = self._listener.predictions
+        try:
+            response = predictions.response(route, await predictions.dataplane.finish(pending))
+        except GatewayError as error:
+            response = predictions.refusal(request_id, error)
+        except Exception:
+            response = self._failed(request_id)
+        self._respond(response, request)
+
+    async def _answer_by_asgi(self, request: Request) -> None:
+        exchange = AsgiExchange(request, self._write, close=lambda: self._closes(request))
+        peer, own = self._transport.get_extra_info("peername"), self._transport.get_extra_info("sockname")
+        try:
+            await exchange.run(self._listener.app, client=peer[:2] if peer else None, server=own[:2] if own else None)
+        except Exception:
+            logger.exception("%s %r failed", request.method.decode(), request.target[:200])
+            if not exchange.is_started:
+                self._respond(Response(500, b"application/json", problems.body("internal error")), request)
+                return
+        if exchange.is_complete:
+            self._answered(request)
+        else:
+            self._transport.abort()  # half an answer must not look like a whole one
+
+    def _failed(self, request_id: str) -> Response:
+        """Called in an except clause."""
+        logger.exception("request %s failed", request_id)
+        head = b"steelyard-request-id: %b\r\n" % request_id.encode()
+        return Response(500, b"application/json", problems.body(f"internal error; request {request_id}"), head)
+
+    def _respond(self, response: Response, request: Request) -> None:
+        if self._is_over:
+            return
+        pieces = response.encode(close=self._closes(request), head_only=request.method == b"HEAD")
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+        else:
+            self._transport.writelines(pieces)
+        self._answered(request)
+
+    def _answered(self, request: Request) -> None:
+        if self._closes(request):
+            self._is_over = True
+            self._transport.close()
+        elif self._is_reading:
+            self._timed = (0, False)  # the next request is under way: its time runs from now
+        elif self._writable is None:
+            self._due(self._options.keep_alive_s, "")
+
+    def _closes(self, request: Request) -> bool:
+        return request.close or self._listener.is_draining
+
+    def _due(self, seconds: float, sentence: str) -> None:
+        self.due_s = self._listener.now_s + seconds
+        self._overdue = sentence
+
+    async def _write(self, data: bytes) -> None:
+        """For answers in pieces: waits while the client reads too slowly."""
+        if self._is_over:
+            raise ConnectionResetError("the client left")
+        self._is_answering = True
+        self._transport.write(data)
+        if self._writable is not None:
+            await self._writable.wait()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.due_s = _NEVER_S  # answers have deadlines of their own
+        task = self._task = self._loop.create_task(work)
+        task.add_done_callback(self._next)
+
+    def _next(self, task: "asyncio.Task[None]") -> None:
+        """An answer that had to wait is out: go on with what came meanwhile."""
+        self._task = None
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("connection: a bug", exc_info=error)
+            self._transport.abort()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._parsed:
+            self._serve_parsed()
+        if self._ahead and not self._is_behind and not self._is_over:
+            ahead, self._ahead = self._ahead, bytearray()
+            self._transport.resume_reading()
+            self._feed(ahead)
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer what is not a whole request, and close."""
+        self._finish(Response(status, b"application/json", problems.body(sentence)))
+
+    def _refuse_error(self, error: Unavailable) -> None:
+        status, body, headers = problems.describe(error)
+        self._finish(Response(status, b"application/json", body, b"", headers))
+
+    def _finish(self, response: Response) -> None:
+        self._is_over = True
+        self._drop_body()
+        self._transport.write(b"".join(response.encode(close=True, head_only=False)))
+        self._transport.close()

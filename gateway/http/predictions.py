@@ -1,0 +1,127 @@
+"""Prediction calls between the wire and the data plane: which path is one, what the headers ask for, how the answer's head looks.
+
+    POST /v2/models/{model}[/versions/{version}]/infer      Open Inference Protocol tensors
+    POST /v1/predict/{model}[/versions/{version}]           rows of named values
+
+Answered by `gateway.http.connection` without ASGI, because their overhead is billed to users; see infra/decisions.
+"""
+
+from collections.abc import Iterator
+from itertools import count
+from urllib.parse import unquote
+
+import msgspec
+
+from gateway.dataplane import Call, DataPlane, Door, Prediction, Sent
+from gateway.errors import GatewayError, InvalidInput
+from gateway.http.messages import Request, Response
+from gateway.http.openinference import JsonTensors
+from gateway.http.problems import describe
+from gateway.http.rows import Rows
+
+ROUTES_MAX = 4096  # different paths whose parsing is remembered; the names in them are a stranger's free text
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where a prediction call goes."""
+
+    model: str
+    version: str | None
+    door: Door
+
+
+class Predictions:
+    """`match` says whether a target is ours, `call` what is asked, `response` and `refusal` what is answered."""
+
+    def __init__(self, dataplane: DataPlane, request_ids: Iterator[str]) -> None:
+        self.dataplane = dataplane
+        self._request_ids = request_ids
+        self._tensors: Door = JsonTensors()
+        self._rows: Door = Rows()
+        self._known: dict[bytes, Route | None] = {}
+
+    def match(self, target: bytes) -> Route | None:
+        """The route of a request target, or None. Parsed once per distinct target."""
+        try:
+            return self._known[target]
+        except KeyError:
+            path = target.partition(b"?")[0].decode("latin-1")
+            route = self._route([unquote(segment) for segment in path.split("/")])
+            if len(self._known) >= ROUTES_MAX:
+                self._known.clear()
+            self._known[target] = route
+            return route
+
+    def _route(self, segments: list[str]) -> Route | None:
+        match segments:
+            case ["", "v2", "models", model, "infer"]:
+                return Route(model, None, self._tensors)
+            case ["", "v2", "models", model, "versions", version, "infer"]:
+                return Route(model, version, self._tensors)
+            case ["", "v1", "predict", model]:
+                return Route(model, None, self._rows)
+            case ["", "v1", "predict", model, "versions", version]:
+                return Route(model, version, self._rows)
+        return None
+
+    def request_id(self) -> str:
+        return next(self._request_ids)
+
+    def call(self, request_id: str, route: Route, request: Request) -> Call:
+        """Raises `InvalidInput` for a header that is not what it should be."""
+        headers = request.headers
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise InvalidInput("Content-Encoding is not supported; send the body as it is")
+        # Positional, in the order of `Call`.
+        return Call(
+            request_id,
+            route.model,
+            route.version,
+            Sent(request.body, headers),
+            route.door,
+            request.arrived_ns,
+            "",
+            "",
+            _whole(headers, b"steelyard-timeout-ms"),
+            _whole(headers, b"steelyard-priority"),
+        )
+
+    def response(self, route: Route, prediction: Prediction) -> Response:
+        """The answer with its receipt in the headers."""
+        answer, receipt, usage = prediction.answer, prediction.receipt, prediction.usage
+        own = (
+            b"steelyard-request-id: %b\r\nsteelyard-model: %b@%d\r\nsteelyard-cost-picousd: %d\r\n"
+            b"server-timing: decode;dur=%.3f, queue;dur=%.3f, run;dur=%.3f, encode;dur=%.3f\r\n"
+        ) % (
+            receipt.request_id.encode(),
+            receipt.model.encode(),
+            receipt.version,
+            receipt.cost_picousd,
+            usage.decode_ns / 1e6,
+            usage.queue_ns / 1e6,
+            usage.run_ns / 1e6,
+            usage.encode_ns / 1e6,
+        )
+        return Response(200, answer.content_type, route.door.seal(prediction), own, answer.headers)
+
+    def refusal(self, request_id: str, error: GatewayError) -> Response:
+        """The status and the sentence of an error."""
+        status, body, headers = describe(error)
+        return Response(
+            status, b"application/json", body, b"steelyard-request-id: %b\r\n" % request_id.encode(), headers
+        )
+
+
+def request_ids(prefix: str) -> Iterator[str]:
+    """Ids unique over containers and restarts, when the prefix is."""
+    return (f"{prefix}-{number:x}" for number in count(1))
+
+
+def _whole(headers: dict[bytes, bytes], name: bytes) -> int:
+    """A header that is a whole number; 0 when it is not there."""
+    text = headers.get(name)
+    if text is None:
+        return 0
+    if not text.isdigit() or len(text) > 9:
+        raise InvalidInput(f"header {name.decode()} must be a whole number")
+    return int(text)
