@@ -73,6 +73,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _hint(module: str) -> str:
-    extras = {"litestar": "gateway", "httptools": "gateway", "duckdb": "reports", "torch": "trainers", "onnx": "trainers"}
+    extras = {
+        "litestar": "gateway",
+        "httptools": "gateway",
+        "duckdb": "reports",
+        "torch": "trainers",
+        "onnx": "trainers",
+    }
     extra = extras.get(module.split(".", 1)[0])
     return f"pip install 'steelyard[{extra}]'" if extra else "is everything installed?"

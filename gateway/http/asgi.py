@@ -17,7 +17,7 @@ Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Messa
 
 
 class AsgiExchange:
-    """`write` sends bytes and waits while the client reads too slowly; `gone` is set when the client leaves."""
+    """`write` sends bytes and waits while the client reads too slowly; `close` says whether the connection ends with it."""
 
     def __init__(
         self, request: Request, write: Callable[[bytes], Awaitable[None]], *, close: Callable[[], bool]
@@ -31,6 +31,7 @@ class AsgiExchange:
         self._is_chunked = False
         self._has_body = request.method != b"HEAD"
         self._start: Message = {}
+        self._over = asyncio.Event()
 
     async def run(self, app: Application, *, client: tuple[str, int] | None, server: tuple[str, int] | None) -> None:
         """Returns when the application has answered; what it raises is the caller's."""
@@ -38,9 +39,8 @@ class AsgiExchange:
 
     async def _receive(self) -> Message:
         if self._is_read:
-            await (
-                asyncio.get_running_loop().create_future()
-            )  # ends with the task: it is cancelled when the client leaves
+            await self._over.wait()  # a client that leaves cancels the whole task
+            return {"type": "http.disconnect"}
         self._is_read = True
         return {"type": "http.request", "body": self._request.body, "more_body": False}
 
@@ -60,6 +60,8 @@ class AsgiExchange:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
         if head or body:
             await self._write(head + body)
+        if not more:
+            self._over.set()
 
     def _head(self, body: bytes, *, more: bool) -> bytes:
         status: int = self._start["status"]

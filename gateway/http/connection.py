@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None  # the answer that has to wait
         self._writable: asyncio.Event | None = None  # there while the client reads too slowly
         self._timed: tuple[int, bool] = (0, False)
+        self._fed_bytes = 0
         self._is_over = False  # nothing more is read or answered
         self.due_s = _NEVER_S
         self._overdue = ""
@@ -91,7 +92,8 @@ class Connection(asyncio.Protocol):
             self._writable.set()
 
     def pause_writing(self) -> None:
-        self._writable = asyncio.Event()
+        if self._writable is None:
+            self._writable = asyncio.Event()
         self._due(self._options.write_timeout_s, "")
 
     def resume_writing(self) -> None:
@@ -116,11 +118,14 @@ class Connection(asyncio.Protocol):
 
     def abandon(self) -> None:
         """The grace period is over: who still waits is told so."""
+        if self._is_answering:
+            self._transport.abort()
+            return
+        if self._task is not None or self._is_reading:
+            self._refuse(503, "the gateway is shutting down")
+        self._transport.close()
         if self._task is not None:
             self._task.cancel()
-            if not self._is_answering:
-                self._refuse(503, "the gateway is shutting down")
-        self._transport.close()
 
     # What the parser calls.
 
@@ -189,14 +194,15 @@ class Connection(asyncio.Protocol):
         self._headers = {}
         self._body = b""
         self._held_bytes = 0
-        self._head_bytes = 0
+        self._head_bytes = self._fed_bytes
         self._is_head = True
         self._is_reading = False
         self._arrived_ns = 0
         self._is_answering = False
 
     def _feed(self, data: bytes | bytearray) -> None:
-        if self._is_head or not self._is_reading:
+        self._fed_bytes = len(data)
+        if self._is_head:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)

@@ -1,0 +1,301 @@
+"""HTTP framing from both sides of every limit: what clients, proxies and attackers send, through real sockets to a real process."""
+
+import asyncio
+import contextlib
+import json
+import re
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.objectstore.local import LocalStore
+from tests.support import gateways, models
+from tests.support.gateways import Gateway
+
+ROW = dict(models.TINY_EXAMPLES.rows[0])
+BODY = json.dumps({"rows": [ROW]}).encode()
+HEAD = b"POST /v1/predict/tiny HTTP/1.1\r\nHost: x\r\n"
+POST = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+HEALTH = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    asyncio.run(models.publish_tiny(LocalStore(root)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def gateway(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    settings = {
+        "CONNECTIONS_MAX": "40",
+        "HEAD_BYTES_MAX": "4096",
+        "HEADERS_MAX": "20",
+        "BODY_BYTES_MAX": "100000",
+        "HEAD_TIMEOUT_S": "1",
+        "BODY_TIMEOUT_S": "1",
+        "KEEP_ALIVE_S": "2",
+        "WRITE_TIMEOUT_S": "1",
+    }
+    environment = {f"STEELYARD_SERVER__{name}": value for name, value in settings.items()}
+    with gateways.running(store, tmp_path_factory.mktemp("gateway"), "--preload", "tiny", **environment) as running:
+        yield running
+
+
+class Wire:
+    """A raw connection that reads whole responses."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._received = b""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def response(self, *, has_body: bool = True) -> tuple[int, dict[str, str], bytes]:
+        while b"\r\n\r\n" not in self._received:
+            self._more()
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        length = int(headers.get("content-length", "0")) if has_body else 0
+        while len(self._received) < length:
+            self._more()
+        body, self._received = self._received[:length], self._received[length:]
+        return int(status.split()[1]), headers, body
+
+    def is_closed(self) -> bool:
+        """Waits until the other side closes; what it still says is kept."""
+        try:
+            while data := self.socket.recv(65536):
+                self._received += data
+        except ConnectionResetError:
+            pass
+        return True
+
+    @property
+    def unread(self) -> bytes:
+        return self._received
+
+    def _more(self) -> None:
+        data = self.socket.recv(65536)
+        assert data, f"the gateway closed after {self._received[:200]!r}"
+        self._received += data
+
+
+@pytest.fixture
+def wire(gateway: Gateway) -> Iterator[Wire]:
+    wire = Wire(gateway.port)
+    with contextlib.closing(wire.socket):
+        yield wire
+
+
+def predicted(response: tuple[int, dict[str, str], bytes]) -> bool:
+    status, headers, body = response
+    return status == 200 and "steelyard-cost-picousd" in headers and "predictions" in json.loads(body)
+
+
+def test_one_connection_serves_one_request_after_another(wire: Wire) -> None:
+    for _ in range(3):
+        wire.send(POST)
+        assert predicted(wire.response())
+        wire.send(HEALTH)
+        assert wire.response()[0] == 200
+
+
+def test_what_is_sent_ahead_is_answered_in_order(wire: Wire) -> None:
+    missing = POST.replace(b"/tiny", b"/none")
+    wire.send((POST + HEALTH + missing) * 20)
+    for _ in range(20):
+        assert predicted(wire.response())
+        assert json.loads(wire.response()[2]) == {"live": True}
+        assert wire.response()[0] == 404
+
+
+def test_a_request_may_arrive_byte_by_byte(wire: Wire) -> None:
+    wire.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for at in range(len(POST)):
+        wire.send(POST[at : at + 1])
+    assert predicted(wire.response())
+
+
+def test_chunks_make_one_body(wire: Wire) -> None:
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
+    wire.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert predicted(wire.response())
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(wire: Wire) -> None:
+    wire.send(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+    assert wire.response()[0] == 100
+    wire.send(BODY)
+    assert predicted(wire.response())
+
+
+def test_a_client_that_asks_first_is_refused_before_it_sends(wire: Wire) -> None:
+    wire.send(HEAD + b"Expect: 100-continue\r\nContent-Length: 100001\r\n\r\n")
+    status, headers, body = wire.response()
+    assert (status, headers["connection"]) == (413, "close")
+    assert "server.body_bytes_max" in json.loads(body)["error"]
+    assert wire.is_closed()
+
+
+@pytest.mark.parametrize(
+    "request_", [POST.replace(b"1.1", b"1.0", 1), POST.replace(b"Host: x", b"Host: x\r\nConnection: close", 1)]
+)
+def test_a_last_request_is_answered_and_the_connection_closed(wire: Wire, request_: bytes) -> None:
+    wire.send(request_ + HEALTH)
+    response = wire.response()
+    assert predicted(response)
+    assert response[1]["connection"] == "close"
+    assert wire.is_closed()
+    assert wire.unread == b""
+
+
+def test_head_has_no_body(wire: Wire) -> None:
+    wire.send(b"HEAD /v1/predict/tiny HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert wire.response(has_body=False)[0] == 405
+    wire.send(b"HEAD /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    wire.response(has_body=False)
+    wire.send(POST)
+    assert predicted(wire.response())
+
+
+def test_an_upgrade_is_not_followed(wire: Wire) -> None:
+    wire.send(HEALTH.replace(b"Host: x", b"Host: x\r\nConnection: Upgrade\r\nUpgrade: h2c"))
+    status, headers, _ = wire.response()
+    assert (status, headers["connection"]) == (200, "close")
+    assert wire.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "message"),
+    [
+        (b"GARBAGE\r\n\r\n", 400, "not HTTP/1.1"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "not HTTP/1.1"),
+        (HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400, "not HTTP/1.1"),
+        (HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "not HTTP/1.1"),
+        (HEAD + b"Content-Length: -1\r\n\r\n", 400, "not HTTP/1.1"),
+        (HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n", 400, "not HTTP/1.1"),
+        (HEAD + b"Content-Length: 18446744073709551615\r\n\r\n", 413, "server.body_bytes_max"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "not HTTP/1.1"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n", 400, "not HTTP/1.1"),
+        (HEAD + b"A b: c\r\n\r\n", 400, "not HTTP/1.1"),
+        (HEAD + b"".join(b"h%d: x\r\n" % i for i in range(30)) + b"\r\n", 431, "server.headers_max"),
+        (HEAD + b"".join(b"%d: x\r\n" % i for i in range(10_000)), 431, "server.head_bytes_max"),
+        (HEAD + b"h: " + b"x" * 5000 + b"\r\n\r\n", 431, "server.head_bytes_max"),
+        (b"POST /" + b"x" * 5000, 431, "server.head_bytes_max"),
+        (b"POST /" + b"x" * 200_000, 431, "server.head_bytes_max"),
+    ],
+)
+def test_what_is_not_a_sound_request_is_refused_and_closed(
+    gateway: Gateway, wire: Wire, data: bytes, status: int, message: str
+) -> None:
+    with contextlib.suppress(ConnectionError):  # it may close before all of it is sent
+        wire.send(data)
+    answered, headers, body = wire.response()
+    assert (answered, headers["connection"]) == (status, "close")
+    assert message in json.loads(body)["error"]
+    assert wire.is_closed()
+    assert gateway.post("/v1/predict/tiny", {"rows": [ROW]}).status == 200
+    assert "Traceback" not in gateway.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (HEAD, "the head did not arrive within 1 s"),
+        (HEAD + b"Content-Length: 10\r\n\r\n{", "the body did not arrive within 1 s"),
+        (POST + HEAD, "the head did not arrive within 1 s"),
+    ],
+)
+def test_a_sender_that_stalls_is_given_up(wire: Wire, data: bytes, sentence: str) -> None:
+    wire.send(data)
+    if data.startswith(POST):
+        assert predicted(wire.response())
+    status, _, body = wire.response()
+    assert (status, json.loads(body)["error"]) == (408, sentence)
+    assert wire.is_closed()
+
+
+def test_a_drop_now_and_then_is_no_more_time(wire: Wire) -> None:
+    wire.send(b"POST /v1/predict/tiny HTTP/1.1\r\n")
+    wire.socket.settimeout(0.1)
+    with contextlib.suppress(ConnectionError):
+        for number in range(100):  # ten seconds of drops would be long enough for anybody
+            wire.send(b"h%d: x\r\n" % number)
+            with contextlib.suppress(TimeoutError):
+                if wire.socket.recv(65536).startswith(b"HTTP/1.1 408"):
+                    return
+    pytest.fail("the slow sender was not given up")
+
+
+def test_a_connection_that_asks_nothing_is_closed_without_a_word(wire: Wire) -> None:
+    wire.send(POST)
+    assert predicted(wire.response())
+    assert wire.is_closed()
+    assert wire.unread == b""
+
+
+def test_a_reader_that_stalls_is_given_up_and_costs_no_memory(wire: Wire) -> None:
+    """It asks for the interactive page's largest script again and again, and reads nothing."""
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wire.send(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 300)
+    poll = select.poll()
+    poll.register(wire.socket, select.POLLERR | select.POLLHUP)
+    assert poll.poll(20_000), "the connection was not cut"
+
+
+def test_more_connections_than_allowed_are_told_so(gateway: Gateway) -> None:
+    with contextlib.ExitStack() as stack:
+        wires = [Wire(gateway.port) for _ in range(45)]
+        for wire in wires:
+            stack.callback(wire.socket.close)
+        status, headers, body = wires[-1].response()
+        assert (status, headers["connection"]) == (503, "close")
+        assert "server.connections_max" in json.loads(body)["error"]
+        wires[0].send(POST)
+        assert predicted(wires[0].response())
+
+
+def test_sigterm_finishes_what_is_under_way_and_says_goodbye(store: Path, tmp_path: Path) -> None:
+    with gateways.running(store, tmp_path, "--preload", "tiny", STEELYARD_SERVER__LINGER_S="1") as gateway:
+        begun, idle = Wire(gateway.port), Wire(gateway.port)
+        begun.send(POST[:-10])
+        idle.send(POST)
+        assert predicted(idle.response())
+        gateway.process.terminate()
+        assert _until_not_ready(gateway)
+        late = Wire(gateway.port)  # while it lingers, new connections are still served
+        late.send(POST)
+        assert predicted(late.response())
+        begun.send(POST[-10:])
+        assert predicted(begun.response())
+        assert idle.is_closed()
+        assert gateway.process.wait(20) == 0
+    for wire in (begun, idle, late):
+        wire.socket.close()
+
+
+def test_a_grace_period_has_an_end(store: Path, tmp_path: Path) -> None:
+    environment = {"STEELYARD_SERVER__DRAIN_S": "1", "STEELYARD_SERVER__BODY_TIMEOUT_S": "60"}
+    with gateways.running(store, tmp_path, "--preload", "tiny", **environment) as gateway:
+        begun = Wire(gateway.port)
+        begun.send(POST[:-10])
+        gateway.get("/v2/health/live")
+        gateway.process.terminate()
+        status, _, body = begun.response()
+        assert (status, json.loads(body)["error"]) == (503, "the gateway is shutting down")
+        assert gateway.process.wait(20) == 0
+        begun.socket.close()
+        assert re.search("1 connections were cut off", gateway.log.read_text())
+
+
+def _until_not_ready(gateway: Gateway) -> bool:
+    while gateway.get("/v2/health/ready").status == 200:
+        pass
+    return True
