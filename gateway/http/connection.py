@@ -6,6 +6,8 @@ Nothing here trusts a client: head, body, time and idleness are bounded by `Http
 
 import asyncio
 import logging
+import socket
+import struct
 from collections import deque
 from collections.abc import Coroutine
 from time import perf_counter_ns
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AHEAD_BYTES_MAX = 64 * 1024  # what a client may send ahead of an answer before its socket is left unread
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, zero seconds
 _NEVER_S = float("inf")
 
 
@@ -108,8 +111,12 @@ class Connection(asyncio.Protocol):
         """The client took too long: for its next request, for the rest of this one, or to read its answer."""
         if self._overdue:
             self._refuse(408, self._overdue)
+        elif self._writable is not None:
+            # Without this the kernel would keep megabytes of the answer for a client that does not read.
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self._transport.abort()
         else:
-            self._transport.abort() if self._writable is not None else self._transport.close()
+            self._transport.close()
 
     def drain(self) -> None:
         """Close now when idle, else after the answer under way."""
