@@ -176,10 +176,10 @@ class DataPlane:
 
     def start(self, call: Call) -> Prediction | Pending:
         """The answer when nothing has to be waited for, else what `finish` takes. Raises a `GatewayError`, charged all the same."""
+        self.admission.check()
         resident = self._repository.resident(call.model, call.version, call.key)
         if resident is None:
             return Pending(call, None)
-        self.admission.check()
         work = _Work(call, resident)
         try:
             work.decode()
@@ -195,8 +195,8 @@ class DataPlane:
 
     async def finish(self, pending: Pending) -> Prediction:
         """The answer and its receipt. Raises a `GatewayError`; what was spent on it is charged all the same."""
-        work = pending.work
-        self.admission.enter()
+        work, body_bytes = pending.work, len(pending.call.sent.body)
+        self.admission.enter(body_bytes)
         try:
             if work is None:
                 begun = await self._loaded(pending.call)
@@ -212,7 +212,12 @@ class DataPlane:
                 raise
             return self._prediction(work)
         finally:
-            self.admission.leave()
+            self.admission.leave(body_bytes)
+
+    def drop(self, pending: Pending) -> None:
+        """The caller left before `finish` had begun, or after it ended: what was spent is charged if it was not."""
+        if pending.work is not None and not pending.work.is_settled:
+            self._settle(pending.work, "cancelled")
 
     async def infer(self, call: Call) -> Prediction:
         """`start`, and `finish` when need be."""
@@ -242,6 +247,7 @@ class DataPlane:
         return Prediction(work.answer, receipt, usage)
 
     def _settle(self, work: "_Work", outcome: Outcome) -> tuple[Usage, int]:
+        work.is_settled = True
         usage = work.usage()
         cost_picousd = self._charger.charge(work.call, work.resident, usage, outcome)
         for observer in self._observers:
@@ -264,6 +270,7 @@ class _Work:
         "_run_ns",
         "answer",
         "call",
+        "is_settled",
         "resident",
         "rows",
     )
@@ -273,6 +280,7 @@ class _Work:
         self.resident = resident
         self.rows = self._batch_rows = 0
         self.answer = _NOTHING
+        self.is_settled = False
         self._decode_ns = self._run_ns = self._encode_ns = self._queue_ns = 0
         self._is_waiting = False
         self._cpu_ns = -thread_time_ns()

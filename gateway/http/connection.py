@@ -58,6 +58,8 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Event | None = None  # there while the client reads too slowly
         self._timed: tuple[int, bool] = (0, False)
         self._fed_bytes = 0
+        self._pending: Pending | None = None  # what the task waits for, when that is a prediction
+        self._is_answering = False  # a part of an ASGI answer is out
         self._is_over = False  # nothing more is read or answered
         self.due_s = _NEVER_S
         self._overdue = ""
@@ -184,7 +186,7 @@ class Connection(asyncio.Protocol):
         if self._is_over:
             return
         self._is_reading = False
-        # What a body holds is counted until it is whole; then the requests in flight bound it.
+        # A body is counted here until it is whole; one that has to wait is then counted by the data plane.
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         self._drop_body()
         close = not self._parser.should_keep_alive() or self._parser.should_upgrade()
@@ -205,7 +207,6 @@ class Connection(asyncio.Protocol):
         self._is_head = True
         self._is_reading = False
         self._arrived_ns = 0
-        self._is_answering = False
 
     def _feed(self, data: bytes | bytearray) -> None:
         self._fed_bytes = len(data)
@@ -283,6 +284,7 @@ class Connection(asyncio.Protocol):
             call = predictions.call(request_id, route, request)
             begun = predictions.dataplane.start(call)
             if isinstance(begun, Pending):
+                self._pending = begun
                 self._spawn(self._answer_later(request_id, route, begun, request))
                 return
             response = predictions.response(route, begun)
@@ -308,7 +310,8 @@ class Connection(asyncio.Protocol):
         try:
             await exchange.run(self._listener.app, client=peer[:2] if peer else None, server=own[:2] if own else None)
         except Exception:
-            logger.exception("%s %r failed", request.method.decode(), request.target[:200])
+            path = request.target.partition(b"?")[0][:200]
+            logger.exception("%s %r failed", request.method.decode(), path)
             if not exchange.is_started:
                 self._respond(Response(500, b"application/json", problems.body("internal error")), request)
                 return
@@ -359,6 +362,7 @@ class Connection(asyncio.Protocol):
             await self._writable.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._is_answering = False
         self.due_s = _NEVER_S  # answers have deadlines of their own
         task = self._task = self._loop.create_task(work)
         task.add_done_callback(self._next)
@@ -366,6 +370,9 @@ class Connection(asyncio.Protocol):
     def _next(self, task: "asyncio.Task[None]") -> None:
         """An answer that had to wait is out: go on with what came meanwhile."""
         self._task = None
+        if self._pending is not None:
+            self._listener.predictions.dataplane.drop(self._pending)
+            self._pending = None
         if not task.cancelled() and (error := task.exception()):
             logger.error("connection: a bug", exc_info=error)
             self._transport.abort()

@@ -19,7 +19,9 @@ from gateway.http.openinference import JsonTensors
 from gateway.http.problems import describe
 from gateway.http.rows import Rows
 
-ROUTES_MAX = 4096  # different paths whose parsing is remembered; the names in them are a stranger's free text
+# How many targets of what length are remembered with their routes: the names in them are a stranger's free text.
+ROUTES_MAX = 4096
+TARGET_BYTES_MAX = 256
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -47,9 +49,10 @@ class Predictions:
         except KeyError:
             path = target.partition(b"?")[0].decode("latin-1")
             route = self._route([unquote(segment) for segment in path.split("/")])
-            if len(self._known) >= ROUTES_MAX:
-                self._known.clear()
-            self._known[target] = route
+            if len(target) <= TARGET_BYTES_MAX:
+                if len(self._known) >= ROUTES_MAX:
+                    self._known.clear()
+                self._known[target] = route
             return route
 
     def _route(self, segments: list[str]) -> Route | None:

@@ -25,13 +25,15 @@ class Admission:
         if self.requests >= self._options.requests_max:
             raise Overloaded(f"{self.requests} requests are in flight (requests_max is {self._options.requests_max})")
 
-    def enter(self) -> None:
-        """Count a request in that has to wait; `leave` must follow."""
+    def enter(self, body_bytes: int) -> None:
+        """Count in a request that has to wait, with its body; `leave` must follow."""
         self.requests += 1
+        self.body_bytes += body_bytes
 
-    def leave(self) -> None:
+    def leave(self, body_bytes: int) -> None:
         """Count it out."""
         self.requests -= 1
+        self.body_bytes -= body_bytes
 
     def hold(self, body_bytes: int) -> None:
         """Count bytes of a body as they arrive; `release` must follow. Raises `Overloaded`, and then holds nothing more."""
