@@ -7,7 +7,7 @@ GatewayError
 |  |- PayloadTooLarge    over a named limit
 |  |- Unauthenticated    no key, or an unknown one
 |  |- Forbidden          a known key without the right
-|  `- BudgetExceeded     the caller's own limit is spent
+|  `- BudgetExceeded     the caller's own limit is spent; may carry retry_after_ms
 |- Unavailable         ours; carries retry_after_ms
 |  |- Overloaded         a queue is full
 |  |- ModelNotReady      known, not loaded yet
@@ -62,7 +62,11 @@ class Forbidden(RequestError):
 
 
 class BudgetExceeded(RequestError):
-    """The caller's own rate or money limit is spent."""
+    """The caller's own rate, concurrency or money limit is spent, for `retry_after_ms` milliseconds where that is known."""
+
+    def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
 
 
 class Unavailable(GatewayError):

@@ -41,8 +41,10 @@ STATUS: dict[type[errors.GatewayError], int] = {
 def describe(error: errors.GatewayError) -> tuple[int, bytes, Headers]:
     """Status, JSON body and extra headers. An artifact at fault is 503 without Retry-After: another version may heal it."""
     headers: Headers = []
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.BudgetExceeded) and error.retry_after_ms is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after_ms / 1000)).encode()))
+    if isinstance(error, errors.Unauthenticated):
+        headers.append((b"www-authenticate", b'Bearer realm="steelyard"'))  # a 401 must name a scheme (RFC 9110, 11.6.1)
     return STATUS[type(error)], body(str(error)), headers
 
 

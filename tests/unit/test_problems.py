@@ -27,6 +27,13 @@ def test_every_error_is_mapped(kind: type[errors.GatewayError]) -> None:
 def test_retry_after_is_whole_seconds_and_never_too_early() -> None:
     _, _, headers = problems.describe(errors.Overloaded("full", retry_after_ms=1001))
     assert dict(headers)[b"retry-after"] == b"2"
+    _, _, headers = problems.describe(errors.BudgetExceeded("the next one in 1 ms", retry_after_ms=1))
+    assert dict(headers)[b"retry-after"] == b"1"
+
+
+def test_who_is_not_known_is_told_how_to_say_who() -> None:
+    _, _, headers = problems.describe(errors.Unauthenticated("a key is needed"))
+    assert dict(headers)[b"www-authenticate"] == b'Bearer realm="steelyard"'
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
