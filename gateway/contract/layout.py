@@ -8,12 +8,16 @@ models/<name>/aliases/<alias>.json          the log's newest entry for this alia
 ledger/v1/dt=<date>/hr=<hour>/<container>/<boot>-<seq>.jsonl.gz   what happened and what it cost
 ledger/v1/containers/<container>/<boot>-open.json, -close.json    when a container's bill began and ended
 prices/sha256/<hex>                         the price books that ledger and manifests refer to
+keys/<id>.json                              who may call; changed only to revoke
+spend/v1/dt=<date>/<container>-<boot>.json  what keys with a budget spent today, as each container saw it
 """
 
 from datetime import UTC, datetime
 
 MODELS = "models/"
 LEDGER = "ledger/v1/"
+KEYS = "keys/"
+SPEND = "spend/v1/"
 CHAMPION = "champion"
 
 
@@ -78,3 +82,16 @@ def container_close(container: str, boot_ns: int) -> str:
 
 def price_book(sha256: str) -> str:
     return f"prices/sha256/{sha256}"
+
+
+def key(key_id: str) -> str:
+    return f"{KEYS}{key_id}.json"
+
+
+def spends(date: str) -> str:
+    """The prefix of all spend records of one day (UTC, 2026-11-25)."""
+    return f"{SPEND}dt={date}/"
+
+
+def spend(date: str, container: str, boot_ns: int) -> str:
+    return f"{SPEND}dt={date}/{container}-{boot_ns}.json"

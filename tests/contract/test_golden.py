@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.contract import codec, ledger, manifest, registry
+from gateway.contract import access, codec, ledger, manifest, registry
 from gateway.errors import ManifestInvalid
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,6 +19,8 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "promotion": registry.Promotion,
     "open": ledger.Open,
     "close": ledger.Close,
+    "key": access.KeyRecord,
+    "spend": access.SpendRecord,
 }
 
 
