@@ -7,11 +7,10 @@ and concurrency are this gateway's own, and a budget compares numbers that `gate
 import fnmatch
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from decimal import Decimal
 
 from gateway.access.bucket import TokenBucket
 from gateway.access.spend import DaySpend, reset_ns
+from gateway.access.wording import moment, usd
 from gateway.contract.access import RIGHTS, KeyRecord, Right
 from gateway.errors import BudgetExceeded, Forbidden
 
@@ -123,10 +122,9 @@ class Caller:
 
     def _spent(self, spend: DaySpend, now_ns: int) -> BudgetExceeded:
         resets_ns = reset_ns(now_ns)
-        resets = datetime.fromtimestamp(resets_ns // 1_000_000_000, UTC)
         return BudgetExceeded(
             f"key '{self.key_id}' has spent its budget of ${usd(spend.budget_picousd)} a day; "
-            f"it resets at {resets:%Y-%m-%dT%H:%M:%SZ}",
+            f"it resets at {moment(resets_ns)}",
             retry_after_ms=-(-(resets_ns - now_ns) // 1_000_000),
         )
 
@@ -135,11 +133,6 @@ class Caller:
             f"this needs the right '{right}'; key '{self.key_id}' of tenant '{self.tenant}' "
             f"has: {', '.join(sorted(self.rights))}"
         )
-
-
-def usd(picousd: int) -> str:
-    """Dollars, exact and without trailing zeros."""
-    return f"{Decimal(picousd).scaleb(-12).normalize():f}"
 
 
 def _pattern(models: tuple[str, ...]) -> re.Pattern[str] | None:

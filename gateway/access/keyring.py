@@ -6,13 +6,13 @@ exists is no secret.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from hmac import compare_digest
 from typing import NoReturn
 
 from gateway.access import tokens
 from gateway.access.caller import Caller
 from gateway.access.spend import DaySpend
+from gateway.access.wording import moment
 from gateway.contract.access import KEY_ID_LENGTH, KeyRecord
 from gateway.errors import Unauthenticated
 
@@ -90,11 +90,6 @@ class KeyRing:
             f"the key in the {header} header is not known here; one that was just added is within seconds "
             "(access.poll_s)"
         )
-
-
-def moment(at_ns: int) -> str:
-    """`2026-11-25T10:00:00Z`."""
-    return f"{datetime.fromtimestamp(at_ns // 1_000_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _refuse_without_key(authorization: bytes | None) -> NoReturn:

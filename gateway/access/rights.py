@@ -11,23 +11,26 @@ costs. What the table does not know needs `predict`, and `admin` to be changed.
 
 from gateway.contract.access import Right
 
-_OPEN = frozenset({"/", "/ping", "/v2/health/live", "/v2/health/ready", "/docs"})
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_TREES: dict[tuple[str, ...], Right | None] = {
+    ("ping",): None,
+    ("docs",): None,
+    ("v2", "health"): None,
+    ("metrics",): None,
+    ("v1", "costs"): "costs",
+    ("v1", "loaded"): "admin",
+    ("v2", "repository", "index"): "predict",  # a POST that changes nothing
+}
 
 
 def needed(method: str, path: str, *, metrics_open: bool) -> Right | None:
     """The right for this request, or None when the route is open. `path` is decoded, as ASGI gives it."""
-    parts = path.rstrip("/").split("/")
-    match parts[1:]:
-        case _ if path in _OPEN:
-            return None
-        case ["docs", *_]:
-            return None
-        case ["metrics"]:
-            return None if metrics_open else "costs"
-        case ["v1", "costs", *_]:
-            return "costs"
-        case ["v1", "loaded"]:
-            return "admin"
-        case ["v2", "repository", "index"]:
-            return "predict"  # a POST that changes nothing
-    return "predict" if method in {"GET", "HEAD", "OPTIONS"} else "admin"
+    parts = tuple(part for part in path.split("/") if part)  # `//v1/loaded/` is /v1/loaded, whoever routes it
+    if not parts:
+        return None
+    if parts[0] == "metrics" and not metrics_open:
+        return "costs"
+    for tree, right in _TREES.items():
+        if parts[: len(tree)] == tree:
+            return right
+    return "predict" if method in _READS else "admin"

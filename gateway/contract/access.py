@@ -54,11 +54,11 @@ class KeyRecord(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not self.rights or len(set(self.rights)) != len(self.rights):
-            raise ValueError(f"key '{self.id}': rights must be one or more of {', '.join(RIGHTS)}, each once")
+            raise ValueError(f"rights must be one or more of {', '.join(RIGHTS)}, each once")
         if not self.models:
-            raise ValueError(f"key '{self.id}': models is empty; '*' allows all of them")
+            raise ValueError("models is empty; '*' allows all of them")
         if self.burst is not None and self.rps is None:
-            raise ValueError(f"key '{self.id}': burst needs rps")
+            raise ValueError("burst needs rps")
 
 
 class SpendRecord(msgspec.Struct, frozen=True):

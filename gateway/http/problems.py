@@ -44,7 +44,8 @@ def describe(error: errors.GatewayError) -> tuple[int, bytes, Headers]:
     if isinstance(error, errors.Unavailable | errors.BudgetExceeded) and error.retry_after_ms is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after_ms / 1000)).encode()))
     if isinstance(error, errors.Unauthenticated):
-        headers.append((b"www-authenticate", b'Bearer realm="steelyard"'))  # a 401 must name a scheme (RFC 9110, 11.6.1)
+        # RFC 9110, 11.6.1: a 401 names a scheme.
+        headers.append((b"www-authenticate", b'Bearer realm="steelyard"'))
     return STATUS[type(error)], body(str(error)), headers
 
 

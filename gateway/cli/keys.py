@@ -1,0 +1,193 @@
+"""`steelyard keys`: who may call the gateways of a store, and how much."""
+
+import asyncio
+import getpass
+import os
+import time
+from decimal import Decimal, InvalidOperation
+
+import click
+import msgspec
+
+from gateway.access import issuing, tokens, wording
+from gateway.access.issuing import Listed
+from gateway.cli import keyview, options
+from gateway.cli.costs import moment
+from gateway.contract.access import RIGHTS, KeyRecord
+from gateway.contract.prices import PICO_PER_USD
+
+
+def picousd(text: str) -> int:
+    """Dollars as whole pico-dollars, exact."""
+    try:
+        amount = Decimal(text) * PICO_PER_USD
+        is_in_range = 1 <= amount <= 10**9 * PICO_PER_USD
+    except InvalidOperation as error:
+        raise click.BadParameter(f"'{text}' is not an amount of dollars, such as 2.50") from error
+    if not is_in_range or amount != int(amount):
+        raise click.BadParameter(
+            f"'{text}' is not between 0.000000000001 and 1000000000 dollars, in steps of the first"
+        )
+    return int(amount)
+
+
+def who() -> str:
+    """The user who runs this; in a container it may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def words(text: str) -> tuple[str, ...]:
+    """`a,b` as two words."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+@click.group
+def keys() -> None:
+    """Create, list and revoke the keys that callers of a gateway need."""
+
+
+@keys.command
+@options.store
+@click.option("--tenant", required=True, help="Whose key: the name that cost reports show.")
+@click.option(
+    "--models",
+    type=words,
+    default="*",
+    show_default=True,
+    metavar="A,B",
+    help="Models it may call; * in a name is a glob.",
+)
+@click.option(
+    "--rights",
+    type=words,
+    default="predict",
+    show_default=True,
+    metavar="A,B",
+    help=f"Of {', '.join(RIGHTS)}.",
+)
+@click.option("--budget-usd-per-day", type=picousd, metavar="USD", help="Direct costs per UTC day, over all gateways.")
+@click.option("--rps", type=click.IntRange(1), metavar="N", help="Requests per second, in each gateway.")
+@click.option("--burst", type=click.IntRange(1), metavar="N", help="Requests at once after a pause.  [default: --rps]")
+@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Requests in flight, in each gateway.")
+@click.option("--expires", type=moment, metavar="TIME", help="First moment it is refused, UTC: 2027-01-01.")
+@click.option("--note", default="", help="For whoever reads the list.")
+@click.option("--json", "as_json", is_flag=True, help="Print the key and its record as JSON.")
+def add(
+    store: str,
+    tenant: str,
+    models: tuple[str, ...],
+    rights: tuple[str, ...],
+    budget_usd_per_day: int | None,
+    rps: int | None,
+    burst: int | None,
+    concurrency: int | None,
+    expires: int | None,
+    note: str,
+    as_json: bool,
+) -> None:
+    """Create a key and print it, this once.
+
+    The key alone goes to stdout: KEY=$(steelyard keys add --tenant search --rps 50). Running gateways know it within seconds.
+    """
+    if burst and not rps:
+        raise click.UsageError("--burst needs --rps")
+    now_ns = time.time_ns()
+    if expires is not None and expires <= now_ns:
+        raise click.UsageError("--expires is in the past")
+    wanted = {
+        "tenant": tenant,
+        "rights": rights,
+        "models": models,
+        "created_ns": now_ns,
+        "created_by": who(),
+        "budget_picousd_per_day": budget_usd_per_day,
+        "rps": rps,
+        "burst": burst,
+        "concurrency": concurrency,
+        "expires_ns": expires,
+        "note": note,
+    }
+    try:
+        token, record = issuing.new(wanted)
+    except msgspec.ValidationError as error:
+        raise click.UsageError(str(error)) from None
+    asyncio.run(_add(store, record))
+    if as_json:
+        click.echo(keyview.as_json(record, now_ns, key=token))
+    else:
+        click.echo(token)
+        click.echo(
+            f"key {record.id} for {tenant} ({keyview.summary(record)}); it is not stored and cannot be shown again",
+            err=True,
+        )
+
+
+@keys.command("list")
+@options.store
+@click.option("--json", "as_json", is_flag=True, help="A list of JSON objects.")
+@click.pass_context
+def listing(ctx: click.Context, store: str, as_json: bool) -> None:
+    """Every key: tenant, rights, models, limits, and whether it counts. Never a secret.
+
+    Exit code 1 says that a record cannot be read; gateways do not use such a key.
+    """
+    found = asyncio.run(_listing(store))
+    records, now_ns = [row.record for row in found if row.record], time.time_ns()
+    if as_json:
+        click.echo("[" + ",\n ".join(keyview.as_json(record, now_ns) for record in records) + "]")
+    elif records:
+        for line in keyview.table(records, now_ns):
+            click.echo(line)
+    elif not found:
+        click.echo(f"no keys in {store}; try: steelyard keys add --tenant NAME --store {store}")
+    problems = [row.problem for row in found if row.record is None]
+    for problem in problems:
+        click.echo(f"Error: {problem}", err=True)
+    ctx.exit(1 if problems else 0)
+
+
+@keys.command
+@click.argument("key_id", metavar="ID")
+@options.store
+def revoke(key_id: str, store: str) -> None:
+    """Refuse a key from now on, in running gateways within seconds. Its record stays for whoever asks later.
+
+    ID is what `keys list` shows; a whole key that was found somewhere will do as well.
+    """
+    record, is_new = asyncio.run(_revoke(store, key_id))
+    assert record.revoked_ns is not None
+    when = "" if is_new else f" already, at {wording.moment(record.revoked_ns)} by {record.revoked_by}"
+    click.echo(f"key {record.id} of {record.tenant} is revoked{when}")
+
+
+async def _add(url: str, record: KeyRecord) -> None:
+    from gateway.objectstore.opening import open_store
+
+    store = open_store(url, create=True)
+    try:
+        await issuing.add(store, record)
+    finally:
+        await store.aclose()
+
+
+async def _listing(url: str) -> list[Listed]:
+    from gateway.objectstore.opening import open_store
+
+    store = open_store(url)
+    try:
+        return await issuing.listing(store)
+    finally:
+        await store.aclose()
+
+
+async def _revoke(url: str, key_id: str) -> tuple[KeyRecord, bool]:
+    from gateway.objectstore.opening import open_store
+
+    store = open_store(url)
+    try:
+        return await issuing.revoke(store, tokens.key_id(key_id) or key_id, at_ns=time.time_ns(), by=who())
+    finally:
+        await store.aclose()
