@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from gateway.access.gate import Gate
 from gateway.accounting import container
 from gateway.accounting.clock import SystemClock
 from gateway.accounting.ledger import LedgerWriter
@@ -27,7 +28,7 @@ from gateway.repository.residents import Repository, Resident
 from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel, Loader
 from gateway.runtime.session import cpu_flags
-from gateway.settings import Settings
+from gateway.settings import Settings, is_loopback
 
 logger = logging.getLogger(__name__)
 VERSION = version("steelyard")
@@ -48,6 +49,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[]
         store = open_store(settings.store)
         stack.push_async_callback(store.aclose)
         await _probe(store)
+        access = await stack.enter_async_context(_gate(settings, store, here, clock))
         await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
         workers = settings.runtime.workers or max(1, here.vcpu_milli // 1000)
         executor = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="run"))
@@ -60,7 +62,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[]
         dataplane = DataPlane(
             repository, Admission(settings.admission), _Charger(meter, book), timeout_s=settings.timeout_s
         )
-        service = Service(dataplane, repository, VERSION, instance=secrets.token_hex(8))
+        service = Service(dataplane, repository, access, VERSION, instance=secrets.token_hex(8))
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
         stack.push_async_callback(_cancel, asyncio.create_task(repository.follow(), name="follow aliases"))
         meter.mark_ready()
@@ -81,6 +83,19 @@ async def _probe(store: ObjectStore) -> None:
         raise
     except StoreUnavailable as error:
         logger.warning("starting without the store: %s", error)
+
+
+def _gate(settings: Settings, store: ObjectStore, here: container.Container, clock: SystemClock) -> Gate:
+    """Before the ledger is opened: a gateway that must not start leaves no bill."""
+    return Gate(
+        store,
+        settings.access,
+        container=here.id,
+        boot_ns=here.boot_ns,
+        now_ns=clock.now_ns,
+        is_loopback=is_loopback(settings.server.host),
+        insecure_no_auth=settings.insecure_no_auth,
+    )
 
 
 class _Charger:

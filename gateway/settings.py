@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from gateway import config
+from gateway.access.gate import AccessOptions
 from gateway.accounting.ledger import LedgerOptions
-from gateway.errors import SettingsError
 from gateway.http.listener import HttpOptions
 from gateway.repository.residents import RepositoryOptions
 from gateway.runtime.admission import AdmissionOptions
@@ -37,13 +37,17 @@ class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`timeout_s` bounds one request after its body has arrived. `preload` models are loaded before the process is ready."""
+    """`timeout_s` bounds one request after its body has arrived. `preload` models are loaded before the process is ready.
+
+    `insecure_no_auth` lets an address that others reach be open while the store holds no key. Keys that exist are needed.
+    """
 
     store: str = "./.steelyard/store"
     preload: tuple[str, ...] = ()
     timeout_s: float = 30.0
     insecure_no_auth: bool = False
     server: HttpOptions = HttpOptions()
+    access: AccessOptions = AccessOptions()
     runtime: RuntimeOptions = RuntimeOptions()
     admission: AdmissionOptions = AdmissionOptions()
     repository: RepositoryOptions = RepositoryOptions()
@@ -55,16 +59,11 @@ def load(
     path: Path | None = None, *, environ: Mapping[str, str] = os.environ, overrides: Mapping[str, Any] | None = None
 ) -> Settings:
     """File, then environment, then overrides. Raises `SettingsError` naming the source and the key."""
-    settings = config.load(Settings, path=path, environ=environ, prefix=PREFIX, overrides=overrides)
-    if not settings.insecure_no_auth and not _is_loopback(settings.server.host):
-        raise SettingsError(
-            f"listening on {settings.server.host} lets others in and this version has no API keys: "
-            "keep 127.0.0.1 behind a proxy, or say --insecure-no-auth"
-        )
-    return settings
+    return config.load(Settings, path=path, environ=environ, prefix=PREFIX, overrides=overrides)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address. Any other needs keys, which `gateway.bootstrap` sees to."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -16,7 +16,7 @@ from gateway.cli import options
     "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="TOML file with any setting."
 )
 @click.option(
-    "--insecure-no-auth", is_flag=True, help="Allow an address that others can reach: there are no API keys yet."
+    "--insecure-no-auth", is_flag=True, help="Allow an address that others can reach though the store holds no key."
 )
 def serve(
     store: str | None,

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from gateway.access.gate import Gate
 from gateway.dataplane import DataPlane
 from gateway.repository.residents import Repository
 from gateway.runtime.model import LoadedModel
@@ -15,6 +16,7 @@ class Service(msgspec.Struct):
 
     dataplane: DataPlane
     repository: Repository[LoadedModel]
+    access: Gate
     version: str
     instance: str
     ready: bool = True

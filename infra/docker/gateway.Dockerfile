@@ -15,5 +15,5 @@ USER 65532:65532
 ENV PATH=/opt/steelyard/bin:$PATH PYTHONUNBUFFERED=1 STEELYARD_REPOSITORY__CACHE_DIR=/tmp/steelyard-cache
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# There are no API keys in this version: keep the port behind something that knows who may call.
-ENTRYPOINT ["steelyard", "serve", "--host", "0.0.0.0", "--insecure-no-auth"]
+# Refuses to start while the store holds no key: `steelyard keys add --tenant NAME --store s3://...` makes the first one.
+ENTRYPOINT ["steelyard", "serve", "--host", "0.0.0.0"]

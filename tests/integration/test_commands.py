@@ -34,7 +34,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["train", "nosuch"], 2, "no recipe 'nosuch'; there are: flights"),
         (["serve", "--store", "/nonexistent", "--port", "0"], 1, "no folder /nonexistent; create it"),
         (["serve", "--store", "ftp://x", "--port", "0"], 2, "store 'ftp://x'"),
-        (["serve", "--host", "0.0.0.0"], 2, "--insecure-no-auth"),
         (["serve", "--config", "/no.toml"], 2, "/no.toml: No such file"),
         (["serve", "--port", "99999"], 2, "99999"),
         (["models", "list", "--store", "/nonexistent"], 1, "no folder /nonexistent"),

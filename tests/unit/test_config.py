@@ -52,14 +52,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         settings.load(tmp_path / "no.toml", environ={})
 
 
-def test_an_address_that_others_reach_needs_a_word() -> None:
-    with pytest.raises(SettingsError, match="--insecure-no-auth"):
-        settings.load(environ={}, overrides={"server.host": "0.0.0.0"})
-    assert (
-        settings.load(environ={}, overrides={"server.host": "0.0.0.0", "insecure_no_auth": True}).server.host
-        == "0.0.0.0"
-    )
-    assert settings.load(environ={}, overrides={"server.host": "::1"}).server.host == "::1"
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("gateway.example", False),
+        ("", False),
+    ],
+)
+def test_only_loopback_addresses_are_loopback(host: str, expected: bool) -> None:
+    assert settings.is_loopback(host) is expected
 
 
 def test_the_command_leaves_the_store_to_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
