@@ -24,10 +24,11 @@ class Caller:
     __slots__ = (
         "_bucket",
         "_concurrency",
+        "_globs",
         "_is_limited",
         "_models",
         "_now_ns",
-        "_patterns",
+        "_pattern",
         "digest",
         "expires_ns",
         "in_flight",
@@ -49,7 +50,8 @@ class Caller:
         self._bucket: TokenBucket | None = None
         self._concurrency: int | None = None
         self._models: frozenset[str] = frozenset()
-        self._patterns: re.Pattern[str] | None = _EVERYTHING
+        self._globs: tuple[str, ...] = ("*",)
+        self._pattern: re.Pattern[str] | None = None
         self._is_limited = False
         if record is not None:
             self.update(record)
@@ -61,7 +63,8 @@ class Caller:
         self.rights = frozenset(record.rights)
         self.expires_ns = record.expires_ns
         self._models = frozenset(name for name in record.models if "*" not in name)
-        self._patterns = _pattern(record.models)
+        self._globs = tuple(name for name in record.models if "*" in name)
+        self._pattern = None
         self._concurrency = record.concurrency
         self._bucket = None
         if record.rps is not None:
@@ -76,13 +79,13 @@ class Caller:
 
     def may(self, model: str) -> bool:
         """Whether this caller may know of the model and ask it."""
-        return model in self._models or (self._patterns is not None and self._patterns.match(model) is not None)
+        return model in self._models or (bool(self._globs) and self._matches(model))
 
     def check(self, model: str) -> None:
         """Raises `Forbidden` unless this caller may have predictions from the model."""
         if "predict" not in self.rights:
             raise self._lacks("predict")
-        if model not in self._models and (self._patterns is None or self._patterns.match(model) is None):
+        if not self.may(model):
             raise Forbidden(f"key '{self.key_id}' of tenant '{self.tenant}' may not call model '{model[:64]}'")
 
     def require(self, right: Right) -> None:
@@ -101,6 +104,15 @@ class Caller:
         self.in_flight -= 1
         if self.spend is not None:
             self.spend.add(self._now_ns(), cost_picousd)
+
+    def _matches(self, model: str) -> bool:
+        """One expression for all globs, made for the first call: 0.1 ms that an idle key need not cost.
+
+        `fnmatch` writes it without backtracking, so that no name makes it slow.
+        """
+        if self._pattern is None:
+            self._pattern = re.compile("|".join(fnmatch.translate(glob) for glob in self._globs))
+        return self._pattern.match(model) is not None
 
     def _check_limits(self) -> None:
         """The rate comes last: a request that another limit refuses takes no token."""
@@ -133,12 +145,3 @@ class Caller:
             f"this needs the right '{right}'; key '{self.key_id}' of tenant '{self.tenant}' "
             f"has: {', '.join(sorted(self.rights))}"
         )
-
-
-def _pattern(models: tuple[str, ...]) -> re.Pattern[str] | None:
-    """One expression for the names with a `*`. `fnmatch` writes it without backtracking, so no name makes it slow."""
-    globs = [name for name in models if "*" in name]
-    return re.compile("|".join(fnmatch.translate(name) for name in globs)) if globs else None
-
-
-_EVERYTHING = re.compile("")

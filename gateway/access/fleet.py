@@ -4,9 +4,10 @@ Each gateway writes one small object a day, what its own receipts add up to by k
 writer of its object (named by container and boot), so the compare-and-swap fails only where an earlier answer was lost.
 
 A gateway that had receipts for keys with a budget does both once per `access.spend_interval_s`; one that had none does nothing. A
-key can therefore overspend its budget by what the whole fleet spends on it within one interval, plus its requests in flight when
-the budget ends, and no more while the store can be reached. While it cannot, each gateway goes on with what it last knew of the
-others. A container that starts reads the day before it answers; one that is killed loses at most its last interval.
+receipt is written within one interval and read by the others within the next, so a key can overspend its budget by what the fleet
+spends on it in two intervals, plus its requests in flight when the budget ends, and no more while the store can be reached. While
+it cannot, each gateway goes on with what it last knew of the others. A gateway alone overspends by its requests in flight only. A
+container that starts reads the day before it answers; one that is killed loses at most its last interval.
 
 The ledger, not these counters, is the record of what was spent. They may be deleted once their day is over.
 """

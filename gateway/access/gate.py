@@ -46,9 +46,9 @@ class AccessOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`required`: see the module. `poll_s`: how soon a new key is known, and a revoked one refused, in a running gateway.
 
     `spend_interval_s`: how often what keys with a budget spent is exchanged with the other gateways. A budget is overspent by at
-    most what the fleet spends on the key in that time; on S3 a busy gateway pays for it 10 s: $2.60 a month, and $0.10 more for
-    each other gateway. `keys_max`: 20,000 keys take 30 MB. `store_timeout_s`: one look at the store, after which the next begins.
-    `metrics_open`: `/metrics` needs no key.
+    most what the fleet spends on the key in two of these; 10 s cost a busy gateway $2.60 a month on S3, and $0.10 more for each
+    other gateway (PUT and LIST $5, GET $0.40 per million). `keys_max`: 20,000 keys take 35 MB. `store_timeout_s`: one look at the
+    store, after which the next begins. `metrics_open`: `/metrics` needs no key.
     """
 
     required: Literal["auto", "always", "never"] = "auto"

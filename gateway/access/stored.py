@@ -5,6 +5,7 @@ read as a key record is reported and is no key: the others work on. On S3 a look
 keys (517,000 LIST requests at $5 per million; S3 price list, us-east-1).
 """
 
+import asyncio
 import logging
 
 from gateway.access.keyring import KeyRing
@@ -37,11 +38,20 @@ class StoredKeys:
 
     async def refresh(self) -> None:
         """Make the ring equal to the store. Raises `StoreUnavailable`; what was read until then counts, and is not read again."""
-        listed = self._bounded({info.key: info.size async for info in self._store.list(layout.KEYS)})
+        listed = self._bounded(await self._listed())
         for key in self._sizes.keys() - listed.keys():
             self._forget(key)
         changed = [(key, size) for key, size in listed.items() if self._sizes.get(key) != size]
         await each(changed, self._read)
+
+    async def _listed(self) -> dict[str, int]:
+        """Sizes by key. A folder's listing never waits, so others are let in between."""
+        listed: dict[str, int] = {}
+        async for info in self._store.list(layout.KEYS):
+            listed[info.key] = info.size
+            if len(listed) % 500 == 0:
+                await asyncio.sleep(0)
+        return listed
 
     def _bounded(self, listed: dict[str, int]) -> dict[str, int]:
         """At most `keys_max` of them, those that are used already first."""

@@ -44,8 +44,12 @@ def key_id(token: str) -> str | None:
         and token[id_to] == "_"
         and _checksum(unchecked) == checksum
     )
-    found = token[id_from:id_to]
-    return found if is_whole and set(found) <= set(KEY_ID_LETTERS) else None
+    return token[id_from:id_to] if is_whole and is_id(token[id_from:id_to]) else None
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be a key's id at all; anything else never reaches a store."""
+    return len(text) == KEY_ID_LENGTH and set(text) <= set(KEY_ID_LETTERS)
 
 
 def _random(letters: str, length: int) -> str:

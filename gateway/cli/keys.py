@@ -4,7 +4,7 @@ import asyncio
 import getpass
 import os
 import time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, Overflow
 
 import click
 import msgspec
@@ -22,7 +22,7 @@ def picousd(text: str) -> int:
     try:
         amount = Decimal(text) * PICO_PER_USD
         is_in_range = 1 <= amount <= 10**9 * PICO_PER_USD
-    except InvalidOperation as error:
+    except (InvalidOperation, Overflow) as error:
         raise click.BadParameter(f"'{text}' is not an amount of dollars, such as 2.50") from error
     if not is_in_range or amount != int(amount):
         raise click.BadParameter(
@@ -42,6 +42,14 @@ def who() -> str:
 def words(text: str) -> tuple[str, ...]:
     """`a,b` as two words."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def id_inside(text: str) -> str:
+    """The id, or that of a whole key. What is neither may be a mangled key, and is not repeated."""
+    key_id = tokens.key_id(text) or text
+    if not tokens.is_id(key_id):
+        raise click.BadParameter("this is neither an id as `steelyard keys list` shows them nor a whole key")
+    return key_id
 
 
 @click.group
@@ -150,7 +158,7 @@ def listing(ctx: click.Context, store: str, as_json: bool) -> None:
 
 
 @keys.command
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", type=id_inside)
 @options.store
 def revoke(key_id: str, store: str) -> None:
     """Refuse a key from now on, in running gateways within seconds. Its record stays for whoever asks later.
@@ -188,6 +196,6 @@ async def _revoke(url: str, key_id: str) -> tuple[KeyRecord, bool]:
 
     store = open_store(url)
     try:
-        return await issuing.revoke(store, tokens.key_id(key_id) or key_id, at_ns=time.time_ns(), by=who())
+        return await issuing.revoke(store, key_id, at_ns=time.time_ns(), by=who())
     finally:
         await store.aclose()

@@ -34,13 +34,14 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("gateway.objectstore.opening", HEAVY),
         ("gateway.accounting.ledger", HEAVY),
         ("gateway.repository.residents", HEAVY),
+        ("gateway.access.gate", HEAVY | {"click", "rich"}),
         ("gateway.dataplane", (HEAVY | {"trainers"}) - {"onnxruntime", "numpy"}),
         (
             "gateway.server",
             {"trainers", "torch", "onnx", "onnxscript", "boto3", "aiobotocore", "duckdb", "sklearn", "pandas"},
         ),
         ("gateway.cli.main", HEAVY),
-        ("gateway.cli.serve, gateway.cli.predict, gateway.cli.models, gateway.cli.costs", HEAVY),
+        ("gateway.cli.serve, gateway.cli.predict, gateway.cli.models, gateway.cli.keys, gateway.cli.costs", HEAVY),
         ("trainers.cli", HEAVY),
         (
             "trainers.run",

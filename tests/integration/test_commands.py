@@ -107,5 +107,5 @@ def test_help_lists_every_command_and_needs_no_heavy_import() -> None:
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, timeout=60)
     *text, imported = done.stdout.splitlines()
     assert imported == "[]"
-    for command in ("demo", "train", "serve", "predict", "models", "costs"):
+    for command in ("demo", "train", "serve", "predict", "models", "keys", "costs"):
         assert any(line.strip().startswith(command) for line in text)
