@@ -4,14 +4,15 @@ Each gateway writes one small object a day, what its own receipts add up to by k
 writer of its object (named by container and boot), so the compare-and-swap fails only where an earlier answer was lost.
 
 A gateway that had receipts for keys with a budget does both once per `access.spend_interval_s`; one that had none does nothing. A
-receipt is written within one interval and read by the others within the next, so a key can overspend its budget by what the fleet
-spends on it in two intervals, plus its requests in flight when the budget ends, and no more while the store can be reached. While
-it cannot, each gateway goes on with what it last knew of the others. A gateway alone overspends by its requests in flight only. A
-container that starts reads the day before it answers; one that is killed loses at most its last interval.
+receipt is written within one interval and read by the others within the next, so once a budget is spent each gateway lets through
+what is asked of it in two intervals at most, and what was in flight. A gateway alone lets through what was in flight. While the
+store cannot be reached each goes on with what it last knew of the others. A container that starts reads the day before it answers;
+one that is killed loses at most its last interval.
 
 The ledger, not these counters, is the record of what was spent. They may be deleted once their day is over.
 """
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -40,41 +41,37 @@ class _Life(msgspec.Struct):
 
 
 class FleetSpend:
-    """This container's side of it. Called by one task; the purses change in between on the event loop."""
+    """This container's side of it. Calls wait for each other; the purses change meanwhile, on the event loop."""
 
     def __init__(self, store: ObjectStore, *, container: str, boot_ns: int) -> None:
         self._store = store
         self._container = container
         self._boot_ns = boot_ns
+        self._one_at_a_time = asyncio.Lock()
         self._begin("")
 
     async def read(self, spends: Mapping[str, DaySpend], now_ns: int) -> None:
         """Learn what the others have spent today. Raises `StoreUnavailable`."""
-        self._turn(now_ns)
-        own_key, day = self._key(), self._date
-        listed = [info.key async for info in self._store.list(layout.spends(day)) if info.key != own_key]
-        if len(listed) > LIVES_MAX:
-            logger.error("%d containers wrote what they spent on %s, of which %d count", len(listed), day, LIVES_MAX)
-        await each(listed[:LIVES_MAX], self._read_life)
-        for key_id, spend in spends.items():
-            spend.turn(now_ns)
-            if spend.day == now_ns // DAY_NS:  # midnight may have passed while we read
-                spend.others_picousd = self._totals[key_id]
+        async with self._one_at_a_time:
+            self._turn(now_ns)
+            await self._read(spends, now_ns)
 
     async def sync(self, spends: Mapping[str, DaySpend], now_ns: int) -> None:
         """If anything was spent here since the last time: read the others, then write our own. Raises `StoreUnavailable`."""
-        self._turn(now_ns)
-        own = _own(spends, now_ns)
-        if own != self._written:
-            await self.read(spends, now_ns)  # first, so that a store that is read-only for us still tells us
-            await self._write(own, closed=False)
+        async with self._one_at_a_time:
+            self._turn(now_ns)
+            own = _own(spends, now_ns)
+            if own != self._written:
+                await self._read(spends, now_ns)  # first, so that a store that is read-only for us still tells us
+                await self._write(own, closed=False)
 
     async def close(self, spends: Mapping[str, DaySpend], now_ns: int) -> None:
         """Write the last receipts and that no more will come. Raises `StoreUnavailable`."""
-        self._turn(now_ns)
-        own = _own(spends, now_ns)
-        if own or self._etag is not None:
-            await self._write(own, closed=True)
+        async with self._one_at_a_time:
+            self._turn(now_ns)
+            own = _own(spends, now_ns)
+            if own or self._etag is not None:
+                await self._write(own, closed=True)
 
     def _turn(self, now_ns: int) -> None:
         if date(now_ns) != self._date:
@@ -86,6 +83,17 @@ class FleetSpend:
         self._written: dict[str, int] = {}
         self._lives: dict[str, _Life] = {}
         self._totals = Counter[str]()
+
+    async def _read(self, spends: Mapping[str, DaySpend], now_ns: int) -> None:
+        own_key, day = self._key(), self._date
+        listed = [info.key async for info in self._store.list(layout.spends(day)) if info.key != own_key]
+        if len(listed) > LIVES_MAX:
+            logger.error("%d containers wrote what they spent on %s, of which %d count", len(listed), day, LIVES_MAX)
+        await each(listed[:LIVES_MAX], self._read_life)
+        for key_id, spend in spends.items():
+            spend.turn(now_ns)
+            if spend.day == now_ns // DAY_NS:  # midnight may have passed while we read
+                spend.others_picousd = self._totals[key_id]
 
     async def _read_life(self, key: str) -> None:
         before = self._lives.get(key)

@@ -45,10 +45,10 @@ CLOSE_TIMEOUT_S = 3.0
 class AccessOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`required`: see the module. `poll_s`: how soon a new key is known, and a revoked one refused, in a running gateway.
 
-    `spend_interval_s`: how often what keys with a budget spent is exchanged with the other gateways. A budget is overspent by at
-    most what the fleet spends on the key in two of these; 10 s cost a busy gateway $2.60 a month on S3, and $0.10 more for each
-    other gateway (PUT and LIST $5, GET $0.40 per million). `keys_max`: 20,000 keys take 35 MB. `store_timeout_s`: one look at the
-    store, after which the next begins. `metrics_open`: `/metrics` needs no key.
+    `spend_interval_s`: how often what keys with a budget spent is exchanged with the other gateways. Once a budget is spent each
+    gateway lets through two of these at most (one that is alone: nothing); 10 s cost a busy gateway $2.60 a month on S3, and $0.10
+    more for each other gateway (PUT and LIST $5, GET $0.40 per million). `keys_max`: 20,000 keys take 35 MB. `store_timeout_s`: one
+    look at the store, after which the next begins. `metrics_open`: `/metrics` needs no key.
     """
 
     required: Literal["auto", "always", "never"] = "auto"
@@ -107,6 +107,9 @@ class Gate:
             ("spend", self._exchange, self.options.spend_interval_s),
         ):
             self._tasks.append(asyncio.create_task(self._repeat(name, work, interval_s), name=f"access {name}"))
+        logger.info(
+            "%s; %d usable keys", "open: no key is needed" if self._is_open else "keys needed", self.ring.usable()
+        )
         return self
 
     async def __aexit__(
@@ -132,26 +135,21 @@ class Gate:
 
         Raises `Unauthenticated`, or `StoreUnavailable` while the keys were never read.
         """
-        if not self._is_open:
-            return (
-                self.ring.caller(authorization, key_header)
-                if self._is_known
-                else self._early(authorization, key_header)
-            )
+        if self._is_open:
+            return self._anyone(authorization, key_header)
+        if not self._is_known:  # "not known here" would be a guess, and what a key spent today is not known either
+            retry_ms = round(self.options.poll_s * 1000)
+            raise StoreUnavailable("the store with the keys could not be read yet", retry_after_ms=retry_ms)
+        return self.ring.caller(authorization, key_header)
+
+    def _anyone(self, authorization: bytes | None, key_header: bytes | None) -> Caller:
+        """Through the open door. A header that is meant for somebody else does not close it."""
         if authorization is None and key_header is None:
             return self._nobody
         try:
             return self.ring.caller(authorization, key_header)
         except Unauthenticated:
-            return self._nobody  # a header that is meant for somebody else closes no open door
-
-    def _early(self, authorization: bytes | None, key_header: bytes | None) -> Caller:
-        """Before all keys were read, one that was may come in; "not known" would be a guess."""
-        try:
-            return self.ring.caller(authorization, key_header)
-        except Unauthenticated:
-            retry_ms = round(self.options.poll_s * 1000)
-            raise StoreUnavailable("the store with the keys could not be read yet", retry_after_ms=retry_ms) from None
+            return self._nobody
 
     def _refuse_to_start_without_keys(self) -> None:
         if self._is_open or self.ring.usable():

@@ -1,7 +1,7 @@
 """Reads many small objects at once, and never more than a store holds connections for. For `stored` and `fleet`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -9,7 +9,7 @@ T = TypeVar("T")
 AT_ONCE = 32  # as many connections as the S3 store holds
 
 
-async def each(items: Iterable[T], call: Callable[[T], Awaitable[None]]) -> None:
+async def each(items: Sequence[T], call: Callable[[T], Awaitable[None]]) -> None:
     """Call for every item, `AT_ONCE` at a time. The first error ends it, and is raised when nothing runs any more."""
     pending = iter(items)
 
@@ -17,7 +17,7 @@ async def each(items: Iterable[T], call: Callable[[T], Awaitable[None]]) -> None
         for item in pending:
             await call(item)
 
-    tasks = [asyncio.create_task(work()) for _ in range(AT_ONCE)]
+    tasks = [asyncio.create_task(work()) for _ in range(min(AT_ONCE, len(items)))]
     try:
         await asyncio.gather(*tasks)
     finally:

@@ -22,8 +22,15 @@ import click
 @click.option(
     "--row", "pairs", multiple=True, metavar="COLUMN=VALUE", help="One column of one row; repeat for each column."
 )
+@click.option(
+    "--key",
+    envvar="STEELYARD_KEY",
+    metavar="KEY",
+    help="Your key, where the gateway needs one; other users of this machine see options, so rather set the variable.  "
+    "[env: STEELYARD_KEY]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the gateway's answer as it is.")
-def predict(model: str, url: str, file: TextIO | None, pairs: tuple[str, ...], as_json: bool) -> None:
+def predict(model: str, url: str, file: TextIO | None, pairs: tuple[str, ...], key: str | None, as_json: bool) -> None:
     """Predict rows with MODEL on a running gateway.
 
     \b
@@ -33,7 +40,7 @@ def predict(model: str, url: str, file: TextIO | None, pairs: tuple[str, ...], a
     if (file is None) == (not pairs):
         raise click.UsageError("give the rows either as --rows FILE or as --row COLUMN=VALUE ...")
     rows = _rows_of(file) if file else [dict(_pair(pair) for pair in pairs)]
-    answer = _post(f"{url.rstrip('/')}/v1/predict/{quote(model, safe='')}", {"rows": rows})
+    answer = _post(f"{url.rstrip('/')}/v1/predict/{quote(model, safe='')}", {"rows": rows}, key)
     if as_json:
         click.echo(json.dumps(answer))
         return
@@ -67,8 +74,9 @@ def _pair(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _post(url: str, body: object) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310  # the user's own URL
+def _post(url: str, body: object, key: str | None) -> Any:
+    headers = {"Content-Type": "application/json"} | ({"Steelyard-Key": key} if key else {})
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310  # the user's own URL
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             return json.load(answer)

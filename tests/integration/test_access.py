@@ -5,11 +5,13 @@ Over a real folder and a real S3 server. Commands are real processes.
 
 import asyncio
 import contextlib
+import http.server
 import json
 import re
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -254,3 +256,33 @@ def test_an_address_that_others_reach_is_refused_without_a_key_and_before_a_bill
         "keep 127.0.0.1 behind a proxy, or say --insecure-no-auth\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_sends_the_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.headers["Steelyard-Key"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = b'{"error": "the key in the Steelyard-Key header is not known here"}'
+            self.send_response(401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    monkeypatch.setenv("STEELYARD_KEY", "sy_from_the_environment")
+    with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        done = steelyard("predict", "flights", "--row", "a=1", "--url", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert asked == ["sy_from_the_environment"]
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: the key in the Steelyard-Key header is not known here (HTTP 401)\n",
+    )
