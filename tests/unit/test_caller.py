@@ -144,14 +144,16 @@ def test_what_others_spent_counts() -> None:
 
 def test_new_limits_keep_what_is_in_flight_and_spent() -> None:
     now = Now()
-    _, record = new(budget_picousd_per_day=10)
+    _, record = new(budget_picousd_per_day=10, rps=2, concurrency=1)
     someone = Caller(now, record)
     someone.enter()
     someone.leave(9)
     someone.enter()
-    _, changed = new(budget_picousd_per_day=9, models=("flights",))
+    _, changed = new(budget_picousd_per_day=11, models=("flights",))
     someone.update(changed)
-    assert someone.in_flight == 1
+    someone.enter()  # neither the rate nor the concurrency that it had
+    assert someone.in_flight == 2
+    someone.leave(2)
     with pytest.raises(BudgetExceeded):
         someone.enter()
     with pytest.raises(Forbidden):
