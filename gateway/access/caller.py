@@ -33,8 +33,8 @@ class Caller:
         "expires_ns",
         "in_flight",
         "key_id",
+        "purse",
         "rights",
-        "spend",
         "tenant",
     )
 
@@ -46,7 +46,7 @@ class Caller:
         self.digest = b""
         self.rights: frozenset[Right] = frozenset(RIGHTS)
         self.expires_ns: int | None = None
-        self.spend: DaySpend | None = None
+        self.purse: DaySpend | None = None
         self._bucket: TokenBucket | None = None
         self._concurrency: int | None = None
         self._models: frozenset[str] = frozenset()
@@ -70,12 +70,12 @@ class Caller:
         if record.rps is not None:
             self._bucket = TokenBucket(record.rps, record.burst or record.rps, self._now_ns())
         if record.budget_picousd_per_day is None:
-            self.spend = None
-        elif self.spend is None:
-            self.spend = DaySpend(record.budget_picousd_per_day)
+            self.purse = None
+        elif self.purse is None:
+            self.purse = DaySpend(record.budget_picousd_per_day)
         else:
-            self.spend.budget_picousd = record.budget_picousd_per_day
-        self._is_limited = any(limit is not None for limit in (self._bucket, self._concurrency, self.spend))
+            self.purse.budget_picousd = record.budget_picousd_per_day
+        self._is_limited = any(limit is not None for limit in (self._bucket, self._concurrency, self.purse))
 
     def may(self, model: str) -> bool:
         """Whether this caller may know of the model and ask it."""
@@ -99,11 +99,16 @@ class Caller:
             self._check_limits()
         self.in_flight += 1
 
-    def leave(self, cost_picousd: int) -> None:
-        """Count a request out and its direct receipt against the budget; 0 when it came to no receipt."""
+    def leave(self, cost_picousd: int = 0) -> None:
+        """Count a request out, and its direct receipt against the budget unless `charge` was told of it."""
         self.in_flight -= 1
-        if self.spend is not None:
-            self.spend.add(self._now_ns(), cost_picousd)
+        if cost_picousd and self.purse is not None:
+            self.purse.add(self._now_ns(), cost_picousd)
+
+    def charge(self, cost_picousd: int) -> None:
+        """Count a direct receipt against the budget; also one of a request that failed, where that is where it is known."""
+        if self.purse is not None:
+            self.purse.add(self._now_ns(), cost_picousd)
 
     def _matches(self, model: str) -> bool:
         """One expression for all globs, made for the first call: 0.1 ms that an idle key need not cost.
@@ -117,8 +122,8 @@ class Caller:
     def _check_limits(self) -> None:
         """The rate comes last: a request that another limit refuses takes no token."""
         now_ns = self._now_ns()
-        if self.spend is not None and self.spend.is_spent(now_ns):
-            raise self._spent(self.spend, now_ns)
+        if self.purse is not None and self.purse.is_spent(now_ns):
+            raise self._spent(self.purse, now_ns)
         if self._concurrency is not None and self.in_flight >= self._concurrency:
             raise BudgetExceeded(
                 f"key '{self.key_id}' has {self.in_flight} requests in flight and may have {self._concurrency}; "
@@ -132,10 +137,10 @@ class Caller:
                 retry_after_ms=wait_ms,
             )
 
-    def _spent(self, spend: DaySpend, now_ns: int) -> BudgetExceeded:
+    def _spent(self, purse: DaySpend, now_ns: int) -> BudgetExceeded:
         resets_ns = reset_ns(now_ns)
         return BudgetExceeded(
-            f"key '{self.key_id}' has spent its budget of ${usd(spend.budget_picousd)} a day; "
+            f"key '{self.key_id}' has spent its budget of ${usd(purse.budget_picousd)} a day; "
             f"it resets at {moment(resets_ns)}",
             retry_after_ms=-(-(resets_ns - now_ns) // 1_000_000),
         )

@@ -50,26 +50,26 @@ class FleetSpend:
         self._one_at_a_time = asyncio.Lock()
         self._begin("")
 
-    async def read(self, spends: Mapping[str, DaySpend], now_ns: int) -> None:
+    async def read(self, purses: Mapping[str, DaySpend], now_ns: int) -> None:
         """Learn what the others have spent today. Raises `StoreUnavailable`."""
         async with self._one_at_a_time:
             self._turn(now_ns)
-            await self._read(spends, now_ns)
+            await self._read(purses, now_ns)
 
-    async def sync(self, spends: Mapping[str, DaySpend], now_ns: int) -> None:
+    async def sync(self, purses: Mapping[str, DaySpend], now_ns: int) -> None:
         """If anything was spent here since the last time: read the others, then write our own. Raises `StoreUnavailable`."""
         async with self._one_at_a_time:
             self._turn(now_ns)
-            own = _own(spends, now_ns)
+            own = _own(purses, now_ns)
             if own != self._written:
-                await self._read(spends, now_ns)  # first, so that a store that is read-only for us still tells us
+                await self._read(purses, now_ns)  # first, so that a store that is read-only for us still tells us
                 await self._write(own, closed=False)
 
-    async def close(self, spends: Mapping[str, DaySpend], now_ns: int) -> None:
+    async def close(self, purses: Mapping[str, DaySpend], now_ns: int) -> None:
         """Write the last receipts and that no more will come. Raises `StoreUnavailable`."""
         async with self._one_at_a_time:
             self._turn(now_ns)
-            own = _own(spends, now_ns)
+            own = _own(purses, now_ns)
             if own or self._etag is not None:
                 await self._write(own, closed=True)
 
@@ -84,16 +84,16 @@ class FleetSpend:
         self._lives: dict[str, _Life] = {}
         self._totals = Counter[str]()
 
-    async def _read(self, spends: Mapping[str, DaySpend], now_ns: int) -> None:
+    async def _read(self, purses: Mapping[str, DaySpend], now_ns: int) -> None:
         own_key, day = self._key(), self._date
         listed = [info.key async for info in self._store.list(layout.spends(day)) if info.key != own_key]
         if len(listed) > LIVES_MAX:
             logger.error("%d containers wrote what they spent on %s, of which %d count", len(listed), day, LIVES_MAX)
         await each(listed[:LIVES_MAX], self._read_life)
-        for key_id, spend in spends.items():
-            spend.turn(now_ns)
-            if spend.day == now_ns // DAY_NS:  # midnight may have passed while we read
-                spend.others_picousd = self._totals[key_id]
+        for key_id, purse in purses.items():
+            purse.turn(now_ns)
+            if purse.day == now_ns // DAY_NS:  # midnight may have passed while we read
+                purse.others_picousd = self._totals[key_id]
 
     async def _read_life(self, key: str) -> None:
         before = self._lives.get(key)
@@ -137,8 +137,8 @@ class FleetSpend:
         return layout.spend(self._date, self._container, self._boot_ns)
 
 
-def _own(spends: Mapping[str, DaySpend], now_ns: int) -> dict[str, int]:
+def _own(purses: Mapping[str, DaySpend], now_ns: int) -> dict[str, int]:
     """What was spent here today; keys that spent nothing are left out."""
-    for spend in spends.values():
-        spend.turn(now_ns)
-    return {key_id: spend.own_picousd for key_id, spend in spends.items() if spend.own_picousd}
+    for purse in purses.values():
+        purse.turn(now_ns)
+    return {key_id: purse.own_picousd for key_id, purse in purses.items() if purse.own_picousd}

@@ -121,7 +121,7 @@ class Gate:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._fleet.close(self.ring.spends(), self._now_ns())
+                await self._fleet.close(self.ring.purses(), self._now_ns())
         except (GatewayError, TimeoutError) as failure:
             logger.warning("what keys with a budget spent last is not in the store: %s", failure)
 
@@ -172,8 +172,8 @@ class Gate:
         """Raises a `GatewayError`; what was read until then counts."""
         async with _deadline(self.options.store_timeout_s):
             await self._stored.refresh()
-            if not self._is_known and (spends := self.ring.spends()):
-                await self._fleet.read(spends, self._now_ns())
+            if not self._is_known and (purses := self.ring.purses()):
+                await self._fleet.read(purses, self._now_ns())
         self._is_known = True
         if self.options.required == "auto" and self._may_be_open and not self._had_keys:
             self._had_keys = self._stored.found > 0
@@ -183,7 +183,7 @@ class Gate:
 
     async def _exchange(self) -> None:
         async with _deadline(self.options.store_timeout_s):
-            await self._fleet.sync(self.ring.spends(), self._now_ns())
+            await self._fleet.sync(self.ring.purses(), self._now_ns())
 
     async def _repeat(self, name: str, work: Callable[[], Coroutine[Any, Any, None]], interval_s: float) -> None:
         while True:

@@ -71,9 +71,9 @@ class KeyRing:
         now_ns = self._now_ns()
         return sum(caller.expires_ns is None or caller.expires_ns > now_ns for caller in self._callers.values())
 
-    def spends(self) -> dict[str, DaySpend]:
+    def purses(self) -> dict[str, DaySpend]:
         """The purses of all keys with a budget, by key id."""
-        return {caller.key_id: caller.spend for caller in self._callers.values() if caller.spend is not None}
+        return {caller.key_id: caller.purse for caller in self._callers.values() if caller.purse is not None}
 
     def _refuse(self, token: bytes, header: str) -> NoReturn:
         """Only who holds a revoked key is told that it was one."""

@@ -132,12 +132,23 @@ def test_a_receipt_counts_to_the_day_its_request_ends_in() -> None:
         someone.enter()
 
 
+def test_a_failed_requests_receipt_counts_apart_from_its_leaving() -> None:
+    someone = caller(Now(), budget_picousd_per_day=10)
+    someone.enter()
+    someone.charge(10)
+    someone.leave()
+    assert someone.in_flight == 0
+    with pytest.raises(BudgetExceeded):
+        someone.enter()
+    Caller(Now()).charge(10)  # nobody in particular has no budget
+
+
 def test_what_others_spent_counts() -> None:
     someone = caller(Now(), budget_picousd_per_day=10)
     someone.enter()
     someone.leave(4)
-    assert someone.spend is not None
-    someone.spend.others_picousd = 6
+    assert someone.purse is not None
+    someone.purse.others_picousd = 6
     with pytest.raises(BudgetExceeded):
         someone.enter()
 
