@@ -106,12 +106,12 @@ class _Charger:
         self.price_book = book.sha256
 
     def charge(self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome) -> int:
-        return self._charge(
+        cost_picousd = self._charge(
             request_id=call.request_id,
             model=resident.name,
             version=resident.version,
             variant=resident.variant.id,
-            tenant=call.tenant,
+            tenant=call.caller.tenant,
             door=call.door.name,
             outcome=outcome,
             rows=usage.rows,
@@ -122,6 +122,8 @@ class _Charger:
             run_ns=usage.run_ns,
             batch_rows=usage.batch_rows,
         )
+        call.caller.charge(cost_picousd)
+        return cost_picousd
 
 
 class _Residency:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.access.caller import Caller
 from gateway.contract.ledger import Outcome
 from gateway.errors import DeadlineExceeded, InvalidInput, Overloaded, RequestError
 from gateway.repository.residents import Repository, Resident
@@ -70,7 +71,7 @@ class Door(Protocol):
 class Call(msgspec.Struct, frozen=True, gc=False):
     """One prediction call as it came in. `arrived_ns` and deadlines are on `perf_counter_ns`'s clock.
 
-    `timeout_ms` 0 means: what the body says, else the server's default. `key` makes the choice of a canary stick to a caller.
+    `caller` has been let in. `timeout_ms` 0 means: what the body says, else the default. `key` makes a choice of canary stick.
     """
 
     request_id: str
@@ -79,7 +80,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     sent: Sent
     door: Door
     arrived_ns: int
-    tenant: str = ""
+    caller: Caller
     key: str = ""
     timeout_ms: int = 0
     priority: int = 0

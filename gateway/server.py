@@ -35,7 +35,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         try:
             async with bootstrap.opened(settings) as (service, drain):
                 app = application(service, body_bytes_max=settings.server.body_bytes_max)
-                predictions = Predictions(service.dataplane, request_ids(service.instance))
+                predictions = Predictions(service.dataplane, service.access, request_ids(service.instance))
                 stopped = asyncio.Event()
 
                 def stopping() -> None:

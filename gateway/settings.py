@@ -14,7 +14,7 @@ import msgspec
 from gateway import config
 from gateway.access.gate import AccessOptions
 from gateway.accounting.ledger import LedgerOptions
-from gateway.http.listener import HttpOptions
+from gateway.http.options import HttpOptions
 from gateway.repository.residents import RepositoryOptions
 from gateway.runtime.admission import AdmissionOptions
 from gateway.runtime.model import RuntimeOptions

@@ -7,7 +7,9 @@ from litestar import Litestar, Request, Response
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
-from gateway.errors import GatewayError
+from gateway.access import rights
+from gateway.access.caller import Caller
+from gateway.errors import Forbidden, GatewayError
 from gateway.http import docs, problems
 from gateway.http.routes import HANDLERS
 from gateway.http.service import Service
@@ -22,6 +24,7 @@ def application(service: Service, *, body_bytes_max: int) -> Litestar:
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         openapi_config=docs.config(service.version),
         tags=["server"],
+        before_request=_let_in,
         exception_handlers={
             GatewayError: _gateway_error,
             HTTPException: _http_error,
@@ -32,9 +35,25 @@ def application(service: Service, *, body_bytes_max: int) -> Litestar:
         request_max_body_size=body_bytes_max,
         logging_config=None,
     )
+    app.state.access = service.access
     schema = app.openapi_schema
     schema.paths = {**docs.prediction_paths(), **(schema.paths or {})}
     return app
+
+
+def _let_in(request: Request[Any, Any, Any]) -> None:
+    """Raises `Unauthenticated` or `Forbidden`. Predictions never come here; `gateway.http.predictions` asks for theirs."""
+    access = request.app.state.access
+    right = rights.needed(request.method, request.url.path, metrics_open=access.options.metrics_open)
+    if right is None:
+        return
+    authorization, key = (request.headers.get(name) for name in ("authorization", "steelyard-key"))
+    caller: Caller = access.caller(authorization and authorization.encode("latin-1"), key and key.encode("latin-1"))
+    caller.require(right)
+    model = request.path_params.get("model")
+    if model is not None and not caller.may(model):
+        raise Forbidden(f"this key may not know of model '{model[:64]}'")
+    request.state.caller = caller
 
 
 def _gateway_error(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:

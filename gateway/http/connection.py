@@ -11,25 +11,42 @@ import struct
 from collections import deque
 from collections.abc import Coroutine
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
-from gateway.dataplane import Pending
+from gateway.dataplane import Pending, Prediction
 from gateway.errors import GatewayError, Overloaded, Unavailable
 from gateway.http import problems
-from gateway.http.asgi import AsgiExchange
+from gateway.http.asgi import Application, AsgiExchange
 from gateway.http.messages import Request, Response
-
-if TYPE_CHECKING:
-    from gateway.http.listener import Listener
-    from gateway.http.predictions import Route
+from gateway.http.options import HttpOptions
+from gateway.http.predictions import Predictions, Route
 
 logger = logging.getLogger(__name__)
 
 AHEAD_BYTES_MAX = 64 * 1024  # what a client may send ahead of an answer before its socket is left unread
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, zero seconds
 _NEVER_S = float("inf")
+
+
+class Host(Protocol):
+    """What a connection knows of the listener that made it."""
+
+    app: Application
+    predictions: Predictions
+    options: HttpOptions
+    loop: asyncio.AbstractEventLoop
+    now_s: float
+    is_draining: bool
+
+    def admit(self, connection: "Connection") -> bool:
+        """Count it in; False when there are too many."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """It is closed."""
+        ...
 
 
 class Connection(asyncio.Protocol):
@@ -46,7 +63,7 @@ class Connection(asyncio.Protocol):
     _is_head: bool
     _is_reading: bool
 
-    def __init__(self, listener: "Listener") -> None:
+    def __init__(self, listener: Host) -> None:
         self._listener = listener
         self._options = listener.options
         self._admission = listener.predictions.dataplane.admission
@@ -277,12 +294,18 @@ class Connection(asyncio.Protocol):
 
     # Answering.
 
-    def _predict(self, route: "Route", request: Request) -> None:
+    def _predict(self, route: Route, request: Request) -> None:
         predictions = self._listener.predictions
         request_id = predictions.request_id()
         try:
             call = predictions.call(request_id, route, request)
-            begun = predictions.dataplane.start(call)
+            call.caller.enter()
+            begun: Prediction | Pending | None = None
+            try:
+                begun = predictions.dataplane.start(call)
+            finally:
+                if not isinstance(begun, Pending):
+                    call.caller.leave()
             if isinstance(begun, Pending):
                 self._pending = begun
                 self._spawn(self._answer_later(request_id, route, begun, request))
@@ -294,7 +317,7 @@ class Connection(asyncio.Protocol):
             response = self._failed(request_id)
         self._respond(response, request)
 
-    async def _answer_later(self, request_id: str, route: "Route", pending: Pending, request: Request) -> None:
+    async def _answer_later(self, request_id: str, route: Route, pending: Pending, request: Request) -> None:
         predictions = self._listener.predictions
         try:
             response = predictions.response(route, await predictions.dataplane.finish(pending))
@@ -372,6 +395,7 @@ class Connection(asyncio.Protocol):
         self._task = None
         if self._pending is not None:
             self._listener.predictions.dataplane.drop(self._pending)
+            self._pending.call.caller.leave()
             self._pending = None
         if not task.cancelled() and (error := task.exception()):
             logger.error("connection: a bug", exc_info=error)

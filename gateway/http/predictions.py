@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from gateway.access.gate import Gate
 from gateway.dataplane import Call, DataPlane, Door, Prediction, Sent
 from gateway.errors import GatewayError, InvalidInput
 from gateway.http.messages import Request, Response
@@ -35,8 +36,9 @@ class Route(msgspec.Struct, frozen=True):
 class Predictions:
     """`match` says whether a target is ours, `call` what is asked, `response` and `refusal` what is answered."""
 
-    def __init__(self, dataplane: DataPlane, request_ids: Iterator[str]) -> None:
+    def __init__(self, dataplane: DataPlane, access: Gate, request_ids: Iterator[str]) -> None:
         self.dataplane = dataplane
+        self._access = access
         self._request_ids = request_ids
         self._tensors: Door = JsonTensors()
         self._rows: Door = Rows()
@@ -71,8 +73,10 @@ class Predictions:
         return next(self._request_ids)
 
     def call(self, request_id: str, route: Route, request: Request) -> Call:
-        """Raises `InvalidInput` for a header that is not what it should be."""
+        """Raises `Unauthenticated` or `Forbidden`, and `InvalidInput` for a header that is not what it should be."""
         headers = request.headers
+        caller = self._access.caller(headers.get(b"authorization"), headers.get(b"steelyard-key"))
+        caller.check(route.model)
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise InvalidInput("Content-Encoding is not supported; send the body as it is")
         # Positional, in the order of `Call`.
@@ -83,8 +87,8 @@ class Predictions:
             Sent(request.body, headers),
             route.door,
             request.arrived_ns,
-            "",
-            "",
+            caller,
+            headers[b"steelyard-sticky"].decode("latin-1") if b"steelyard-sticky" in headers else caller.key_id,
             _whole(headers, b"steelyard-timeout-ms"),
             _whole(headers, b"steelyard-priority"),
         )

@@ -7,10 +7,11 @@ import asyncio
 from typing import Any
 
 import msgspec
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from gateway.access.caller import Caller
 from gateway.contract.manifest import Manifest, Tensor
 from gateway.errors import ModelNotReady
 from gateway.http.service import Service
@@ -104,8 +105,9 @@ def server_metadata(service: NamedDependency[Service]) -> ServerMetadata:
 
 
 @get("/v2/models", summary="Published models")
-async def models(service: NamedDependency[Service]) -> Models:
-    return Models(await service.repository.registry.names())
+async def models(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> Models:
+    caller: Caller = request.state.caller
+    return Models([name for name in await service.repository.registry.names() if caller.may(name)])
 
 
 @get("/v1/loaded", sync_to_thread=False, summary="What this container holds in memory; asks no store")
