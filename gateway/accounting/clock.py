@@ -45,7 +45,7 @@ class SystemClock:
         self._statm = os.open(proc / "statm", os.O_RDONLY | os.O_CLOEXEC)
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
-        self._started_ns = self.now_ns() - _age_ns(proc)
+        self._started_ns = self.now_ns() - age_ns(proc)
 
     @property
     def started_ns(self) -> int:
@@ -64,8 +64,10 @@ class SystemClock:
         return int(os.pread(self._statm, 128, 0).split()[1]) * self._page_bytes
 
 
-def _age_ns(proc: Path) -> int:
-    """Exact to a clock tick (10 ms): both count from the machine's boot, a moment that /proc/stat rounds to seconds."""
+def age_ns(proc: Path = Path("/proc/self")) -> int:
+    """How long the process has existed, exact to a clock tick (10 ms): both count from the machine's boot, a moment that /proc/stat
+    rounds to seconds.
+    """
     fields = (proc / "stat").read_text().rpartition(")")[2].split()
     started_ns = int(fields[_STAT_STARTTIME]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started_ns)

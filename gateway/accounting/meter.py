@@ -8,12 +8,14 @@ Why receipts telescope and may run a little ahead of the bill: infra/decisions/0
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from gateway.accounting.clock import Clock
 from gateway.accounting.container import Container
 from gateway.accounting.statement import MILLI, InferTotals, Interval, PhaseName, Version
 from gateway.accounting.tariff import tariff
 from gateway.contract import prices
-from gateway.contract.ledger import Outcome, Request
+from gateway.contract.ledger import Outcome, Phases, Request
 
 HOUR_NS = 3600 * 10**9
 _NEVER_NS = 1 << 63
@@ -130,11 +132,19 @@ class Meter:
         bill_picousd = age_ns * self.vcpu.numerator // self.vcpu.denominator - self._earlier_bill_picousd
         self._ceiling_picousd = max(self._ceiling_picousd, self._earlier_receipts_picousd + bill_picousd)
 
-    def note_load(self, model: str, version: int, cpu_ns: int) -> None:
-        """A model was loaded, or failed to be: the CPU that took."""
+    def note_load(self, model: str, version: int, cpu_ns: int, phases: Phases | None = None) -> None:
+        """A model was loaded, or failed to be: the CPU that took, and where its time went (the last load's, of several)."""
         self._now()
         loads = self._interval.loads
         loads[model, version] = loads.get((model, version), 0) + cpu_ns
+        if phases is not None:
+            self._interval.load_phases[model, version] = msgspec.structs.replace(phases)
+
+    def note_start(self, phases: Phases) -> None:
+        """Where the time of boot went, as far as known; may be told again. Kept while the interval in which boot ended is open."""
+        self._now()
+        if self._interval.boot.wall_ns:
+            self._interval.boot_phases = msgspec.structs.replace(phases)
 
     def note_ledger(self, cpu_ns: int) -> None:
         """CPU that accounting itself used. Before `mark_ready` it is part of boot."""

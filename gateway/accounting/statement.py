@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.accounting.split import apportion
 from gateway.accounting.tariff import Tariff
-from gateway.contract.ledger import Account, Charge, Outcome, Posting, Request
+from gateway.contract.ledger import Account, Charge, Outcome, Phases, Posting, Request
 
 PhaseName = Literal["boot", "serving", "draining"]
 Version = tuple[str, int]
@@ -47,7 +47,8 @@ class Phase:
 class Interval:
     """What was measured in [from_ns, to_ns). The meter writes it until it is closed, `settle` reads it afterwards.
 
-    `boot_named_ns` is the CPU of requests and loads during boot. The memory integrals cover only what follows boot.
+    `boot_named_ns` is the CPU of requests and loads during boot. The memory integrals cover only what follows boot. `boot_phases`
+    and `load_phases` are what was recorded of how boot and loads spent their time; they weigh nothing.
     """
 
     from_ns: int
@@ -58,6 +59,8 @@ class Interval:
     boot_named_ns: int = 0
     infer: dict[InferKey, InferTotals] = field(default_factory=dict)
     loads: dict[Version, int] = field(default_factory=dict)
+    boot_phases: Phases | None = None
+    load_phases: dict[Version, Phases] = field(default_factory=dict)
     ledger_cpu_ns: int = 0
     rss_byte_ns: int = 0
     resident_byte_ns: dict[Version, int] = field(default_factory=dict)
@@ -95,6 +98,7 @@ class _Claim(msgspec.Struct, frozen=True):
     account: Account
     weight: int
     version: Version = ("", 0)
+    phases: Phases | None = None
 
 
 def settle(interval: Interval, *, boot_ns: int, vcpu: Tariff, memory: Tariff) -> Statement:
@@ -140,9 +144,16 @@ def _cpu_claims(interval: Interval, vcpu_milli: int) -> list[_Claim]:
     serving, draining = interval.serving, interval.draining
     named_ns = interval.named_ns - interval.boot_named_ns + interval.ledger_cpu_ns
     return [
-        *(_Claim("load", cpu_ns * MILLI, version) for version, cpu_ns in sorted(interval.loads.items())),
+        *(
+            _Claim("load", cpu_ns * MILLI, version, interval.load_phases.get(version))
+            for version, cpu_ns in sorted(interval.loads.items())
+        ),
         _Claim("ledger", interval.ledger_cpu_ns * MILLI),
-        _Claim("boot", interval.boot.wall_ns * vcpu_milli - interval.boot_named_ns * MILLI),
+        _Claim(
+            "boot",
+            interval.boot.wall_ns * vcpu_milli - interval.boot_named_ns * MILLI,
+            phases=interval.boot_phases,
+        ),
         _Claim("overhead", (serving.cpu_ns + draining.cpu_ns - named_ns) * MILLI),
         _Claim("drain", draining.wall_ns * vcpu_milli - draining.cpu_ns * MILLI),
         _Claim("idle_cpu", serving.wall_ns * vcpu_milli - serving.cpu_ns * MILLI),
@@ -170,6 +181,6 @@ def _split(cost_picousd: int, sku: str, claims: list[_Claim], *, idle: Account) 
         return [Posting(idle, sku, cost_picousd, quantity=0)]
     parts = apportion(cost_picousd, [claim.weight for claim in positive])
     return [
-        Posting(claim.account, sku, part, claim.weight, *claim.version)
+        Posting(claim.account, sku, part, claim.weight, *claim.version, phases=claim.phases)
         for claim, part in zip(positive, parts, strict=True)
     ]

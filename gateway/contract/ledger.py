@@ -81,10 +81,35 @@ class Charge(msgspec.Struct, frozen=True, tag="charge"):
     cost_picousd: Count
 
 
+class Phases(msgspec.Struct, omit_defaults=True):
+    """What a start or a load spent its time on: elapsed nanoseconds, 0 where it did not happen. Filled as it goes, so not frozen.
+
+    A start goes from the process's beginning: `interpreter` until our first line, `imports`, `settings`, `store` (opening it and
+    its first answer), loads, `app` (HTTP's), `other`, and `ready`: when requests may come, counted from the beginning. A load:
+    `download` (what was not in the local cache), `verify` (digests, golden vectors), `session`, `warm_up`. Loads at the same time
+    may take longer together than the clock. `first_run` is the model's run for the first request answered, at `first_answer`.
+    """
+
+    interpreter_ns: Count = 0
+    imports_ns: Count = 0
+    settings_ns: Count = 0
+    store_ns: Count = 0
+    download_ns: Count = 0
+    verify_ns: Count = 0
+    session_ns: Count = 0
+    warm_up_ns: Count = 0
+    app_ns: Count = 0
+    other_ns: Count = 0
+    ready_ns: Count = 0
+    first_run_ns: Count = 0
+    first_answer_ns: Count = 0
+
+
 class Posting(msgspec.Struct, frozen=True, tag="posting", omit_defaults=True):
     """A part of one sku's charge, by account and, where there is one, by model.
 
-    `quantity` is the measured weight, in the charge's unit. Only `infer` postings carry `requests` and `rows`.
+    `quantity` is the measured weight, in the charge's unit. Only `infer` postings carry `requests` and `rows`. The vCPU posting of
+    a `load`, or of the `boot` that ended in the interval, says in `phases` where the time went when the gateway recorded it.
     """
 
     account: Account
@@ -97,6 +122,7 @@ class Posting(msgspec.Struct, frozen=True, tag="posting", omit_defaults=True):
     outcome: Outcome | Literal[""] = ""
     requests: Count = 0
     rows: Count = 0
+    phases: Phases | None = None
 
 
 class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True, gc=False):

@@ -71,6 +71,16 @@ def test_ledger_lines_keep_their_meaning() -> None:
     assert (request.id, request.cpu_ns, request.cost_picousd) == ("c0ffee-1", 2000000, 22488889)
 
 
+def test_a_posting_keeps_the_phases_of_a_start() -> None:
+    line = (GOLDEN / "posting-phases-v1.jsonl").read_bytes().strip()
+    posting = msgspec.json.decode(line, type=ledger.Line)
+    assert isinstance(posting, ledger.Posting)
+    assert posting.phases is not None
+    assert (posting.account, posting.phases.imports_ns, posting.phases.ready_ns) == ("boot", 310_000_000, 402_000_000)
+    assert posting.phases.warm_up_ns == 0
+    assert msgspec.json.encode(posting) == line
+
+
 def test_writing_refuses_what_reading_would_refuse() -> None:
     record = registry.VersionRecord(
         model="../up", version=1, manifest_sha256="0" * 64, manifest_size=1, published_ns=0, run_id="r"
