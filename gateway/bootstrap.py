@@ -19,7 +19,7 @@ from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
 from gateway.contract import layout, prices
 from gateway.contract.ledger import Outcome
-from gateway.dataplane import Call, DataPlane, Usage
+from gateway.dataplane import Call, DataPlane, Observer, Usage
 from gateway.errors import BucketNotFound, StoreRefused, StoreUnavailable
 from gateway.http.service import Service
 from gateway.objectstore.opening import open_store
@@ -29,13 +29,19 @@ from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel, Loader
 from gateway.runtime.session import cpu_flags
 from gateway.settings import Settings, is_loopback
+from gateway.telemetry import sources, traces
+from gateway.telemetry.exposition import MetricsPage
+from gateway.telemetry.measures import Measures
+from gateway.telemetry.requestlog import RequestLog
+from gateway.telemetry.saturation import Saturation
+from gateway.telemetry.startup import Startup
 
 logger = logging.getLogger(__name__)
 VERSION = version("steelyard")
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[], None]]]:
+async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Service, Callable[[], None]]]:
     """The service, and what to call when the process begins to drain.
 
     Preloaded models are loaded before this yields; the ledger's opening record is queued, so that a slow store delays nothing.
@@ -49,8 +55,9 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[]
         store = open_store(settings.store)
         stack.push_async_callback(store.aclose)
         await _probe(store)
+        startup.mark_store()
         access = await stack.enter_async_context(_gate(settings, store, here, clock))
-        await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
+        ledger = await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
         workers = settings.runtime.workers or max(1, here.vcpu_milli // 1000)
         executor = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="run"))
         builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load delays no prediction
@@ -59,13 +66,37 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Service, Callable[[]
             store, loader, _Residency(meter), settings.repository, cache_dir=_cache_dir(settings.repository.cache_dir)
         )
         stack.callback(repository.close)
+        admission = Admission(settings.admission)
+        measures, request_log = Measures(settings.telemetry), RequestLog(settings.log.requests)
+        observers: list[Observer] = [measures, startup]
+        if request_log.is_complete:
+            observers.append(request_log)
+        if tracing := traces.from_environment(os.environ, version=VERSION, instance=here.id):
+            observers.append(await stack.enter_async_context(tracing))
         dataplane = DataPlane(
-            repository, Admission(settings.admission), _Charger(meter, book), timeout_s=settings.timeout_s
+            repository, admission, _Charger(meter, book), tuple(observers), timeout_s=settings.timeout_s
         )
-        service = Service(dataplane, repository, access, VERSION, instance=secrets.token_hex(8))
+        saturation = _saturation(settings, here, measures, admission)
+        page = MetricsPage(
+            [
+                sources.measures(measures),
+                sources.residency(repository),
+                sources.ledger(ledger),
+                sources.in_flight(admission),
+                saturation.read,
+                startup.read,
+                sources.process(clock, VERSION, lambda: service.ready),
+            ]
+        )
+        service = Service(
+            dataplane, repository, access, VERSION, secrets.token_hex(8), measures, request_log, page, saturation
+        )
+        stack.callback(startup.log)
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
         stack.push_async_callback(_cancel, asyncio.create_task(repository.follow(), name="follow aliases"))
         meter.mark_ready()
+        startup.on_change = meter.note_start
+        startup.mark_loads()
         logger.info("container %s, store %s, %d workers", here.id, settings.store, workers)
 
         def drain() -> None:
@@ -96,6 +127,19 @@ def _gate(settings: Settings, store: ObjectStore, here: container.Container, clo
         is_loopback=is_loopback(settings.server.host),
         insecure_no_auth=settings.insecure_no_auth,
     )
+
+
+def _saturation(settings: Settings, here: container.Container, measures: Measures, admission: Admission) -> Saturation:
+    """Every limit by which load is refused is watched."""
+    found = Saturation(
+        vcpu_milli=here.vcpu_milli,
+        objective_ms=settings.telemetry.objective_ms,
+        window_s=settings.telemetry.window_s,
+        waits=lambda: (measures.waited_ns, measures.answered),
+    )
+    found.watch("requests", lambda: admission.requests / settings.admission.requests_max)
+    found.watch("bytes", lambda: admission.body_bytes / settings.admission.bytes_max)
+    return found
 
 
 class _Charger:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,26 +15,34 @@ from gateway.http.app import application
 from gateway.http.listener import Listener
 from gateway.http.predictions import Predictions, request_ids
 from gateway.settings import Settings
+from gateway.telemetry import logs, sources
+from gateway.telemetry.definitions import CONNECTIONS
+from gateway.telemetry.startup import Startup
 
 logger = logging.getLogger(__name__)
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, startup: Startup) -> int:
     """Serve until a signal; returns the process's exit code. Raises `GatewayError` for what stops it from starting."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    logs.configure(settings.log)
     with _bind(settings.server.host, settings.server.port) as listening:
-        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_serve(settings, listening))
+        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_serve(settings, startup, listening))
     return 0
 
 
-async def _serve(settings: Settings, listening: socket.socket) -> None:
+async def _serve(settings: Settings, startup: Startup, listening: socket.socket) -> None:
     with _signals() as stop:
         try:
-            async with bootstrap.opened(settings) as (service, drain):
+            async with bootstrap.opened(settings, startup) as (service, drain):
                 app = application(service, body_bytes_max=settings.server.body_bytes_max)
-                predictions = Predictions(service.dataplane, service.access, request_ids(service.instance))
+                startup.mark_app()
+                predictions = Predictions(
+                    service.dataplane,
+                    service.access,
+                    request_ids(service.instance),
+                    service.measures,
+                    service.request_log,
+                )
                 stopped = asyncio.Event()
 
                 def stopping() -> None:
@@ -44,7 +51,14 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
 
                 stop.then(stopping)
                 # Litestar's types are narrower than ASGI's dictionaries.
-                await Listener(app, predictions, settings.server).serve(listening, stopped)  # type: ignore[arg-type]
+                listener = Listener(app, predictions, settings.server)  # type: ignore[arg-type]
+                service.page.add(sources.counters(lambda: {CONNECTIONS: len(listener.connections)}))
+                service.saturation.watch(
+                    "connections", lambda: len(listener.connections) / settings.server.connections_max
+                )
+                startup.mark_ready()
+                async with service.saturation:
+                    await listener.serve(listening, stopped)
                 stop.then(lambda: None)  # the ledger closes within its own deadline; another signal must not tear it
         except asyncio.CancelledError:
             if not stop.is_asked:

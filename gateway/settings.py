@@ -18,6 +18,8 @@ from gateway.http.options import HttpOptions
 from gateway.repository.residents import RepositoryOptions
 from gateway.runtime.admission import AdmissionOptions
 from gateway.runtime.model import RuntimeOptions
+from gateway.telemetry.logs import LogOptions
+from gateway.telemetry.measures import TelemetryOptions
 
 PREFIX = "STEELYARD_"
 
@@ -53,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repository: RepositoryOptions = RepositoryOptions()
     accounting: AccountingOptions = AccountingOptions()
     ledger: LedgerOptions = LedgerOptions()
+    telemetry: TelemetryOptions = TelemetryOptions()
+    log: LogOptions = LogOptions()
 
 
 def load(

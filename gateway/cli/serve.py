@@ -30,8 +30,12 @@ def serve(
 
     Settings come from --config, then from the environment (STEELYARD_SERVER__PORT=80), then from these options.
     """
+    from gateway.telemetry.startup import Startup
+
+    startup = Startup()
     from gateway import server, settings
 
+    startup.mark_imports()
     overrides = {
         "store": store,
         "server.host": host,
@@ -39,4 +43,6 @@ def serve(
         "preload": list(preload) or None,
         "insecure_no_auth": insecure_no_auth or None,
     }
-    return server.serve(settings.load(config, overrides=overrides))
+    loaded = settings.load(config, overrides=overrides)
+    startup.mark_settings()
+    return server.serve(loaded, startup)

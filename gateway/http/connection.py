@@ -22,12 +22,14 @@ from gateway.http.asgi import Application, AsgiExchange
 from gateway.http.messages import Request, Response
 from gateway.http.options import HttpOptions
 from gateway.http.predictions import Predictions, Route
+from gateway.telemetry.reasons import reason_of
 
 logger = logging.getLogger(__name__)
 
 AHEAD_BYTES_MAX = 64 * 1024  # what a client may send ahead of an answer before its socket is left unread
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, zero seconds
 _NEVER_S = float("inf")
+_REASONS = {408: "deadline", 413: "too_large", 431: "too_large", 503: "overloaded"}
 
 
 class Host(Protocol):
@@ -312,9 +314,9 @@ class Connection(asyncio.Protocol):
                 return
             response = predictions.response(route, begun)
         except GatewayError as error:
-            response = predictions.refusal(request_id, error)
-        except Exception:
-            response = self._failed(request_id)
+            response = predictions.refusal(request_id, route, error, request)
+        except Exception as error:
+            response = self._failed(request_id, route, error, request)
         self._respond(response, request)
 
     async def _answer_later(self, request_id: str, route: Route, pending: Pending, request: Request) -> None:
@@ -322,9 +324,9 @@ class Connection(asyncio.Protocol):
         try:
             response = predictions.response(route, await predictions.dataplane.finish(pending))
         except GatewayError as error:
-            response = predictions.refusal(request_id, error)
-        except Exception:
-            response = self._failed(request_id)
+            response = predictions.refusal(request_id, route, error, request)
+        except Exception as error:
+            response = self._failed(request_id, route, error, request)
         self._respond(response, request)
 
     async def _answer_by_asgi(self, request: Request) -> None:
@@ -343,9 +345,10 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.abort()  # half an answer must not look like a whole one
 
-    def _failed(self, request_id: str) -> Response:
-        """Called in an except clause."""
-        logger.exception("request %s failed", request_id)
+    def _failed(self, request_id: str, route: Route, error: Exception, request: Request) -> Response:
+        """A bug of ours, with its traceback in the log."""
+        logger.error("request %s failed", request_id, exc_info=error, extra={"request_id": request_id})
+        self._listener.predictions.report(request_id, 500, route, error, request)
         head = b"steelyard-request-id: %b\r\n" % request_id.encode()
         return Response(500, b"application/json", problems.body(f"internal error; request {request_id}"), head)
 
@@ -412,10 +415,12 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, sentence: str) -> None:
         """Answer what is not a whole request, and close."""
+        self._listener.predictions.measures.refused(_REASONS.get(status, "invalid"))
         self._finish(Response(status, b"application/json", problems.body(sentence)))
 
     def _refuse_error(self, error: Unavailable) -> None:
         status, body, headers = problems.describe(error)
+        self._listener.predictions.measures.refused(reason_of(error))
         self._finish(Response(status, b"application/json", body, b"", headers))
 
     def _finish(self, response: Response) -> None:

@@ -19,6 +19,9 @@ from gateway.http.messages import Request, Response
 from gateway.http.openinference import JsonTensors
 from gateway.http.problems import describe
 from gateway.http.rows import Rows
+from gateway.telemetry.measures import Measures
+from gateway.telemetry.reasons import reason_of
+from gateway.telemetry.requestlog import RequestLog
 
 # How many targets of what length are remembered with their routes: the names in them are a stranger's free text.
 ROUTES_MAX = 4096
@@ -36,8 +39,17 @@ class Route(msgspec.Struct, frozen=True):
 class Predictions:
     """`match` says whether a target is ours, `call` what is asked, `response` and `refusal` what is answered."""
 
-    def __init__(self, dataplane: DataPlane, access: Gate, request_ids: Iterator[str]) -> None:
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        access: Gate,
+        request_ids: Iterator[str],
+        measures: Measures,
+        request_log: RequestLog,
+    ) -> None:
         self.dataplane = dataplane
+        self.measures = measures
+        self._request_log = request_log
         self._access = access
         self._request_ids = request_ids
         self._tensors: Door = JsonTensors()
@@ -111,11 +123,24 @@ class Predictions:
         )
         return Response(200, answer.content_type, route.door.seal(prediction), own, answer.headers)
 
-    def refusal(self, request_id: str, error: GatewayError) -> Response:
+    def refusal(self, request_id: str, route: Route, error: GatewayError, request: Request) -> Response:
         """The status and the sentence of an error."""
         status, body, headers = describe(error)
+        self.report(request_id, status, route, error, request)
         return Response(
             status, b"application/json", body, b"steelyard-request-id: %b\r\n" % request_id.encode(), headers
+        )
+
+    def report(self, request_id: str, status: int, route: Route, error: BaseException, request: Request) -> None:
+        """Count and, when wanted, log an error that is answered."""
+        self.measures.refused(reason_of(error))
+        self._request_log.refused(
+            status,
+            error,
+            request_id=request_id,
+            model=route.model,
+            headers=request.headers,
+            arrived_ns=request.arrived_ns,
         )
 
 

@@ -14,6 +14,7 @@ from litestar.params import FromPath
 from gateway.access.caller import Caller
 from gateway.contract.manifest import Manifest, Tensor
 from gateway.errors import ModelNotReady
+from gateway.http.metrics_route import metrics
 from gateway.http.service import Service
 from gateway.repository.residents import version_number
 from gateway.runtime.tensors import wire_shape
@@ -183,6 +184,7 @@ HANDLERS = [
     root,
     live,
     ready,
+    metrics,
     server_metadata,
     models,
     loaded,

@@ -6,6 +6,10 @@ from gateway.access.gate import Gate
 from gateway.dataplane import DataPlane
 from gateway.repository.residents import Repository
 from gateway.runtime.model import LoadedModel
+from gateway.telemetry.exposition import MetricsPage
+from gateway.telemetry.measures import Measures
+from gateway.telemetry.requestlog import RequestLog
+from gateway.telemetry.saturation import Saturation
 
 
 class Service(msgspec.Struct):
@@ -19,5 +23,9 @@ class Service(msgspec.Struct):
     access: Gate
     version: str
     instance: str
+    measures: Measures
+    request_log: RequestLog
+    page: MetricsPage
+    saturation: Saturation
     ready: bool = True
     ready_wait_s: float = 2.0

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def _await_port(process: "subprocess.Popen[bytes]", log: Path) -> int:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline and process.poll() is None:
         text = log.read_text()
-        if "listening on http://127.0.0.1:" in text and text.endswith("\n"):
-            return int(text.rsplit("listening on http://127.0.0.1:", 1)[1].split()[0])
+        if text.endswith("\n") and (found := re.search(r"listening on http://127\.0\.0\.1:(\d+)", text)):
+            return int(found[1])
         time.sleep(0.02)
     raise AssertionError(f"the gateway did not start:\n{log.read_text()}")
