@@ -1,6 +1,7 @@
 """Runs the gateway: binds, opens the service, serves, drains on SIGTERM or SIGINT, exits 0."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -56,6 +57,9 @@ async def _serve(settings: Settings, startup: Startup, listening: socket.socket)
                 service.saturation.watch(
                     "connections", lambda: len(listener.connections) / settings.server.connections_max
                 )
+                # What the start has made stays for ever: without it a full collection takes 0.1 ms instead of 20 to 35.
+                gc.freeze()
+                gc.enable()
                 startup.mark_ready()
                 async with service.saturation:
                     await listener.serve(listening, stopped)
