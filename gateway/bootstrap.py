@@ -88,6 +88,8 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
                 sources.process(clock, VERSION, lambda: service.ready),
             ]
         )
+        if tracing:
+            page.add(tracing.read)
         service = Service(
             dataplane, repository, access, VERSION, secrets.token_hex(8), measures, request_log, page, saturation
         )

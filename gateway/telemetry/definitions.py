@@ -126,6 +126,7 @@ COLD_START_SECONDS = _gauge(
 CONNECTIONS = _gauge("connections", "Open client connections.")
 IN_FLIGHT_REQUESTS = _gauge("in_flight_requests", "Requests that wait for a load or a worker.")
 IN_FLIGHT_BYTES = _gauge("in_flight_bytes", "Bytes of bodies in flight.", unit="bytes")
+TRACES_DROPPED = _counter("traces_dropped", "Calls without a trace because tracing was behind: sample less of them.")
 READY = _gauge("ready", "1 while requests may be sent here.")
 PROCESS_CPU_SECONDS = _counter("process_cpu_seconds", "CPU time of the process, all threads.", unit="seconds")
 PROCESS_RESIDENT_BYTES = _gauge("process_resident_bytes", "Resident memory of the process.", unit="bytes")

@@ -127,6 +127,25 @@ async def test_steps_never_begin_before_the_call() -> None:
     assert {spans[name].start_time for name in ("run", "decode")} == {server.start_time}
 
 
+def test_a_turn_takes_only_so_many_calls_and_those_without_a_trace_do_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exporter = InMemorySpanExporter()
+    found = over(exporter)
+    for _ in range(5):
+        observe(found, header=traceparent("00"))
+        observe(found, header=traceparent("01"))
+    found._drain(2)
+    assert len([span for span in exporter.get_finished_spans() if span.kind == SpanKind.SERVER]) == 2
+    assert len(found._queue) == 3  # the sampler follows the parent, so what is not sampled was not kept
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    silent = over(exporter)
+    for _ in range(5):
+        observe(silent)
+    silent._drain(2)
+    assert not silent._queue
+
+
 class Stuck(SpanExporter):
     """A collector that does not answer until it is let go."""
 
@@ -158,6 +177,7 @@ async def test_a_stuck_exporter_costs_spans_and_neither_a_request_nor_the_exit(
         for _ in range(25):
             observe(found)
         assert found.dropped == 15
+        assert [value for _, _, value in found.read()] == [15]
 
 
 async def test_a_call_that_cannot_be_a_span_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
