@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 QUEUE_MAX = 4096
 """Calls waiting to become spans, about 0.5 KB each; OpenTelemetry's own queue behind it has OTEL_BSP_MAX_QUEUE_SIZE (2048)."""
+CONTEXT_BYTES_MAX = 1024
+"""Of a caller's trace context; https://www.w3.org/TR/trace-context/ asks to pass on at least 512 characters of state."""
 COLLECT_S = 0.05
 """The thread wakes at most so often: a wake-up of its own for every request would cost the event loop more than the tuple."""
 TRACED_PER_TURN = 25
@@ -87,11 +89,13 @@ class Traces:
         if len(self._queue) >= QUEUE_MAX:
             self.dropped += 1
             return
-        context = (parent, sent.get(b"tracestate", b""))
+        state = sent.get(b"tracestate", b"")
+        if len(parent) + len(state) > CONTEXT_BYTES_MAX:
+            parent = state = b""
         # Positional, in the order of `Finished`.
         finished = Finished(
-            call.request_id, context, resident.name, resident.version, resident.variant.id, call.door.name, call.caller.tenant,
-            outcome, call.arrived_ns, usage, cost_picousd,
+            call.request_id, (parent, state), resident.name, resident.version, resident.variant.id, call.door.name,
+            call.caller.tenant, outcome, call.arrived_ns, usage, cost_picousd,
         )  # fmt: skip
         self._queue.append(finished)
         if not self._wake.is_set():

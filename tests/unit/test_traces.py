@@ -31,11 +31,13 @@ def traceparent(flags: str = "01") -> bytes:
     return f"00-{TRACE_ID:032x}-{PARENT_ID:016x}-{flags}".encode()
 
 
-def observe(found: Traces, *, header: bytes = b"", usage: Usage = USAGE, outcome: Outcome = "ok") -> None:
+def observe(
+    found: Traces, *, header: bytes = b"", state: bytes = b"", usage: Usage = USAGE, outcome: Outcome = "ok"
+) -> None:
     door: Any = SimpleNamespace(name="rows")
     resident: Any = SimpleNamespace(name="mlp", version=3, variant=SimpleNamespace(id="int8"))
     caller: Any = SimpleNamespace(tenant="shop")
-    headers = {b"traceparent": header} if header else {}
+    headers = {b"traceparent": header, b"tracestate": state} if header else {}
     call = Call("r-1", "champion", None, Sent(b"secret body", headers), door, 1_000_000, caller, "secret key")
     found.observe(call, resident, usage, outcome, 4711)
 
@@ -101,6 +103,15 @@ async def test_the_parent_decides_whether_there_is_a_trace() -> None:
     assert orphan.parent is None
     garbled = (await spans_of(b"00-zz\xff"))["predict mlp"]
     assert garbled.parent is None
+
+
+async def test_a_context_too_long_to_keep_is_no_parent() -> None:
+    exporter = InMemorySpanExporter()
+    async with over(exporter) as found:
+        observe(found, header=traceparent(), state=b"k=" + b"x" * 200)
+        observe(found, header=traceparent(), state=b"k=" + b"x" * traces.CONTEXT_BYTES_MAX)
+    parents = [span.parent for span in exporter.get_finished_spans() if span.kind == SpanKind.SERVER]
+    assert [parent is None for parent in parents] == [False, True]
 
 
 async def test_the_sampler_of_the_environment_holds_without_a_parent(monkeypatch: pytest.MonkeyPatch) -> None:
