@@ -1,6 +1,5 @@
 """`steelyard serve`: one gateway process over one store."""
 
-import gc
 from pathlib import Path
 
 import click
@@ -33,7 +32,6 @@ def serve(
     """
     from gateway.telemetry.startup import Startup
 
-    gc.disable()  # a start makes little garbage and many objects; `gateway.server` enables it when ready
     startup = Startup()
     from gateway import server, settings
 

@@ -71,8 +71,8 @@ def test_only_loopback_addresses_are_loopback(host: str, expected: bool) -> None
 
 
 def test_the_command_leaves_the_store_to_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr("gateway.server.serve", seen.append)
+    seen: list[settings.Settings] = []
+    monkeypatch.setattr("gateway.server.serve", lambda loaded, _: seen.append(loaded))
     file = tmp_path / "gateway.toml"
     file.write_text('store = "s3://from-file/x"\n')
     monkeypatch.delenv("STEELYARD_STORE", raising=False)
