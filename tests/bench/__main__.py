@@ -16,27 +16,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from gateway.objectstore.local import LocalStore
 from tests.bench import bare
+from tests.bench.cell import CONNECTIONS, CORES, ROUNDS, Figures, measure
 from tests.support import gateways, models
 from tests.support.servers import free_ports
 
 FEATURES = 32
-CONNECTIONS = (1, 16, 64)
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
-SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
-CORES = sorted(os.sched_getaffinity(0))
-
-
-class Figures(msgspec.Struct, frozen=True):
-    """Of one server at one number of connections."""
-
-    rps: float
-    p50_us: float
-    p99_us: float
 
 
 def main() -> None:
@@ -63,26 +51,11 @@ def _compare(targets: dict[str, tuple[int, str]], body: str, connections: int) -
     rounds: dict[str, list[Figures]] = {name: [] for name in targets}
     for _ in range(ROUNDS):
         for name, (port, path) in targets.items():
-            rounds[name].append(_load(port, path, body, connections))
+            rounds[name].append(measure(port, path, body, connections))
     base = statistics.median(figures.rps for figures in rounds["bare ASGI"])
     for name, figures in rounds.items():
         rps, p50, p99 = (statistics.median(getattr(f, field) for f in figures) for field in ("rps", "p50_us", "p99_us"))
         print(f"{connections:>11} {name:<10} {rps:>8.0f} {p50:>8.0f} {p99:>8.0f}  {rps / base:.2f}", flush=True)
-
-
-def _load(port: int, path: str, body: str, connections: int) -> Figures:
-    plan = json.dumps({"port": port, "path": path, "body": body, "connections": connections, "seconds": SECONDS})
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.load"],
-        input=plan,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, {CORES[-1]}),
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return msgspec.json.decode(done.stdout, type=Figures)
 
 
 def _in_process(graph: Path, body: bytes) -> tuple[float, float]:

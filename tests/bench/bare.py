@@ -1,6 +1,6 @@
 """The baseline: an ASGI callable that decodes, runs and encodes, and does nothing else. No checks, no receipt, no batching.
 
-python -m tests.bench.bare MODEL.onnx PORT [granian]
+python -m tests.bench.bare MODEL.onnx PORT
 """
 
 import asyncio
@@ -10,21 +10,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 
 from gateway.http.openinference import InferRequest, InferResponse, ResponseOutput
+from tests.bench.session import session
 
 _floats = msgspec.json.Decoder(list[float])
 _requests = msgspec.json.Decoder(InferRequest)
 _encoder = msgspec.json.Encoder()
-
-
-def session(path: str) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 class Bare:

@@ -1,7 +1,8 @@
 """A closed-loop HTTP/1.1 load generator: N connections, each sends its next request when the last answer is complete.
 
-Reads a plan as JSON from stdin ({"port", "path", "body", "connections", "seconds"}) and prints requests per second and latency
-percentiles as JSON. Runs as a process of its own, pinned to a core of its own.
+Reads a plan as JSON from stdin ({"port", "path", "body", "connections", "seconds"}) and prints requests per second, latency
+percentiles and its own share of a core as JSON: near 1, it is the bottleneck and not the server. Runs as a process of its own,
+pinned to a core of its own.
 """
 
 import asyncio
@@ -67,9 +68,9 @@ async def run(plan: dict[str, object]) -> dict[str, float]:
         clients.append(client)
     await asyncio.sleep(0.5)  # connections and caches warm up; not counted
     latencies.clear()
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     await asyncio.sleep(float(str(plan["seconds"])))
-    elapsed = time.perf_counter() - began
+    elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     counted = sorted(latencies)
     for client in clients:
         client.close()
@@ -82,6 +83,7 @@ async def run(plan: dict[str, object]) -> dict[str, float]:
         "rps": len(counted) / elapsed,
         "p50_us": counted[len(counted) // 2] / 1e3,
         "p99_us": counted[len(counted) * 99 // 100] / 1e3,
+        "load_busy": cpu / elapsed,
     }
 
 

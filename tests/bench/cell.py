@@ -1,0 +1,45 @@
+"""One cell of a bench's table: a server on the first core under load from the last, with so many connections, for so many seconds.
+
+How often and how long is the caller's environment: BENCH_ROUNDS, BENCH_SECONDS.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import msgspec
+
+CORES = sorted(os.sched_getaffinity(0))
+CONNECTIONS = (1, 16, 64)
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """Of one server at one number of connections. `load_busy` is the share of its core that the load generator used."""
+
+    rps: float
+    p50_us: float
+    p99_us: float
+    load_busy: float
+
+
+class LoadFailed(RuntimeError):
+    """The server went away, or answered something else than 200."""
+
+
+def measure(port: int, path: str, body: str, connections: int) -> Figures:
+    """Raises LoadFailed."""
+    plan = json.dumps({"port": port, "path": path, "body": body, "connections": connections, "seconds": SECONDS})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.load"],
+        input=plan,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, {CORES[-1]}),
+    )
+    if done.returncode:
+        raise LoadFailed(done.stderr)
+    return msgspec.json.decode(done.stdout, type=Figures)
