@@ -37,6 +37,8 @@ from trainers import publish
 Array = NDArray[Any]  # Any: weights and indices alike
 NOW_NS = 1_790_000_000_000_000_000
 OPSET = 20
+CNN_PIXELS = 96
+CNN_ROW_NS = 2_000_000  # on one core of a 2024 server with AVX-512
 CARRIERS = ("AA", "B6", "UA")
 ORIGINS = ("JFK", "LGA")
 
@@ -119,6 +121,25 @@ async def publish_mlp(
     return await publish_files(store, *manifest_of(name, signature, graphs), promote_to=promote_to)
 
 
+async def publish_cnn(
+    store: ObjectStore, name: str = "cnn", *, seed: int = 0, promote_to: str | None = layout.CHAMPION
+) -> VersionRecord:
+    """`image` FP32 [batch, 3, 96, 96] to `scores` FP32 [batch, 10]; a run long enough to matter, and said so in its manifest."""
+    signature = Signature(
+        inputs=(Tensor(name="image", datatype="FP32", shape=("batch", 3, CNN_PIXELS, CNN_PIXELS)),),
+        outputs=(Tensor(name="scores", datatype="FP32", shape=("batch", 10)),),
+    )
+    manifest, contents = manifest_of(name, signature, {"fp32": cnn_graph(seed)})
+    latency = Latency(batch_rows=1, p50_ns=CNN_ROW_NS, p99_ns=2 * CNN_ROW_NS, runs=300)
+    [variant] = manifest.variants
+    variant = msgspec.structs.replace(
+        variant, max_batch=32, latency=(latency,), batch_cost=BatchCost(base_ns=20_000, row_ns=CNN_ROW_NS)
+    )
+    return await publish_files(
+        store, msgspec.structs.replace(manifest, variants=(variant,)), contents, promote_to=promote_to
+    )
+
+
 def tiny_graph(seed: int = 0) -> bytes:
     """Gather each string column, encode it (unknown is 0), drop NaN, one Gemm, Sigmoid."""
     scale = np.array([[1], [1], [0.1], [1e-3], [0.05]], np.float32)
@@ -181,6 +202,32 @@ def mlp_graph(features: int = 32, hidden: int = 64, outputs: int = 10, seed: int
     return _model(
         nodes, inputs, [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", outputs])], constants
     )
+
+
+def cnn_graph(seed: int = 0) -> bytes:
+    """Four Convs of 3x3 with Relu, a global average and a MatMul: 2 MB of weights, about 250 million multiply-adds per row."""
+    rng = np.random.default_rng(seed)
+    constants: dict[str, Array] = {}
+    nodes: list[onnx.NodeProto] = []
+    x, channels = "image", 3
+    for i, (width, stride) in enumerate(((48, 1), (96, 2), (192, 2), (192, 2))):
+        scale = np.float32(
+            np.sqrt(2 / (9 * channels))
+        )  # He initialization: activations keep their size from layer to layer
+        constants[f"kernel_{i}"] = rng.normal(size=(width, channels, 3, 3)).astype(np.float32) * scale
+        nodes += [
+            helper.make_node("Conv", [x, f"kernel_{i}"], [f"conv_{i}"], strides=[stride, stride], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"conv_{i}"], [f"active_{i}"]),
+        ]
+        x, channels = f"active_{i}", width
+    constants["weights"] = rng.normal(size=(channels, 10)).astype(np.float32) / np.float32(np.sqrt(channels))
+    nodes += [
+        helper.make_node("GlobalAveragePool", [x], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+    ]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, CNN_PIXELS, CNN_PIXELS])]
+    return _model(nodes, inputs, [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10])], constants)
 
 
 def manifest_of(name: str, signature: Signature, graphs: Mapping[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
