@@ -9,7 +9,7 @@ STORE ?= file://$(CURDIR)/.steelyard/store
 RECIPE ?= flights
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## create .venv and install everything, from the constraints file
 $(STAMP): pyproject.toml constraints.txt
@@ -41,6 +41,9 @@ e2e: $(STAMP) ## the slow proofs: the whole chain on real data, signals under lo
 bench: $(STAMP) ## requests per second and latency against baselines in the same run
 	$(BIN)/python -m tests.bench
 
+bench-peers: $(STAMP) ## the gateway beside other Python model servers, each installed into .bench/
+	$(BIN)/python -m tests.bench.peers
+
 train: $(STAMP) ## train and publish RECIPE (flights) to STORE
 	$(BIN)/steelyard train $(RECIPE) --store $(STORE)
 
@@ -51,6 +54,6 @@ image: ## build the gateway's container image (needs a container engine)
 	docker build -f infra/docker/gateway.Dockerfile -t steelyard-gateway .
 
 clean: ## remove the virtual environment, caches and the local store
-	rm -rf $(VENV) .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
+	rm -rf $(VENV) .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
 
-.PHONY: help install demo test lint fmt e2e bench train serve image clean
+.PHONY: help install demo test lint fmt e2e bench bench-peers train serve image clean
