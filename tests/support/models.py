@@ -124,20 +124,18 @@ async def publish_mlp(
 async def publish_cnn(
     store: ObjectStore, name: str = "cnn", *, seed: int = 0, promote_to: str | None = layout.CHAMPION
 ) -> VersionRecord:
-    """`image` FP32 [batch, 3, 96, 96] to `scores` FP32 [batch, 10]; a run long enough to matter, and said so in its manifest."""
+    """`image` FP32 [batch, 3, 96, 96] to `scores` FP32 [batch, 10], with the manifest of a model whose runs are long."""
     signature = Signature(
         inputs=(Tensor(name="image", datatype="FP32", shape=("batch", 3, CNN_PIXELS, CNN_PIXELS)),),
         outputs=(Tensor(name="scores", datatype="FP32", shape=("batch", 10)),),
     )
     manifest, contents = manifest_of(name, signature, {"fp32": cnn_graph(seed)})
-    latency = Latency(batch_rows=1, p50_ns=CNN_ROW_NS, p99_ns=2 * CNN_ROW_NS, runs=300)
+    latency = (Latency(batch_rows=1, p50_ns=CNN_ROW_NS, p99_ns=2 * CNN_ROW_NS, runs=300),)
+    cost = BatchCost(base_ns=20_000, row_ns=CNN_ROW_NS)
     [variant] = manifest.variants
-    variant = msgspec.structs.replace(
-        variant, max_batch=32, latency=(latency,), batch_cost=BatchCost(base_ns=20_000, row_ns=CNN_ROW_NS)
-    )
-    return await publish_files(
-        store, msgspec.structs.replace(manifest, variants=(variant,)), contents, promote_to=promote_to
-    )
+    variant = msgspec.structs.replace(variant, max_batch=32, latency=latency, batch_cost=cost)
+    manifest = msgspec.structs.replace(manifest, variants=(variant,))
+    return await publish_files(store, manifest, contents, promote_to=promote_to)
 
 
 def tiny_graph(seed: int = 0) -> bytes:

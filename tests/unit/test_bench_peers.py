@@ -4,23 +4,25 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.bench.cell import CONNECTIONS, Figures
 from tests.bench.peers import __main__ as runner
 from tests.bench.peers import contenders, processes, table
 
 
-def test_a_ratio_compares_within_each_round_and_a_missing_server_says_why() -> None:
+def test_best_rounds_are_compared_and_a_missing_server_says_why() -> None:
     rows = [table.Row("gateway"), table.Row("slow"), table.Row("absent", missing="it ended with 1: no such module")]
     for count in CONNECTIONS:
-        for gateway, slow in ((100, 50), (1000, 200), (900, 300)):  # ratios 2, 5 and 3; the ratio of the medians is 4.5
+        for gateway, slow in ((100, 50), (1000, 200), (900, 250)):
             rows[0].add(count, _figures(gateway))
             rows[1].add(count, _figures(slow))
     head, counts, gateway_line, slow_line, absent_line = table.render(rows).splitlines()
     assert "gateway / this" in head
     assert counts.split()[1:4] == ["1", "16", "64"]
-    assert gateway_line.split()[1:4] == ["900"] * 3
-    assert slow_line.split()[-3:] == ["3.00"] * 3
+    assert gateway_line.split()[1:4] == ["1,000"] * 3
+    assert slow_line.split()[-3:] == ["4.00"] * 3
+    assert table.steadiness(rows) == pytest.approx((0.9 + 0.8) / 2)
     assert absent_line == "absent   not measured: it ended with 1: no such module"
 
 

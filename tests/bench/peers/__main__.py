@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import signal
 import statistics
 import sys
@@ -72,8 +71,9 @@ def compare(trial: Trial, contenders: Sequence[Contender]) -> list[table.Row]:
                 started.append(_start(stack, trial, row, contender))
             except processes.StartFailed as error:
                 row.missing = str(error)
-        for connections in CONNECTIONS:
-            for _ in range(ROUNDS):
+        for number in range(ROUNDS):  # the outer loop, so that a cell's rounds lie far apart
+            print(f"{trial.subject.name}: round {number + 1} of {ROUNDS}", file=sys.stderr)
+            for connections in CONNECTIONS:
                 for each in started:
                     _measure(each, connections)
     return rows
@@ -113,7 +113,7 @@ def _start(stack: contextlib.ExitStack, trial: Trial, row: table.Row, contender:
 
 
 def _problem(wire: Wire, port: int, body: str, expected: NDArray[np.float32]) -> str:
-    """What is wrong with the server's answer; nothing when it is right."""
+    """Why there is no answer yet; nothing when there is. Raises StartFailed at a wrong one."""
     try:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
             connection.request("POST", wire.path, body, {"content-type": "application/json"})
@@ -124,7 +124,9 @@ def _problem(wire: Wire, port: int, body: str, expected: NDArray[np.float32]) ->
     if status != http.HTTPStatus.OK:
         return f"status {status} {answer[:200]!r}"
     numbers = np.ravel(wire.answer(json.loads(answer)))
-    return "" if np.allclose(numbers, expected.ravel(), rtol=1e-4, atol=1e-5) else f"another answer, {answer[:200]!r},"
+    if not np.allclose(numbers, expected.ravel(), rtol=1e-4, atol=1e-5):
+        raise processes.StartFailed(f"it answers {numbers[:3]}... where session.run answers {expected.ravel()[:3]}...")
+    return ""
 
 
 def _measure(each: Started, connections: int) -> None:
@@ -145,7 +147,7 @@ def _conditions(rows: Sequence[table.Row]) -> str:
     busy = table.load_busy_max(rows)
     text = (
         f"JSON; servers on core {CORES[0]}, load from core {CORES[-1]} by tests/bench/load.py, which took at most {busy:.0%} "
-        f"of it; rounds of {SECONDS:g} s: {ROUNDS}; load average {os.getloadavg()[0]:.1f}"
+        f"of it; best of {ROUNDS} rounds of {SECONDS:g} s, of which a middling round reached {table.steadiness(rows):.0%}"
     )
     return (
         text if busy < LOAD_BUSY_MAX else f"{text}\nTHE LOAD GENERATOR MAY BE WHAT WAS MEASURED: it was busy {busy:.0%}"

@@ -8,6 +8,7 @@ import msgspec
 from tests.bench.cell import CONNECTIONS, Figures
 
 BASE = "gateway"
+REASON_CHARS = 180  # pip lists every version that it did not want
 
 
 class Row(msgspec.Struct):
@@ -23,13 +24,19 @@ class Row(msgspec.Struct):
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Medians of the rounds; a ratio is the median of the ratios within each round, for machines drift between rounds."""
+    """The best round of each cell, and ratios of those: other work on the machine only ever slows a server down."""
     counts = "".join(f"{count:>9}" for count in CONNECTIONS)
     width = max(len(row.name) for row in rows)
     head = f"{'':<{width}}  {'req/s at c=':<{9 * len(CONNECTIONS)}}  p50 ms  resident  {BASE} / this at c="
     base = next((row.cells for row in rows if row.name == BASE and not row.missing), {})
     lines = [head, f"{'server':<{width}}  {counts}     c=1        MB  {counts}"]
     return "\n".join(lines + [f"{row.name:<{width}}  {_line(row, base)}".rstrip() for row in rows])
+
+
+def steadiness(rows: Sequence[Row]) -> float:
+    """What a middling round reached of its cell's best, over all cells: 1 on a machine that did nothing else."""
+    cells = [[figures.rps for figures in cell] for row in rows for cell in row.cells.values()]
+    return statistics.median(statistics.median(cell) / max(cell) for cell in cells) if cells else 0.0
 
 
 def load_busy_max(rows: Sequence[Row]) -> float:
@@ -39,14 +46,12 @@ def load_busy_max(rows: Sequence[Row]) -> float:
 
 def _line(row: Row, base: Mapping[int, Sequence[Figures]]) -> str:
     if row.missing:
-        return f"not measured: {row.missing}"
-    rps = "".join(f"{statistics.median(f.rps for f in row.cells[count]):>9,.0f}" for count in CONNECTIONS)
-    p50_ms = statistics.median(f.p50_us for f in row.cells[CONNECTIONS[0]]) / 1e3
-    ratios = "".join(_ratio(base.get(count, ()), row.cells[count]) for count in CONNECTIONS)
+        return f"not measured: {row.missing:.{REASON_CHARS}}"
+    rps = "".join(f"{_rps(row.cells[count]):>9,.0f}" for count in CONNECTIONS)
+    p50_ms = min(figures.p50_us for figures in row.cells[CONNECTIONS[0]]) / 1e3
+    ratios = "".join(f"{_rps(base[count]) / _rps(row.cells[count]):>9.2f}" for count in CONNECTIONS if base)
     return f"{rps}  {p50_ms:>6.2f}  {row.resident_mb:>8.0f}  {ratios}"
 
 
-def _ratio(base: Sequence[Figures], this: Sequence[Figures]) -> str:
-    if len(base) != len(this):
-        return f"{'':>9}"
-    return f"{statistics.median(b.rps / t.rps for b, t in zip(base, this, strict=True)):>9.2f}"
+def _rps(cell: Sequence[Figures]) -> float:
+    return max(figures.rps for figures in cell)
