@@ -17,12 +17,16 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """Of one server at one number of connections. `load_busy` is the share of its core that the load generator used."""
+    """Of one server at one number of connections.
+
+    `load_busy` is the share of its core that the load generator used; `answers` includes those of the warm-up.
+    """
 
     rps: float
     p50_us: float
     p99_us: float
     load_busy: float
+    answers: int
 
 
 class LoadFailed(RuntimeError):

@@ -14,14 +14,14 @@ from tests.bench.peers import contenders, processes, table
 def test_best_rounds_are_compared_and_a_missing_server_says_why() -> None:
     rows = [table.Row("gateway"), table.Row("slow"), table.Row("absent", missing="it ended with 1: no such module")]
     for count in CONNECTIONS:
-        for gateway, slow in ((100, 50), (1000, 200), (900, 250)):
-            rows[0].add(count, _figures(gateway))
-            rows[1].add(count, _figures(slow))
+        for gateway, slow, cpu_us in ((100, 50, 90), (1000, 200, 95), (900, 250, 200)):
+            rows[0].add(count, _figures(gateway), 40)
+            rows[1].add(count, _figures(slow), cpu_us)
     head, counts, gateway_line, slow_line, absent_line = table.render(rows).splitlines()
     assert "gateway / this" in head
-    assert counts.split()[1:4] == ["1", "16", "64"]
+    assert counts.split()[1:4] == ["c=1", "c=16", "c=64"]
     assert gateway_line.split()[1:4] == ["1,000"] * 3
-    assert slow_line.split()[-3:] == ["4.00"] * 3
+    assert slow_line.split()[-6:] == ["4.00"] * 3 + ["95"] * 3
     assert table.steadiness(rows) == pytest.approx((0.9 + 0.8) / 2)
     assert absent_line == "absent   not measured: it ended with 1: no such module"
 
@@ -29,8 +29,8 @@ def test_best_rounds_are_compared_and_a_missing_server_says_why() -> None:
 def test_ratios_stay_empty_without_a_gateway() -> None:
     rows = [table.Row("gateway", missing="not installed"), table.Row("other")]
     for count in CONNECTIONS:
-        rows[1].add(count, _figures(50))
-    assert table.render(rows).splitlines()[-1].split() == ["other", "50", "50", "50", "20.00", "0"]
+        rows[1].add(count, _figures(50), 1)
+    assert table.render(rows).splitlines()[-1].split() == ["other", "50", "50", "50", "20.00", "0", "1", "1", "1"]
 
 
 def test_a_server_that_cannot_start_is_a_row_with_its_last_words(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_workers_in_sessions_of_their_own_end_with_their_server(tmp_path: Path) 
 
 
 def _figures(rps: float) -> Figures:
-    return Figures(rps=rps, p50_us=1e3 / rps * 1e3, p99_us=0, load_busy=0.1)
+    return Figures(rps=rps, p50_us=1e3 / rps * 1e3, p99_us=0, load_busy=0.1, answers=1)
 
 
 def _text(file: Path) -> str:

@@ -134,7 +134,9 @@ def _measure(each: Started, connections: int) -> None:
         return
     each.server.resume()
     try:
-        each.row.add(connections, measure(each.port, each.path, each.body, connections))
+        cpu_us = each.server.cpu_us()
+        figures = measure(each.port, each.path, each.body, connections)
+        each.row.add(connections, figures, (each.server.cpu_us() - cpu_us) / figures.answers)
         each.row.resident_mb = each.server.resident_mb()
     except LoadFailed as error:
         each.row.missing = f"at {connections} connections: {str(error).strip().splitlines()[-1]}"

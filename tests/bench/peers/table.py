@@ -12,25 +12,35 @@ REASON_CHARS = 180  # pip lists every version that it did not want
 
 
 class Row(msgspec.Struct):
-    """One server. `cells` has by connections the figures of each round, in the order of the rounds."""
+    """One server: by connections, the figures of each round and the CPU time that it spent per answer, in microseconds."""
 
     name: str
     cells: dict[int, list[Figures]] = msgspec.field(default_factory=dict)
+    cpu_us: dict[int, list[float]] = msgspec.field(default_factory=dict)
     resident_mb: float = 0.0
     missing: str = ""
 
-    def add(self, connections: int, figures: Figures) -> None:
+    def add(self, connections: int, figures: Figures, cpu_us: float) -> None:
         self.cells.setdefault(connections, []).append(figures)
+        self.cpu_us.setdefault(connections, []).append(cpu_us)
 
 
 def render(rows: Sequence[Row]) -> str:
-    """The best round of each cell, and ratios of those: other work on the machine only ever slows a server down."""
-    counts = "".join(f"{count:>9}" for count in CONNECTIONS)
+    """The best round of each cell, and ratios of those: other work on the machine only ever slows a server down.
+
+    CPU time per answer, a median, hardly feels that work: on a busy machine it is the column to trust.
+    """
     width = max(len(row.name) for row in rows)
-    head = f"{'':<{width}}  {'req/s at c=':<{9 * len(CONNECTIONS)}}  p50 ms  resident  {BASE} / this at c="
+    requests, ratios, cpu = (
+        f"{title:<{9 * len(CONNECTIONS)}}" for title in ("req/s", f"{BASE} / this", "CPU us per answer")
+    )
+    counts = "".join(f"{f'c={count}':>9}" for count in CONNECTIONS)
+    lines = [
+        f"{'':<{width}}    {requests}   p50 ms  resident    {ratios}    {cpu}".rstrip(),
+        f"{'server':<{width}}  {counts}      c=1        MB  {counts}  {counts}",
+    ]
     base = next((row.cells for row in rows if row.name == BASE and not row.missing), {})
-    lines = [head, f"{'server':<{width}}  {counts}     c=1        MB  {counts}"]
-    return "\n".join(lines + [f"{row.name:<{width}}  {_line(row, base)}".rstrip() for row in rows])
+    return "\n".join(lines + [f"{row.name:<{width}}  {_line(row, base)}" for row in rows])
 
 
 def steadiness(rows: Sequence[Row]) -> float:
@@ -49,8 +59,11 @@ def _line(row: Row, base: Mapping[int, Sequence[Figures]]) -> str:
         return f"not measured: {row.missing:.{REASON_CHARS}}"
     rps = "".join(f"{_rps(row.cells[count]):>9,.0f}" for count in CONNECTIONS)
     p50_ms = min(figures.p50_us for figures in row.cells[CONNECTIONS[0]]) / 1e3
-    ratios = "".join(f"{_rps(base[count]) / _rps(row.cells[count]):>9.2f}" for count in CONNECTIONS if base)
-    return f"{rps}  {p50_ms:>6.2f}  {row.resident_mb:>8.0f}  {ratios}"
+    ratios = "".join(
+        f"{_rps(base[count]) / _rps(row.cells[count]):>9.2f}" if base else f"{'':>9}" for count in CONNECTIONS
+    )
+    cpu_us = "".join(f"{statistics.median(row.cpu_us[count]):>9,.0f}" for count in CONNECTIONS)
+    return f"{rps}  {p50_ms:>7.2f}  {row.resident_mb:>8.0f}  {ratios}  {cpu_us}"
 
 
 def _rps(cell: Sequence[Figures]) -> float:
