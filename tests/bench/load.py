@@ -6,12 +6,15 @@ pinned to a core of its own.
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
 from typing import cast
 
 import uvloop
+
+ANSWER_S = 30  # more than any server needs for one answer, even with 64 large requests before it
 
 
 class Client(asyncio.Protocol):
@@ -22,6 +25,7 @@ class Client(asyncio.Protocol):
         self._latencies = latencies
         self._failures = failures
         self._received = b""
+        self._is_last = False
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -41,17 +45,23 @@ class Client(asyncio.Protocol):
         if not self._received.startswith(b"HTTP/1.1 200"):
             self._failures.append(self._received)
         self._received = b""
-        self._send()
+        if self._is_last:
+            self._transport.close()
+        else:
+            self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._is_last:
+            self._failures.append(b"the server closed a connection")
         self.closed.set_result(None)
 
     def _send(self) -> None:
         self._sent_ns = time.perf_counter_ns()
         self._transport.write(self._request)
 
-    def close(self) -> None:
-        self._transport.close()
+    def finish(self) -> None:
+        """With the answer that is due: a server left with requests to answer would start its next measurement with them."""
+        self._is_last = True
 
 
 async def run(plan: dict[str, object]) -> dict[str, float]:
@@ -74,10 +84,14 @@ async def run(plan: dict[str, object]) -> dict[str, float]:
     elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     counted = sorted(latencies)
     for client in clients:
-        client.close()
-    await asyncio.gather(*(client.closed for client in clients))
+        client.finish()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ANSWER_S):
+            await asyncio.gather(*(client.closed for client in clients))
+    if not counted:  # no answer takes less than the seconds asked for
+        counted, elapsed = sorted(latencies), time.perf_counter() - began
     if failures:
-        raise SystemExit(f"{len(failures)} answers were not 200, the first: {failures[0][:300]!r}")
+        raise SystemExit(f"{len(failures)} failures, the first: {failures[0][:300]!r}")
     if not counted:
         raise SystemExit("no answer came back")
     return {
