@@ -78,8 +78,7 @@ def _median_us(call: "object") -> float:
 
 @contextlib.contextmanager
 def _gateway(root: Path, folder: Path) -> Iterator[gateways.Gateway]:
-    with gateways.running(root, folder, "--preload", "mlp") as gateway:
-        _pin(gateway.process.pid)
+    with gateways.running(root, folder, "--preload", "mlp", prefix=("taskset", "-c", str(CORES[0]))) as gateway:
         yield gateway
 
 

@@ -3,6 +3,7 @@
 How often and how long is the caller's environment: BENCH_ROUNDS, BENCH_SECONDS.
 """
 
+import base64
 import json
 import os
 import subprocess
@@ -33,9 +34,13 @@ class LoadFailed(RuntimeError):
     """The server went away, or answered something else than 200."""
 
 
-def measure(port: int, path: str, body: str, connections: int) -> Figures:
-    """Raises LoadFailed."""
-    plan = json.dumps({"port": port, "path": path, "body": body, "connections": connections, "seconds": SECONDS})
+def measure(port: int, path: str, body: str | bytes, connections: int, **headers: str) -> Figures:
+    """Raises LoadFailed. Keyword names become header names."""
+    sent = base64.b64encode(body.encode() if isinstance(body, str) else body).decode()
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    plan = json.dumps(
+        {"port": port, "path": path, "body": sent, "headers": lines, "connections": connections, "seconds": SECONDS}
+    )
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.load"],
         input=plan,

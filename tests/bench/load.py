@@ -1,11 +1,12 @@
 """A closed-loop HTTP/1.1 load generator: N connections, each sends its next request when the last answer is complete.
 
-Reads a plan as JSON from stdin ({"port", "path", "body", "connections", "seconds"}) and prints requests per second, latency
+Reads a plan as JSON from stdin (`tests.bench.cell.measure` writes it; the body is base64) and prints requests per second, latency
 percentiles and its own share of a core as JSON: near 1, it is the bottleneck and not the server. Runs as a process of its own,
 pinned to a core of its own.
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import sys
@@ -65,8 +66,8 @@ class Client(asyncio.Protocol):
 
 
 async def run(plan: dict[str, object]) -> dict[str, float]:
-    body = str(plan["body"]).encode()
-    head = f"POST {plan['path']} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    body = base64.b64decode(str(plan["body"]))
+    head = f"POST {plan['path']} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n{plan['headers']}\r\n"
     latencies: list[int] = []
     failures: list[bytes] = []
     loop = asyncio.get_running_loop()

@@ -5,6 +5,7 @@ gauge must be 0 before and after, and near 1 before the first request is refused
 """
 
 import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def _show(gateway: gateways.Gateway, connections: int) -> None:
             {
                 "port": gateway.port,
                 "path": "/v2/models/mlp/infer",
-                "body": BODY,
+                "body": base64.b64encode(BODY.encode()).decode(),
+                "headers": "",
                 "connections": connections,
                 "seconds": WINDOW_S + 3,
             },

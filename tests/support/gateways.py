@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,16 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running(store: Path | str, folder: Path, *arguments: str, **environment: str) -> Iterator[Gateway]:
-    """A gateway that is ready. Its port is 0 and read from its log, so that tests never race for one."""
+def running(
+    store: Path | str, folder: Path, *arguments: str, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[Gateway]:
+    """A gateway that is ready. Its port is 0 and read from its log, so that tests never race for one.
+
+    `prefix` is a command that starts it, such as `taskset`.
+    """
     log = folder / f"gateway-{time.monotonic_ns()}.log"
     env = os.environ | {"STEELYARD_REPOSITORY__CACHE_DIR": str(folder / "cache")} | environment
-    command = [sys.executable, "-m", "gateway", "serve", "--store", str(store), "--port", "0", *arguments]
+    command = [*prefix, sys.executable, "-m", "gateway", "serve", "--store", str(store), "--port", "0", *arguments]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
         try:
             yield Gateway(process, _await_port(process, log), log)

@@ -1,0 +1,148 @@
+"""`python -m tests.bench.rows`: how much of a bare `session.run` is left when models that take milliseconds are served.
+
+A small CNN (3x96x96 floats) and an int8 text encoder of MiniLM's shape at 64 tokens, one row per request, with JSON and with binary
+tensors. The gateway runs on one core with everything on, the load generator on the other; the bare loop runs on the gateway's core,
+in turns with it. Each figure is the median of its rounds.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.contract.manifest import Signature, Tensor
+from gateway.objectstore.local import LocalStore
+from tests.bench.cell import CORES, ROUNDS, SECONDS, measure
+from tests.bench.session import session
+from tests.support import encoders, gateways, models
+from trainers.evaluate import timing
+from trainers.quantize import candidates, rowwise
+
+TOKENS = 64
+CONNECTIONS = 4
+Inputs = Mapping[str, NDArray[Any]]  # Any: floats or token ids
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "store"
+        root.mkdir()
+        graphs = {"cnn": models.cnn_graph(), "encoder": _encoder()}
+        paths = {name: Path(folder) / f"{name}.onnx" for name in graphs}
+        for name, path in paths.items():
+            path.write_bytes(graphs[name])
+        asyncio.run(_publish(LocalStore(root), graphs, paths))
+        inputs = {"cnn": _image(), "encoder": _tokens()}
+        print(
+            f"{'model':<8} {'form':<7} {'bare rows/s':>12} {'served rows/s':>14}  ratio   (one core, {CONNECTIONS} connections)"
+        )
+        with gateways.running(
+            root, Path(folder), "--preload", "cnn", "--preload", "encoder", prefix=("taskset", "-c", str(CORES[0]))
+        ) as gateway:
+            for name, feed in inputs.items():
+                for form in ("binary", "json"):
+                    _compare(name, form, paths[name], feed, gateway.port)
+
+
+def _compare(name: str, form: str, path: Path, feed: Inputs, port: int) -> None:
+    body, headers = _binary(feed) if form == "binary" else (_json(feed), {})
+    bare, served = [], []
+    for _ in range(ROUNDS):
+        bare.append(_bare_rows_per_s(path, feed))
+        served.append(measure(port, f"/v2/models/{name}/infer", body, CONNECTIONS, **headers).rps)
+    base, rows = statistics.median(bare), statistics.median(served)
+    print(f"{name:<8} {form:<7} {base:>12.1f} {rows:>14.1f}  {rows / base:.2f}", flush=True)
+
+
+def _bare_rows_per_s(path: Path, feed: Inputs) -> float:
+    """In a process of its own on the gateway's core."""
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_run_bare, args=(str(path), dict(feed), sending))
+    process.start()
+    rate: float = receiving.recv()
+    process.join()
+    return rate
+
+
+def _run_bare(path: str, feed: dict[str, NDArray[Any]], sending: Any) -> None:  # Any: a pipe's end
+    os.sched_setaffinity(0, {CORES[0]})
+    run = session(path).run
+    for _ in range(5):
+        run(None, feed)
+    runs, began = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - began) < SECONDS:
+        run(None, feed)
+        runs += 1
+    sending.send(runs / elapsed)
+
+
+def _image() -> Inputs:
+    return {"image": np.random.default_rng(0).random((1, 3, 96, 96), np.float32)}
+
+
+def _tokens() -> Inputs:
+    ids = np.random.default_rng(0).integers(0, 30_000, (1, TOKENS))
+    return {"input_ids": ids, "attention_mask": np.ones((1, TOKENS), np.int64)}
+
+
+def _encoder() -> bytes:
+    quantized = rowwise.rewrite(encoders.encoder_graph())
+    assert quantized is not None
+    return candidates.optimize(quantized, "int8-rowwise")
+
+
+async def _publish(store: LocalStore, graphs: Mapping[str, bytes], paths: Mapping[str, Path]) -> None:
+    await models.publish_cnn(store)
+    signature = Signature(
+        inputs=tuple(Tensor(name, "INT64", ("batch", "tokens")) for name in ("input_ids", "attention_mask")),
+        outputs=(Tensor("embedding", "FP32", ("batch", 384)),),
+    )
+    manifest, contents = models.manifest_of("encoder", signature, {"int8-rowwise": graphs["encoder"]})
+    latency = timing.latencies({"encoder": timing.open_session(paths["encoder"])}, _tokens(), lambda *_: None)[
+        "encoder"
+    ]
+    [variant] = manifest.variants
+    variant = msgspec.structs.replace(variant, max_batch=8, latency=latency, batch_cost=timing.fit_cost(latency))
+    await models.publish_files(store, msgspec.structs.replace(manifest, variants=(variant,)), contents)
+
+
+def _json(feed: Inputs) -> str:
+    inputs = [
+        {"name": name, "shape": list(x.shape), "datatype": _datatype(x), "data": x.ravel().tolist()}
+        for name, x in feed.items()
+    ]
+    return json.dumps({"inputs": inputs})
+
+
+def _binary(feed: Inputs) -> tuple[bytes, dict[str, str]]:
+    """Protocol rule 16."""
+    inputs = [
+        {
+            "name": name,
+            "shape": list(x.shape),
+            "datatype": _datatype(x),
+            "parameters": {"binary_data_size": x.nbytes},
+        }
+        for name, x in feed.items()
+    ]
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    return head + b"".join(x.tobytes() for x in feed.values()), {"Inference-Header-Content-Length": str(len(head))}
+
+
+def _datatype(x: NDArray[Any]) -> str:
+    return {"float32": "FP32", "int64": "INT64"}[x.dtype.name]
+
+
+if __name__ == "__main__":
+    main()
