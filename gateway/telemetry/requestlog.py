@@ -18,6 +18,9 @@ from gateway.telemetry.reasons import reason_of
 
 logger = logging.getLogger(__name__)
 
+LINES_PER_S_MAX = 20
+"""Of `failed` requests: an overloaded gateway refuses thousands a second, which `/metrics` counts and a disk would not hold."""
+
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
 
@@ -30,6 +33,8 @@ class RequestLog:
 
     def __init__(self, requests: Literal["none", "failed", "all"]) -> None:
         self.is_complete = requests == "all"
+        self._second = 0
+        self._lines = 0
         self._from_status = {"none": 1000, "failed": 500, "all": 400}[requests]
 
     def observe(
@@ -55,14 +60,25 @@ class RequestLog:
         arrived_ns: int,
     ) -> None:
         """A line for an error that was answered. `model` is as the caller wrote it; `arrived_ns` on `perf_counter_ns`'s clock."""
-        if status >= self._from_status:
+        now_ns = perf_counter_ns()
+        if status >= self._from_status and (self.is_complete or self._may_write(now_ns)):
             reason = reason_of(error)
             fields = {
                 "request_id": request_id, "trace_id": trace_id(headers), "status": status, "reason": reason,
                 "model": model if reason in _RESOLVED else "", "error": type(error).__name__,
-                "duration_ns": perf_counter_ns() - arrived_ns,
+                "duration_ns": now_ns - arrived_ns,
             }  # fmt: skip
             logger.log(logging.WARNING if status >= 500 else logging.INFO, "refused", extra=_present(fields))
+
+    def _may_write(self, now_ns: int) -> bool:
+        """Within a second's lines; what was left out is told with the first line of a later second."""
+        second = now_ns // 1_000_000_000
+        if second != self._second:
+            if self._lines > LINES_PER_S_MAX:
+                logger.warning("%d more requests were refused and not logged", self._lines - LINES_PER_S_MAX)
+            self._second, self._lines = second, 0
+        self._lines += 1
+        return self._lines <= LINES_PER_S_MAX
 
 
 def trace_id(headers: Mapping[bytes, bytes]) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.dataplane import Call, Sent, Usage
 from gateway.errors import InvalidInput, Overloaded, StoreUnavailable
-from gateway.telemetry import logs
+from gateway.telemetry import logs, requestlog
 from gateway.telemetry.requestlog import RequestLog, trace_id
 
 SECRET = "sentinel-payload-4711"
@@ -140,6 +140,27 @@ def test_requests_are_logged_as_the_option_says(requests: Any, expected: list[st
         if line["request_id"] == "r-3":
             assert (line["level"], line["status"], line["reason"]) == ("warning", 503, "overloaded")
             assert (line["error"], line["trace_id"], line["model"]) == ("Overloaded", TRACE, "mlp")
+
+
+def test_a_flood_of_refusals_does_not_flood_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, stream = written(logs.LogOptions())
+    second = 0
+    monkeypatch.setattr(requestlog, "perf_counter_ns", lambda: second * 10**9)
+    log = RequestLog("failed")
+
+    def refuse(count: int) -> None:
+        for _ in range(count):
+            log.refused(503, Overloaded("full"), request_id="r", model="mlp", headers={}, arrived_ns=0)
+
+    refuse(1000)
+    assert len(lines(stream)) == requestlog.LINES_PER_S_MAX
+    second = 7
+    refuse(1)
+    told = lines(stream)[requestlog.LINES_PER_S_MAX :]
+    assert [line["message"] for line in told] == ["980 more requests were refused and not logged", "refused"]
+    second = 8
+    refuse(1)
+    assert [line["message"] for line in lines(stream)[-2:]] == ["refused", "refused"]
 
 
 @pytest.mark.parametrize(
