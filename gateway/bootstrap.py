@@ -28,6 +28,7 @@ from gateway.repository.residents import Repository, Resident
 from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel, Loader
 from gateway.runtime.session import cpu_flags
+from gateway.runtime.workers import Workers
 from gateway.settings import Settings, is_loopback
 from gateway.telemetry import sources, traces
 from gateway.telemetry.exposition import MetricsPage
@@ -58,10 +59,16 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         startup.mark_store()
         access = await stack.enter_async_context(_gate(settings, store, here, clock))
         ledger = await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
-        workers = settings.runtime.workers or max(1, here.vcpu_milli // 1000)
-        executor = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="run"))
+        runtime = settings.runtime
+        workers = stack.enter_context(
+            Workers(
+                runtime.workers or max(1, here.vcpu_milli // 1000),
+                levels=runtime.priority_levels,
+                ageing_ns=runtime.ageing_ms * 1_000_000,
+            )
+        )
         builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load delays no prediction
-        loader = Loader(executor, builder, settings.runtime, workers=workers, cpu_flags=cpu_flags())
+        loader = Loader(workers, builder, runtime, cpu_flags=cpu_flags())
         repository = Repository(
             store, loader, _Residency(meter), settings.repository, cache_dir=_cache_dir(settings.repository.cache_dir)
         )
@@ -99,7 +106,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         meter.mark_ready()
         startup.on_change = meter.note_start
         startup.mark_loads()
-        logger.info("container %s, store %s, %d workers", here.id, settings.store, workers)
+        logger.info("container %s, store %s, %d workers", here.id, settings.store, workers.count)
 
         def drain() -> None:
             service.ready = False

@@ -19,6 +19,7 @@ from gateway.errors import DeadlineExceeded, InvalidInput, Overloaded, RequestEr
 from gateway.repository.residents import Repository, Resident
 from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel
+from gateway.runtime.spent import Spent
 from gateway.runtime.tensors import Tensors
 
 Buffer = bytes | memoryview
@@ -205,8 +206,7 @@ class DataPlane:
                     return begun
                 work = begun
             try:
-                async with _deadline(work.deadline_ns(self._timeout_ns), "running the model"):
-                    await work.run(self._timeout_ns)
+                await work.run(work.deadline_ns(self._timeout_ns))
                 work.encode()
             except BaseException as error:
                 self._settle(work, _outcome(error))
@@ -311,12 +311,18 @@ class _Work:
         self._cpu_ns += thread_time_ns()
         self._is_waiting = True
 
-    async def run(self, default_ns: int) -> None:
-        share = await self.resident.model.run(self._decoded.inputs, self.rows)
-        self._is_waiting = False
-        self._cpu_ns += share.cpu_ns - thread_time_ns()
-        self._outputs = share.outputs
-        self._run_ns, self._queue_ns, self._batch_rows = share.run_ns, share.queue_ns, share.batch_rows
+    async def run(self, deadline_ns: int) -> None:
+        spent = Spent()
+        priority = self.call.priority or self._decoded.priority
+        try:
+            share = await self.resident.model.run(
+                self._decoded.inputs, self.rows, deadline_ns=deadline_ns, priority=priority, spent=spent
+            )
+            self._outputs = share.outputs
+        finally:
+            self._is_waiting = False
+            self._cpu_ns += spent.cpu_ns - thread_time_ns()
+            self._run_ns, self._queue_ns, self._batch_rows = spent.run_ns, spent.queue_ns, spent.batch_rows
 
     def encode(self) -> None:
         began_ns = perf_counter_ns()

@@ -4,6 +4,8 @@ The sha256 of a manifest's bytes is the identity of a model version. The trainer
 it before a session is made. It holds data only: nothing in an artifact is ever executed but the ONNX graph.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -73,21 +75,47 @@ class Signature(msgspec.Struct, frozen=True):
                 raise ValueError(f"signature has no {side}")
         _refuse_duplicates("input columns", [column.name for tensor in self.inputs for column in tensor.columns])
 
+    def length(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """How long one row is, given the inputs' shapes: the product of the symbolic dimensions but `batch`, each counted once.
 
-class Latency(msgspec.Struct, frozen=True):
-    """Measured time of one `session.run` at one batch size, one onnxruntime thread, in the serving configuration."""
+        `input_ids` and `attention_mask` of shape [batch, sequence] have length `sequence`; fixed shapes have length 1.
+        """
+        sizes: dict[str, int] = {}
+        for tensor in self.inputs:
+            for declared, size in zip(tensor.shape[1:], shapes[tensor.name][1:], strict=True):
+                if isinstance(declared, str):
+                    sizes.setdefault(declared, size)
+        return math.prod(sizes.values())
+
+    @property
+    def has_length(self) -> bool:
+        """Whether any axis but the rows varies."""
+        return any(isinstance(dimension, str) for tensor in self.inputs for dimension in tensor.shape[1:])
+
+
+class Latency(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Measured time of one `session.run` at one batch size, one onnxruntime thread, in the serving configuration.
+
+    `length` is `Signature.length` of the inputs it was measured with, left out where it is 1.
+    """
 
     batch_rows: Positive
     p50_ns: Count
     p99_ns: Count
     runs: Positive
+    length: Positive = 1
 
 
-class BatchCost(msgspec.Struct, frozen=True):
-    """The cost model of a batch: `base_ns + row_ns * rows`, fitted over the measured latencies."""
+class BatchCost(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The cost model of a batch, fitted over the measured latencies.
+
+    A run takes `base_ns + row_ns * rows + row_length_ps * rows * length / 1000` nanoseconds. `length` is `Signature.length` of one
+    row. Picoseconds, because a sample of audio costs less than a nanosecond or two. Left out where no axis but the rows varies.
+    """
 
     base_ns: Count
     row_ns: Count
+    row_length_ps: Count = 0
 
 
 class Variant(msgspec.Struct, frozen=True):

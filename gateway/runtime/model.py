@@ -4,42 +4,79 @@ A run predicted to be shorter than a thread hop happens at once on the event loo
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from time import thread_time_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from gateway.contract.manifest import Manifest, Variant
-from gateway.runtime.batcher import Batcher, BatchShare
+from gateway.contract.manifest import Manifest, Signature, Variant
+from gateway.errors import InvalidInput
+from gateway.runtime.batcher import Batcher
+from gateway.runtime.costmodel import CostModel
+from gateway.runtime.lanes import Lanes
+from gateway.runtime.parts import submit_in_parts
 from gateway.runtime.session import Session, pick_variant
+from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
+from gateway.runtime.workers import Workers
+
+INLINE_SAMPLED = 32
+"""One in so many runs on the event loop is timed for the cost model: the correction takes 5 us, as long as a small run."""
 
 
 class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`workers` 0 means one per CPU this container may use. `inline_us_max`: a thread hop costs about 100 us round trip."""
+    """`workers` 0 means one per CPU this container may use. `inline_us_max`: a thread hop costs about 100 us round trip.
+
+    `queue_rows_max` and `queue_bytes_max` bound what may wait for one model: full, it refuses. `priority_levels`: a caller may ask
+    for 1, the highest, to this many; larger numbers count as the lowest, and 0 means `priority_default`, in the middle so that some
+    may step forward and others back. `ageing_ms`: after so long a waiting request counts as one level higher, so that none starves.
+    """
 
     workers: int = 0
     queue_rows_max: int = 4096
+    queue_bytes_max: int = 64 * 1024 * 1024
     inline_us_max: int = 200
+    priority_levels: int = 8
+    priority_default: int = 4
+    ageing_ms: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.priority_default <= self.priority_levels <= 64:
+            raise ValueError("'priority_default' must be from 1 to 'priority_levels', and that at most 64")
+        if self.ageing_ms < 1:
+            raise ValueError("'ageing_ms' must be at least 1")
 
 
 class LoadedModel:
     """What the repository keeps resident and the data plane runs."""
 
     def __init__(
-        self, manifest: Manifest, variant: Variant, session: Session, batcher: Batcher, *, inline_ns_max: int
+        self, manifest: Manifest, variant: Variant, session: Session, workers: Workers, options: RuntimeOptions
     ) -> None:
         self.manifest = manifest
         self.variant = variant
         self.memo: dict[
             str, Any
         ] = {}  # Any: what each door derives from the manifest, made once and dropped with the model
+        self.cost = CostModel(variant.batch_cost, has_length=manifest.signature.has_length)
+        self.lanes = Lanes(
+            session.run,
+            self.cost,
+            max_batch=variant.max_batch,
+            merges=variant.batch_invariant,
+            length=_length(manifest.signature) if manifest.signature.has_length else None,
+        )
         self._session = session
-        self._batcher = batcher
-        self._inline_ns_max = inline_ns_max
+        self._workers = workers
+        self._batcher = Batcher(
+            self.lanes, workers, queue_rows_max=options.queue_rows_max, queue_bytes_max=options.queue_bytes_max
+        )
+        self._options = options
+        self._inline_ns_max = options.inline_us_max * 1000
+        self._inline_runs = 0
 
     @property
     def resident_bytes(self) -> int:
@@ -48,45 +85,55 @@ class LoadedModel:
 
     def is_inline(self, rows: int) -> bool:
         """Whether a run of so many rows is predicted to be shorter than handing it to a thread."""
-        cost = self.variant.batch_cost
-        return cost is not None and cost.base_ns + cost.row_ns * rows <= self._inline_ns_max
+        return self.cost.is_within(rows, self._inline_ns_max)
 
     def run_inline(self, inputs: Tensors) -> Tensors:
         """Outputs at once, in this thread. Raises `InvalidInput`."""
-        return self._session.run(inputs)
+        self._inline_runs += 1
+        if self._inline_runs % INLINE_SAMPLED:
+            return self._session.run(inputs)
+        began_ns = perf_counter_ns()
+        outputs = self._session.run(inputs)
+        run_ns = perf_counter_ns() - began_ns
+        self.cost.correct(len(next(iter(inputs.values()))), 1, run_ns)
+        return outputs
 
-    async def run(self, inputs: Tensors, rows: int) -> BatchShare:
-        """Outputs for `rows` rows from a worker, batched with others. Raises `InvalidInput` or `Overloaded`."""
-        if self.variant.max_batch < rows:
-            return await self._run_in_parts(inputs, rows)
-        return await self._batcher.submit(inputs, rows)
+    async def run(self, inputs: Tensors, rows: int, *, deadline_ns: int, priority: int = 0, spent: Spent) -> BatchShare:
+        """Outputs for `rows` rows from a worker, batched with others. `deadline_ns` is on the clock of `time.perf_counter_ns`.
 
-    async def _run_in_parts(self, inputs: Tensors, rows: int) -> BatchShare:
-        """A request larger than the variant's largest batch runs in several, one after the other."""
-        step = self.variant.max_batch
-        parts = [
-            await self.run({name: array[at : at + step] for name, array in inputs.items()}, min(step, rows - at))
-            for at in range(0, rows, step)
-        ]
-        return BatchShare(
-            outputs={name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs},
-            cpu_ns=sum(part.cpu_ns for part in parts),
-            run_ns=sum(part.run_ns for part in parts),
-            queue_ns=sum(part.queue_ns for part in parts),
-            batch_rows=step,
-        )
+        `priority` is the protocol's: 0 the default, 1 the highest. `spent` is filled whatever happens. Raises `InvalidInput` when
+        the graph refuses these rows, `Overloaded` when too much waits, `DeadlineExceeded` at once when the answer is predicted to
+        come too late, or as soon as that becomes certain.
+        """
+        level = self._level(priority)
+        if rows > self.variant.max_batch:
+            return await submit_in_parts(
+                self._batcher,
+                self._workers,
+                inputs,
+                rows,
+                step=self.variant.max_batch,
+                deadline_ns=deadline_ns,
+                level=level,
+                spent=spent,
+            )
+        return await self._batcher.submit(inputs, rows, deadline_ns=deadline_ns, level=level, spent=spent)
+
+    def _level(self, priority: int) -> int:
+        if priority < 0:
+            raise InvalidInput(f"priority is {priority}; 0 is the default, 1 the highest, larger numbers are lower")
+        return min(priority or self._options.priority_default, self._options.priority_levels)
 
 
 class Loader:
     """Builds models from verified files. One per process: all models share its workers."""
 
     def __init__(
-        self, executor: Executor, builder: Executor, options: RuntimeOptions, *, workers: int, cpu_flags: frozenset[str]
+        self, workers: Workers, builder: Executor, options: RuntimeOptions, *, cpu_flags: frozenset[str]
     ) -> None:
-        self._executor = executor
+        self._workers = workers
         self._builder = builder
         self._options = options
-        self._workers = workers
         self._cpu_flags = cpu_flags
 
     def variant(self, manifest: Manifest) -> Variant:
@@ -96,15 +143,11 @@ class Loader:
     async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[LoadedModel, int]:
         """A model ready to run, and the CPU nanoseconds its build took. Raises `UnsupportedModel`."""
         session, cpu_ns = await asyncio.get_running_loop().run_in_executor(self._builder, _build, path, manifest)
-        batcher = Batcher(
-            session.measured_run,
-            self._executor,
-            workers=self._workers,
-            max_batch=variant.max_batch if variant.batch_invariant else 1,
-            queue_rows_max=self._options.queue_rows_max,
-        )
-        model = LoadedModel(manifest, variant, session, batcher, inline_ns_max=self._options.inline_us_max * 1000)
-        return model, cpu_ns
+        return LoadedModel(manifest, variant, session, self._workers, self._options), cpu_ns
+
+
+def _length(signature: Signature) -> Callable[[Tensors], int]:
+    return lambda inputs: signature.length({name: array.shape for name, array in inputs.items()})
 
 
 def _build(path: Path, manifest: Manifest) -> tuple[Session, int]:

@@ -1,0 +1,206 @@
+"""The worker threads that all models share, and who gets the next free one: whoever is first in the backlog, of whatever model.
+
+Event-driven: something happens when a request enters, a run ends, a caller leaves or a deadline passes, and at no other time. While
+a worker is idle nothing waits. All methods run on the event loop; the threads only execute runs.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import TracebackType
+
+from gateway.errors import DeadlineExceeded, GatewayError, Overloaded
+from gateway.runtime.backlog import NEVER_NS, Backlog
+from gateway.runtime.forecast import Forecast
+from gateway.runtime.lanes import Lane, Waiting
+from gateway.runtime.runs import Ending, Run
+from gateway.runtime.spent import BatchShare, RunClock
+
+logger = logging.getLogger(__name__)
+
+
+class Workers:
+    """A context manager: leaving it refuses what waits and ends the threads after the runs in hand."""
+
+    def __init__(
+        self, count: int, *, levels: int, ageing_ns: int, clock: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
+        self.count = count
+        self.idle = count
+        self.backlog = Backlog(levels=levels, ageing_ns=ageing_ns)
+        self.forecast = Forecast(count, self.backlog)
+        self.now_ns = clock
+        self._inbox: SimpleQueue[tuple[Run, Callable[[], None]] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=_work, args=(self._inbox,), name=f"run-{number}") for number in range(count)
+        ]
+
+    def __enter__(self) -> "Workers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self.backlog:
+            self._fail(self.backlog.first(self.now_ns()), Overloaded("the gateway is stopping; ask another one"))
+        for _ in self._threads:
+            self._inbox.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def take(self, waiting: Waiting, now_ns: int) -> None:
+        """Run it at once when a worker is idle, else let it wait in its place. Raises `DeadlineExceeded` if it would be late."""
+        if self.idle:
+            self._refuse_if_late(waiting, self.forecast.at_once_ns(waiting), now_ns)
+            self._start(waiting.lane, [waiting], now_ns)
+        else:
+            rank, work_ns = self.backlog.rank(waiting, now_ns), self.forecast.work_ns(waiting)
+            self._refuse_if_late(waiting, self.forecast.in_turn_ns(waiting, rank, work_ns, now_ns), now_ns)
+            self.backlog.enter(waiting, rank, work_ns, now_ns)
+        loop = asyncio.get_running_loop()
+        waiting.timer = loop.call_later((waiting.deadline_ns - now_ns) / 1e9, self._expire, waiting)
+
+    def drop(self, waiting: Waiting) -> None:
+        """Its caller has left. Its rows leave the backlog; rows in a worker's hands are finished for nobody."""
+        if not waiting.answer.done() or waiting.answer.cancelled():
+            self._cut_off(waiting)
+        else:
+            waiting.answer.exception()  # answer and departure crossed: marks an error as seen, for nobody will ask again
+
+    def _refuse_if_late(self, waiting: Waiting, takes_ns: float, now_ns: int) -> None:
+        if refusal := self.forecast.too_late(waiting, takes_ns, now_ns):
+            raise refusal
+
+    def _fill(self) -> None:
+        """Give idle workers what waits."""
+        while self.idle and self.backlog:
+            now_ns = self.now_ns()
+            lane = self.backlog.first(now_ns).lane
+            if batch := self._batch(lane, now_ns):
+                self._start(lane, batch, now_ns)
+
+    def _batch(self, lane: Lane, now_ns: int) -> list[Waiting]:
+        """The lane's first, and those after it for as long as all of them stay in time and growing saves something.
+
+        Those whose time can no longer be met are refused, so it may be empty.
+        """
+        rows_max = self.forecast.batch_rows(lane) if lane.graph.merges else 0
+        batch: list[Waiting] = []
+        rows, due_ns = 0, NEVER_NS
+        while lane.ranking:
+            waiting = lane.ranking.first
+            refusal = self.forecast.too_late(waiting, self.forecast.run_ns(lane, waiting.rows), now_ns)
+            if refusal is not None:
+                self._fail(waiting, refusal)
+                continue
+            rows += waiting.rows
+            due_ns = min(due_ns, waiting.due_ns)
+            if batch and (rows > rows_max or now_ns + self.forecast.run_ns(lane, rows) > due_ns):
+                break
+            self.backlog.leave(waiting)
+            batch.append(waiting)
+        return batch
+
+    def _start(self, lane: Lane, batch: list[Waiting], now_ns: int) -> None:
+        rows = sum([waiting.rows for waiting in batch])
+        clock = RunClock(rows, now_ns)
+        for waiting in batch:
+            waiting.clock = clock
+            waiting.spent.queue_ns += now_ns - waiting.queued_ns
+            waiting.spent.batch_rows = rows
+        run = Run(lane, batch, clock, now_ns + int(self.forecast.run_ns(lane, rows)))
+        self.idle -= 1
+        self.forecast.runs.add(run)
+        loop = asyncio.get_running_loop()
+        self._inbox.put((run, lambda: _tell(loop, self._finish, run)))
+
+    def _finish(self, run: Run) -> None:
+        """The worker gets its next batch before the answers of this one go out."""
+        now_ns = self.now_ns()
+        self.idle += 1
+        self.forecast.runs.remove(run)
+        if run.error is None and run.attempts == 1 and run.endings[0].refusal is None:
+            self.forecast.learn(run, now_ns - run.clock.began_ns)
+        self._fill()
+        if run.error is not None:
+            logger.error("running a model failed, for %d requests", len(run.batch), exc_info=run.error)
+        for waiting, ending in zip(run.batch, run.endings, strict=True):
+            if not waiting.answer.done():  # else its caller has left, or was told that it is late
+                self._settle(waiting, ending, run.error, now_ns)
+
+    def _settle(self, waiting: Waiting, ending: Ending, error: BaseException | None, now_ns: int) -> None:
+        _stop_timer(waiting)
+        spent = waiting.spent
+        spent.cpu_ns += ending.cpu_ns
+        spent.run_ns += ending.run_ns
+        if error is not None:
+            failure = GatewayError("running the model failed; the gateway's log says why")
+            failure.__cause__ = error
+            waiting.answer.set_exception(failure)
+        elif ending.refusal is not None:
+            waiting.answer.set_exception(ending.refusal)
+        elif ending.outputs is None or now_ns > waiting.deadline_ns:
+            waiting.answer.set_exception(self._missed(now_ns))
+        else:
+            spent.batch_rows = ending.batch_rows
+            waiting.answer.set_result(
+                BatchShare(ending.outputs, ending.cpu_ns, ending.run_ns, spent.queue_ns, ending.batch_rows)
+            )
+
+    def _expire(self, waiting: Waiting) -> None:
+        """Its deadline is now: the caller is told at once, whatever a worker still does with its rows."""
+        if not waiting.answer.done():
+            self._cut_off(waiting)
+            waiting.answer.set_exception(self._missed(self.now_ns()))
+
+    def _missed(self, now_ns: int) -> DeadlineExceeded:
+        """The prediction was wrong: a run took longer than its like, or others went first."""
+        return DeadlineExceeded(
+            "the deadline has passed; give it a later one, or try again when less is waiting",
+            retry_after_ms=max(1, math.ceil(self.forecast.pending_ns(now_ns) / 1e6)),
+        )
+
+    def _fail(self, waiting: Waiting, error: GatewayError) -> None:
+        self._cut_off(waiting)
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)
+
+    def _cut_off(self, waiting: Waiting) -> None:
+        """Take it out of the backlog, or charge what it used of a worker so far."""
+        _stop_timer(waiting)
+        now_ns = self.now_ns()
+        if waiting.rank is not None:
+            self.backlog.leave(waiting)
+            waiting.spent.queue_ns += now_ns - waiting.queued_ns
+        elif waiting.clock is not None:
+            waiting.spent.cpu_ns += waiting.clock.so_far_ns(waiting.rows)
+            waiting.spent.run_ns += now_ns - waiting.clock.began_ns
+
+
+def _work(inbox: "SimpleQueue[tuple[Run, Callable[[], None]] | None]") -> None:
+    """A worker's life."""
+    thread_clock = time.pthread_getcpuclockid(threading.get_ident())
+    while (order := inbox.get()) is not None:
+        run, tell = order
+        run.execute(thread_clock)
+        tell()
+        del order, run, tell  # an idle worker holds on to nobody's tensors
+
+
+def _tell(loop: asyncio.AbstractEventLoop, finish: Callable[[Run], None], run: Run) -> None:
+    try:
+        loop.call_soon_threadsafe(finish, run)
+    except RuntimeError:  # the loop was closed meanwhile: nobody waits
+        logger.warning("a run ended after its event loop")
+
+
+def _stop_timer(waiting: Waiting) -> None:
+    if waiting.timer is not None:
+        waiting.timer.cancel()
+        waiting.timer = None
