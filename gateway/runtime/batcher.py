@@ -84,6 +84,9 @@ class Batcher:
 
 def held_bytes(inputs: Tensors) -> int:
     """What these tensors keep in memory; of strings their characters too, for an array of them holds pointers only."""
-    return sum(
-        [array.nbytes + (sum(map(len, array.flat)) if array.dtype.hasobject else 0) for array in inputs.values()]
-    )
+    total = 0
+    for array in inputs.values():
+        total += array.nbytes
+        if array.dtype.hasobject:
+            total += sum(map(len, array.flat))
+    return total

@@ -4,26 +4,28 @@ The published figures are the prior of a Kalman filter whose state is the three 
 are runs. Everything is relative to the prediction, as in the published fit: a run of 50 us and one of 50 ms count alike. Memory is
 constant. One per graph; called on the event loop.
 
-Sources. Filter: R. E. Kalman, "A New Approach to Linear Filtering and Prediction Problems", 1960. Robustness: the innovation is
+Sources. Filter: R. E. Kalman, "A New Approach to Linear Filtering and Prediction Problems", 1960. Robustness: the surprise of a run is
 clipped at `CLIP` of its own standard deviations, after C. J. Masreliez and R. D. Martin, "Robust Bayesian Estimation for the Linear
-Model and Robustifying the Kalman Filter", IEEE TAC 22(3), 1977; a preempted run moves the estimate by a few percent, a slower
-machine moves it all the way in some tens of runs. Spread: mean absolute deviation, after V. Jacobson, "Congestion Avoidance and
-Control", SIGCOMM 1988. The gain settles near `DRIFT * PRIOR_SPREAD / spread`, about a tenth: too little for jitter to swing it.
+Model and Robustifying the Kalman Filter", IEEE TAC 22(3), 1977: a preempted run moves the estimate by a few percent. `SHIFT_RUNS`
+clipped surprises in a row, all slower or all faster, are not outliers but another speed, and the mildest of them is believed. Spread:
+mean absolute deviation, after V. Jacobson, "Congestion Avoidance and Control", SIGCOMM 1988. The gain settles at about a tenth
+(`DRIFT` over the usual spread): too little for jitter to swing the estimate.
 """
 
 from gateway.contract.manifest import BatchCost
 
 PRIOR_SPREAD = 0.5
-"""A published coefficient may well be off by half: the publisher's CPU is not ours."""
+"""A published coefficient may well be off by half: the publisher's CPU is not ours. Also the ceiling of what is ever doubted, so that
+what is not observed for long (only one batch size comes) does not become a wild guess."""
 
 FLOOR_SPREAD = 0.1
-"""Of a one-row run: how far a coefficient that was published as 0 may be off."""
+"""Of a one-row run: how far a coefficient that is believed to be 0 may be off."""
 
-DRIFT = 0.02
-"""Of the prior's spread, per run: hosts get busy and throttled. The prior's variance is also the ceiling, so that what is not
-observed for long (only one batch size comes) does not become a wild guess."""
+DRIFT = 0.01
+"""Of a coefficient, per run: hosts get busy and throttled."""
 
 CLIP = 2.0
+SHIFT_RUNS = 4
 SPREAD_MIN, SPREAD_MAX = 0.05, 0.5
 SPREAD_GAIN = 1 / 32
 MEAN_TO_SIGMA = 1.25  # standard deviation over mean absolute deviation, for a normal distribution
@@ -45,10 +47,12 @@ class CostModel:
     def __init__(self, published: BatchCost | None, *, has_length: bool) -> None:
         self._has_length = has_length
         self.base_ns = self.row_ns = self.row_length_ns = 0.0
-        self._spread = 0.1
         self.is_known = published is not None
+        self._length = 1
+        self._spread = 0.1
+        self._streak, self._mildest = 0, 0.0
         if published is not None:
-            self._begin(published.base_ns, published.row_ns, published.row_length_ps / 1000, PRIOR_SPREAD, length=1)
+            self._begin(published.base_ns, published.row_ns, published.row_length_ps / 1000, PRIOR_SPREAD)
 
     def run_ns(self, rows: int, length: int) -> float:
         """The expected time of one run; 0 while nothing is known."""
@@ -76,52 +80,80 @@ class CostModel:
 
     def correct(self, rows: int, length: int, measured_ns: int) -> None:
         """Learn from a run that went well. The first one is believed when nothing was published."""
+        if self._has_length:
+            self._length = length
         if not self.is_known:
-            share = max(measured_ns, 1) / (3 if self._has_length else 2)
-            self._begin(share, share / rows, share / rows / length, 1.0, length=length)
+            share_ns = max(measured_ns, 1) / (3 if self._has_length else 2)
+            self._begin(share_ns, share_ns / rows, share_ns / rows / length, 1.0)
             self.is_known = True
             return
         expected_ns = max(self.run_ns(rows, length), 1.0)
-        seen = (1 / expected_ns, rows / expected_ns, rows * length / expected_ns if self._has_length else 0.0)
-        self._filter(seen, measured_ns / expected_ns - 1)
+        z = rows * length / expected_ns if self._has_length else 0.0
+        self._filter(1 / expected_ns, rows / expected_ns, z, measured_ns / expected_ns - 1)
 
-    def _begin(self, base_ns: float, row_ns: float, row_length_ns: float, spread: float, *, length: int) -> None:
+    def _begin(self, base_ns: float, row_ns: float, row_length_ns: float, spread: float) -> None:
         self.base_ns, self.row_ns = float(base_ns), float(row_ns)
         self.row_length_ns = float(row_length_ns) if self._has_length else 0.0
-        floor_ns = FLOOR_SPREAD * max(self.run_ns(1, length), 1.0)
-        self._ceiling: Triple = (
-            (spread * self.base_ns + floor_ns) ** 2,
-            (spread * self.row_ns + floor_ns) ** 2,
-            (spread * self.row_length_ns + floor_ns / length) ** 2 if self._has_length else 0.0,
-        )
-        aa, bb, cc = self._ceiling
-        self._covariance: tuple[Triple, Triple, Triple] = ((aa, 0.0, 0.0), (0.0, bb, 0.0), (0.0, 0.0, cc))
+        self._variance = self._within(spread)
+        self._covariance = (0.0, 0.0, 0.0)
 
-    def _filter(self, seen: Triple, innovation: float) -> None:
-        """One step of the filter; `seen` are the regressors and `innovation` the surprise, both relative to the prediction."""
-        covariance = self._covariance
-        reach = tuple(sum(p * x for p, x in zip(row, seen, strict=True)) for row in covariance)
-        variance = sum(r * x for r, x in zip(reach, seen, strict=True)) + self._spread**2
+    def _within(self, share: float) -> Triple:
+        """The variances of coefficients that are off by this share of themselves, or of a little of a one-row run."""
+        floor_ns = FLOOR_SPREAD * max(self.run_ns(1, self._length), 1.0)
+        least_c_ns = floor_ns / self._length if self._has_length else 0.0
+        return (
+            (share * (self.base_ns + floor_ns)) ** 2,
+            (share * (self.row_ns + floor_ns)) ** 2,
+            (share * (self.row_length_ns + least_c_ns)) ** 2,
+        )
+
+    def _filter(self, x: float, y: float, z: float, surprise: float) -> None:
+        """One step. `x`, `y`, `z` are what base, rows and rows times length are multiplied by, relative to the prediction as the
+        surprise is. Written out: as matrices it takes four times as long, once per run.
+        """
+        (aa, bb, cc), (ab, ac, bc) = self._variance, self._covariance
+        reach_a, reach_b, reach_c = aa * x + ab * y + ac * z, ab * x + bb * y + bc * z, ac * x + bc * y + cc * z
+        variance = reach_a * x + reach_b * y + reach_c * z + self._spread**2
         limit = CLIP * variance**0.5
-        clipped = min(max(innovation, -limit), limit)
-        gain = [r / variance for r in reach]
-        self.base_ns = max(0.0, self.base_ns + gain[0] * clipped)
-        self.row_ns = max(0.0, self.row_ns + gain[1] * clipped)
-        self.row_length_ns = max(0.0, self.row_length_ns + gain[2] * clipped)
-        self._covariance = self._widened(
-            [[p - g * r for p, r in zip(row, reach, strict=True)] for row, g in zip(covariance, gain, strict=True)]
+        clipped = min(max(surprise, -limit), limit)
+        if self._has_shifted(surprise, is_clipped=clipped != surprise):
+            scale = 1 + self._mildest
+            self._begin(self.base_ns * scale, self.row_ns * scale, self.row_length_ns * scale, PRIOR_SPREAD)
+            return
+        gain_a, gain_b, gain_c = reach_a / variance, reach_b / variance, reach_c / variance
+        self.base_ns = max(0.0, self.base_ns + gain_a * clipped)
+        self.row_ns = max(0.0, self.row_ns + gain_b * clipped)
+        self.row_length_ns = max(0.0, self.row_length_ns + gain_c * clipped)
+        self._widen(
+            (aa - gain_a * reach_a, bb - gain_b * reach_b, cc - gain_c * reach_c),
+            (ab - gain_a * reach_b, ac - gain_a * reach_c, bc - gain_b * reach_c),
         )
         spread = self._spread + SPREAD_GAIN * (MEAN_TO_SIGMA * abs(clipped) - self._spread)
         self._spread = min(max(spread, SPREAD_MIN), SPREAD_MAX)
 
-    def _widened(self, covariance: list[list[float]]) -> tuple[Triple, Triple, Triple]:
-        """With the drift added, and scaled back, rows and columns alike, where a variance passes its ceiling."""
-        scale = []
-        for i, ceiling in enumerate(self._ceiling):
-            covariance[i][i] += DRIFT**2 * ceiling
-            scale.append((ceiling / covariance[i][i]) ** 0.5 if covariance[i][i] > ceiling else 1.0)
-        a, b, c = (
-            (covariance[i][0] * s * scale[0], covariance[i][1] * s * scale[1], covariance[i][2] * s * scale[2])
-            for i, s in enumerate(scale)
-        )
-        return (a, b, c)
+    def _has_shifted(self, surprise: float, *, is_clipped: bool) -> bool:
+        """Whether this is the last of `SHIFT_RUNS` clipped surprises of one sign."""
+        if not is_clipped:
+            self._streak = 0
+            return False
+        if self._streak and (surprise > 0) == (self._mildest > 0):
+            self._streak += 1
+            self._mildest = min(self._mildest, surprise, key=abs)
+        else:
+            self._streak, self._mildest = 1, surprise
+        if self._streak < SHIFT_RUNS:
+            return False
+        self._streak = 0
+        return True
+
+    def _widen(self, variance: Triple, covariance: Triple) -> None:
+        """Add the drift, and scale a coefficient back, its covariances too, where its variance passes the ceiling."""
+        (aa, bb, cc), (ab, ac, bc) = variance, covariance
+        drift_a, drift_b, drift_c = self._within(DRIFT)
+        top_a, top_b, top_c = self._within(PRIOR_SPREAD)
+        aa, bb, cc = aa + drift_a, bb + drift_b, cc + drift_c
+        scale_a = (top_a / aa) ** 0.5 if aa > top_a else 1.0
+        scale_b = (top_b / bb) ** 0.5 if bb > top_b else 1.0
+        scale_c = (top_c / cc) ** 0.5 if cc > top_c else 1.0
+        self._variance = (aa * scale_a**2, bb * scale_b**2, cc * scale_c**2)
+        self._covariance = (ab * scale_a * scale_b, ac * scale_a * scale_c, bc * scale_b * scale_c)

@@ -7,12 +7,12 @@ import math
 
 from gateway.errors import DeadlineExceeded
 from gateway.runtime.backlog import Backlog
-from gateway.runtime.lanes import Lane, Waiting
+from gateway.runtime.lanes import Lane, Price, Waiting
 from gateway.runtime.ranking import Rank
 from gateway.runtime.runs import Run
 
 HOP_NS = 100_000
-"""What handing a batch to a thread and its answers back takes, at first (measured: 60 to 200 us with a busy event loop)."""
+"""What handing a batch to a thread and its answers back takes, at first (measured: 20 to 300 us as the event loop is idle or busy)."""
 
 HOP_GAIN, HOP_JUMP_MAX = 1 / 16, 4.0
 """The hand-over is corrected by every run, as in Jacobson 1988; one that is far out counts as four times the usual."""
@@ -26,63 +26,75 @@ class Forecast:
         self.hop_ns: float = HOP_NS
         self._workers = workers
         self._backlog = backlog
+        self._lessons = 0
 
-    def run_ns(self, lane: Lane, rows: int) -> float:
-        """From the hand-over of so many rows to their answers."""
-        return lane.graph.cost.run_ns(rows, lane.length) + self.hop_ns
+    def price(self, lane: Lane) -> Price:
+        """What runs of this lane take, the hand-over included. Made again after a run has taught something."""
+        price = lane.price
+        if price.lessons != self._lessons:
+            price = lane.price = self._price(lane)
+        return price
 
-    def rows_ns(self, lane: Lane, rows: int, step: int) -> int:
-        """Many rows of one request, run `step` by `step` by all workers."""
-        return int(
-            (self.run_ns(lane, 0) * -(-rows // step) + self.run_ns(lane, rows) - self.run_ns(lane, 0)) / self._workers
+    def _price(self, lane: Lane) -> Price:
+        cost = lane.graph.cost
+        base_ns, row_ns = cost.base_ns + self.hop_ns, cost.per_row_ns(lane.length)
+        batch_rows = min(lane.graph.max_batch, cost.rows_enough(lane.length, self.hop_ns)) if lane.graph.merges else 1
+        return Price(
+            lessons=self._lessons,
+            is_known=cost.is_known,
+            base_ns=base_ns,
+            row_ns=row_ns,
+            batch_rows=batch_rows,
+            batch_ns=base_ns + row_ns * batch_rows,
+            caution=1 + cost.caution,
         )
 
-    def batch_rows(self, lane: Lane) -> int:
-        """Rows of the batches that form when many wait: more would save next to nothing, or are not allowed."""
-        return min(lane.graph.max_batch, lane.graph.cost.rows_enough(lane.length, self.hop_ns))
+    def many_ns(self, lane: Lane, rows: int, step: int) -> int:
+        """Many rows of one request, run `step` by `step` by all workers."""
+        price = self.price(lane)
+        return int((price.base_ns * -(-rows // step) + price.row_ns * rows) / self._workers)
 
-    def work_ns(self, waiting: Waiting) -> int:
+    def work_ns(self, waiting: Waiting, price: Price) -> int:
         """What this request, entering its lane last, adds to the workers' work: its rows, and a run's base if it opens one."""
-        lane = waiting.lane
-        rows_ns = lane.graph.cost.per_row_ns(lane.length) * waiting.rows
-        if not lane.graph.merges:
-            return int(self.run_ns(lane, 0) + rows_ns)
-        size = self.batch_rows(lane)
-        opened = -(-(lane.rows + waiting.rows) // size) + -lane.rows // size
-        return int(self.run_ns(lane, 0) * opened + rows_ns)
+        rows = waiting.rows
+        if not waiting.lane.graph.merges:
+            return int(price.base_ns + price.row_ns * rows)
+        before, size = waiting.lane.rows, price.batch_rows
+        opened = -(-(before + rows) // size) + -before // size
+        return int(price.base_ns * opened + price.row_ns * rows)
 
-    def at_once_ns(self, waiting: Waiting) -> float:
+    def at_once_ns(self, waiting: Waiting, price: Price) -> float:
         """From now to its answer if a worker takes it now: to promise, so with caution."""
-        return self.run_ns(waiting.lane, waiting.rows) * (1 + waiting.lane.graph.cost.caution)
+        return (price.base_ns + price.row_ns * waiting.rows) * price.caution
 
-    def in_turn_ns(self, waiting: Waiting, rank: Rank, work_ns: int, now_ns: int) -> float:
+    def in_turn_ns(self, waiting: Waiting, price: Price, rank: Rank, work_ns: int, now_ns: int) -> float:
         """From now to its answer if it waits at this place. Its own batch is run by one worker; what goes before, by all of them.
 
         Where its lane holds more than a batch already, its batch is expected to be a whole one: then there is room to let it grow
         when its turn comes, and throughput does not collapse into small batches because every deadline is near.
         """
-        lane, graph = waiting.lane, waiting.lane.graph
+        lane = waiting.lane
         before_ns: float = self._backlog.ahead_ns(rank)
-        own_ns = self.run_ns(lane, waiting.rows)
-        if graph.merges and lane.ranking:
+        own_ns = price.base_ns + price.row_ns * waiting.rows
+        if lane.rows and lane.graph.merges:
             in_lane_ns = lane.ranking.ahead_ns(rank)
-            before_ns -= in_lane_ns
-            whole_ns = max(own_ns, self.run_ns(lane, self.batch_rows(lane)))
-            batches, rest_ns = divmod(in_lane_ns + work_ns, whole_ns)
-            before_ns += batches * whole_ns
-            own_ns = whole_ns if batches else max(own_ns, rest_ns)
-        return self._free_ns(before_ns, now_ns) + own_ns * (1 + graph.cost.caution)
+            batch_ns = max(own_ns, price.batch_ns)
+            batches, rest_ns = divmod(in_lane_ns + work_ns, batch_ns)
+            before_ns += batches * batch_ns - in_lane_ns
+            own_ns = batch_ns if batches else max(own_ns, rest_ns)
+        return self._free_ns(before_ns, now_ns) + own_ns * price.caution
 
     def pending_ns(self, now_ns: int) -> float:
         """Until a worker is free for somebody who goes last: how saturated the workers are, as a time."""
         return self._free_ns(self._backlog.total_ns, now_ns)
 
-    def too_late(self, waiting: Waiting, takes_ns: float, now_ns: int) -> DeadlineExceeded | None:
+    def too_late(self, waiting: Waiting, price: Price, takes_ns: float, now_ns: int) -> DeadlineExceeded | None:
         """The refusal of a request that takes so long from now, or None when that is in time."""
-        if now_ns + takes_ns <= waiting.due_ns or (now_ns < waiting.due_ns and not waiting.lane.graph.cost.is_known):
+        due_ns = waiting.due_ns
+        if now_ns + takes_ns <= due_ns or (now_ns < due_ns and not price.is_known):
             return None
-        left_ns = max(0, waiting.due_ns - now_ns)
-        is_hopeless = self.run_ns(waiting.lane, waiting.rows) > left_ns
+        left_ns = max(0, due_ns - now_ns)
+        is_hopeless = price.base_ns + price.row_ns * waiting.rows > left_ns
         return DeadlineExceeded(
             f"the answer would take {takes_ns / 1e6:.1f} ms and the deadline leaves {left_ns / 1e6:.1f} ms; "
             + ("give it a later one" if is_hopeless else "try again when less is waiting"),
@@ -94,6 +106,7 @@ class Forecast:
         run.lane.graph.cost.correct(run.clock.rows, run.lane.length, run.run_ns)
         hop_ns = min(max(0, turnaround_ns - run.run_ns), HOP_JUMP_MAX * self.hop_ns)
         self.hop_ns = max(1000.0, self.hop_ns + HOP_GAIN * (hop_ns - self.hop_ns))
+        self._lessons += 1
 
     def _free_ns(self, before_ns: float, now_ns: int) -> float:
         """Until a worker is free for whoever comes after so much work.
@@ -102,5 +115,8 @@ class Forecast:
         """
         if len(self.runs) < self._workers:
             return before_ns / self._workers
+        if self._workers == 1:
+            [run] = self.runs
+            return abs(run.ends_ns - now_ns) + before_ns
         left = [abs(run.ends_ns - now_ns) for run in self.runs]
         return max(min(left), (sum(left) + before_ns) / self._workers)

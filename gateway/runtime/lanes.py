@@ -42,15 +42,35 @@ class Waiting(msgspec.Struct, eq=False):
     timer: asyncio.TimerHandle | None = None
 
 
+class Price(msgspec.Struct, frozen=True):
+    """What `forecast` says runs of one lane take, hand-over included. `lessons` tells whether it is still what is known.
+
+    `batch_rows` are the rows of the batches that form when many wait (more would save next to nothing, or are not allowed), and
+    `batch_ns` is what such a batch takes. `caution` is the factor for a promise.
+    """
+
+    lessons: int = -1
+    is_known: bool = False
+    base_ns: float = 0.0
+    row_ns: float = 0.0
+    batch_rows: int = 1
+    batch_ns: float = 0.0
+    caution: float = 1.0
+
+
+UNPRICED = Price()
+
+
 class Lane:
     """Requests of one shape, in the order they will be served. `length` is what the cost of a row depends on."""
 
-    __slots__ = ("graph", "key", "length", "ranking", "rows")
+    __slots__ = ("graph", "key", "length", "price", "ranking", "rows")
 
     def __init__(self, graph: "Lanes", key: LaneKey, length: int) -> None:
         self.graph = graph
         self.key = key
         self.length = length
+        self.price = UNPRICED
         self.ranking: Ranking[Waiting] = Ranking()
         self.rows = 0
 

@@ -49,17 +49,23 @@ class Ranking(Generic[T]):
             self._blocks.append(_Block([rank], [item], [work_ns]))
             self._tops.append(rank)
             return
-        is_last = rank > self._tops[-1]
-        at = len(self._blocks) - 1 if is_last else bisect_left(self._tops, rank)
-        block = self._blocks[at]
-        place = len(block.ranks) if is_last else bisect_left(block.ranks, rank)
-        block.ranks.insert(place, rank)
-        block.items.insert(place, item)
-        block.work_ns.insert(place, work_ns)
+        if rank > self._tops[-1]:
+            at = -1
+            block = self._blocks[at]
+            block.ranks.append(rank)
+            block.items.append(item)
+            block.work_ns.append(work_ns)
+            self._tops[at] = rank
+        else:
+            at = bisect_left(self._tops, rank)
+            block = self._blocks[at]
+            place = bisect_left(block.ranks, rank)
+            block.ranks.insert(place, rank)
+            block.items.insert(place, item)
+            block.work_ns.insert(place, work_ns)
         block.total_ns += work_ns
-        self._tops[at] = block.ranks[-1]
         if len(block.ranks) > 2 * BLOCK:
-            self._split(at)
+            self._split(at % len(self._blocks))
 
     def leave(self, rank: Rank) -> None:
         """Take out the item of this rank, which is in it."""

@@ -56,14 +56,19 @@ class Workers:
 
     def take(self, waiting: Waiting, now_ns: int) -> None:
         """Run it at once when a worker is idle, else let it wait in its place. Raises `DeadlineExceeded` if it would be late."""
+        forecast = self.forecast
+        price = forecast.price(waiting.lane)
         if self.idle:
-            self._refuse_if_late(waiting, self.forecast.at_once_ns(waiting), now_ns)
+            if late := forecast.too_late(waiting, price, forecast.at_once_ns(waiting, price), now_ns):
+                raise late
             self._start(waiting.lane, [waiting], now_ns)
         else:
-            rank, work_ns = self.backlog.rank(waiting, now_ns), self.forecast.work_ns(waiting)
-            self._refuse_if_late(waiting, self.forecast.in_turn_ns(waiting, rank, work_ns, now_ns), now_ns)
+            rank, work_ns = self.backlog.rank(waiting, now_ns), forecast.work_ns(waiting, price)
+            takes_ns = forecast.in_turn_ns(waiting, price, rank, work_ns, now_ns)
+            if late := forecast.too_late(waiting, price, takes_ns, now_ns):
+                raise late
             self.backlog.enter(waiting, rank, work_ns, now_ns)
-        loop = asyncio.get_running_loop()
+        loop = waiting.answer.get_loop()
         waiting.timer = loop.call_later((waiting.deadline_ns - now_ns) / 1e9, self._expire, waiting)
 
     def drop(self, waiting: Waiting) -> None:
@@ -72,10 +77,6 @@ class Workers:
             self._cut_off(waiting)
         else:
             waiting.answer.exception()  # answer and departure crossed: marks an error as seen, for nobody will ask again
-
-    def _refuse_if_late(self, waiting: Waiting, takes_ns: float, now_ns: int) -> None:
-        if refusal := self.forecast.too_late(waiting, takes_ns, now_ns):
-            raise refusal
 
     def _fill(self) -> None:
         """Give idle workers what waits."""
@@ -90,31 +91,35 @@ class Workers:
 
         Those whose time can no longer be met are refused, so it may be empty.
         """
-        rows_max = self.forecast.batch_rows(lane) if lane.graph.merges else 0
+        price = self.forecast.price(lane)
+        ready_ns = now_ns + price.base_ns
         batch: list[Waiting] = []
         rows, due_ns = 0, NEVER_NS
-        while lane.ranking:
+        while lane.rows:
             waiting = lane.ranking.first
-            refusal = self.forecast.too_late(waiting, self.forecast.run_ns(lane, waiting.rows), now_ns)
-            if refusal is not None:
-                self._fail(waiting, refusal)
-                continue
+            if ready_ns + price.row_ns * waiting.rows > waiting.due_ns:
+                alone_ns = price.base_ns + price.row_ns * waiting.rows
+                if late := self.forecast.too_late(waiting, price, alone_ns, now_ns):
+                    self._fail(waiting, late)
+                    continue
             rows += waiting.rows
-            due_ns = min(due_ns, waiting.due_ns)
-            if batch and (rows > rows_max or now_ns + self.forecast.run_ns(lane, rows) > due_ns):
+            if waiting.due_ns < due_ns:
+                due_ns = waiting.due_ns
+            if batch and (rows > price.batch_rows or ready_ns + price.row_ns * rows > due_ns):
                 break
             self.backlog.leave(waiting)
             batch.append(waiting)
         return batch
 
     def _start(self, lane: Lane, batch: list[Waiting], now_ns: int) -> None:
+        price = self.forecast.price(lane)
         rows = sum([waiting.rows for waiting in batch])
         clock = RunClock(rows, now_ns)
         for waiting in batch:
             waiting.clock = clock
             waiting.spent.queue_ns += now_ns - waiting.queued_ns
             waiting.spent.batch_rows = rows
-        run = Run(lane, batch, clock, now_ns + int(self.forecast.run_ns(lane, rows)))
+        run = Run(lane, batch, clock, now_ns + int(price.base_ns + price.row_ns * rows))
         self.idle -= 1
         self.forecast.runs.add(run)
         loop = asyncio.get_running_loop()
