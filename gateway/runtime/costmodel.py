@@ -4,19 +4,19 @@ The published figures are the prior of a Kalman filter whose state is the three 
 are runs. Everything is relative to the prediction, as in the published fit: a run of 50 us and one of 50 ms count alike. Memory is
 constant. One per graph; called on the event loop.
 
-Sources. Filter: R. E. Kalman, "A New Approach to Linear Filtering and Prediction Problems", 1960. Robustness: the surprise of a run is
-clipped at `CLIP` of its own standard deviations, after C. J. Masreliez and R. D. Martin, "Robust Bayesian Estimation for the Linear
-Model and Robustifying the Kalman Filter", IEEE TAC 22(3), 1977: a preempted run moves the estimate by a few percent. `SHIFT_RUNS`
-clipped surprises in a row, all slower or all faster, are not outliers but another speed, and the mildest of them is believed. Spread:
-mean absolute deviation, after V. Jacobson, "Congestion Avoidance and Control", SIGCOMM 1988. The gain settles at about a tenth
-(`DRIFT` over the usual spread): too little for jitter to swing the estimate.
+Sources. Filter: R. E. Kalman, "A New Approach to Linear Filtering and Prediction Problems", 1960. Robustness: the surprise of a run
+is clipped at `CLIP` of its own standard deviations, after C. J. Masreliez and R. D. Martin, "Robust Bayesian Estimation for the
+Linear Model and Robustifying the Kalman Filter", IEEE TAC 22(3), 1977: a preempted run moves the estimate by a few percent.
+`SHIFT_RUNS` clipped surprises in a row, all slower or all faster, are not outliers but another speed, and the mildest of them is
+believed. Spread: mean absolute deviation, after V. Jacobson, "Congestion Avoidance and Control", SIGCOMM 1988. The gain settles at
+about a tenth (`DRIFT` over the usual spread): too little for jitter to swing the estimate.
 """
 
 from gateway.contract.manifest import BatchCost
 
 PRIOR_SPREAD = 0.5
-"""A published coefficient may well be off by half: the publisher's CPU is not ours. Also the ceiling of what is ever doubted, so that
-what is not observed for long (only one batch size comes) does not become a wild guess."""
+"""A published coefficient may well be off by half: the publisher's CPU is not ours. Doubt never grows beyond that, so that what is
+not observed for long (only one batch size comes) does not become a wild guess."""
 
 FLOOR_SPREAD = 0.1
 """Of a one-row run: how far a coefficient that is believed to be 0 may be off."""

@@ -12,7 +12,7 @@ from gateway.runtime.ranking import Rank
 from gateway.runtime.runs import Run
 
 HOP_NS = 100_000
-"""What handing a batch to a thread and its answers back takes, at first (measured: 20 to 300 us as the event loop is idle or busy)."""
+"""What handing a batch to a thread and its answers back takes, at first (measured: 20 us, 300 us while the event loop is busy)."""
 
 HOP_GAIN, HOP_JUMP_MAX = 1 / 16, 4.0
 """The hand-over is corrected by every run, as in Jacobson 1988; one that is far out counts as four times the usual."""

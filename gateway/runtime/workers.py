@@ -103,8 +103,7 @@ class Workers:
                     self._fail(waiting, late)
                     continue
             rows += waiting.rows
-            if waiting.due_ns < due_ns:
-                due_ns = waiting.due_ns
+            due_ns = min(due_ns, waiting.due_ns)
             if batch and (rows > price.batch_rows or ready_ns + price.row_ns * rows > due_ns):
                 break
             self.backlog.leave(waiting)
