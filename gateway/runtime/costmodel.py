@@ -9,7 +9,7 @@ is clipped at `CLIP` of its own standard deviations, after C. J. Masreliez and R
 Linear Model and Robustifying the Kalman Filter", IEEE TAC 22(3), 1977: a preempted run moves the estimate by a few percent.
 `SHIFT_RUNS` clipped surprises in a row, all slower or all faster, are not outliers but another speed, and the mildest of them is
 believed. Spread: mean absolute deviation, after V. Jacobson, "Congestion Avoidance and Control", SIGCOMM 1988. The gain settles at
-about a tenth (`DRIFT` over the usual spread): too little for jitter to swing the estimate.
+about `DRIFT`: too little for jitter to swing the estimate.
 """
 
 from gateway.contract.manifest import BatchCost
@@ -21,8 +21,8 @@ not observed for long (only one batch size comes) does not become a wild guess."
 FLOOR_SPREAD = 0.1
 """Of a one-row run: how far a coefficient that is believed to be 0 may be off."""
 
-DRIFT = 0.01
-"""Of a coefficient, per run: hosts get busy and throttled."""
+DRIFT = 0.1
+"""Of the spread of runs, per run: how far a coefficient may move, for hosts get busy and throttled."""
 
 CLIP = 2.0
 SHIFT_RUNS = 4
@@ -124,9 +124,11 @@ class CostModel:
         self.base_ns = max(0.0, self.base_ns + gain_a * clipped)
         self.row_ns = max(0.0, self.row_ns + gain_b * clipped)
         self.row_length_ns = max(0.0, self.row_length_ns + gain_c * clipped)
+        weight = 1.0 if clipped == surprise else clipped / surprise  # what was not believed has not made us surer
+        loss_a, loss_b, loss_c = weight * reach_a, weight * reach_b, weight * reach_c
         self._widen(
-            (aa - gain_a * reach_a, bb - gain_b * reach_b, cc - gain_c * reach_c),
-            (ab - gain_a * reach_b, ac - gain_a * reach_c, bc - gain_b * reach_c),
+            (aa - gain_a * loss_a, bb - gain_b * loss_b, cc - gain_c * loss_c),
+            (ab - gain_a * loss_b, ac - gain_a * loss_c, bc - gain_b * loss_c),
         )
         spread = self._spread + SPREAD_GAIN * (MEAN_TO_SIGMA * abs(clipped) - self._spread)
         self._spread = min(max(spread, SPREAD_MIN), SPREAD_MAX)
@@ -149,7 +151,7 @@ class CostModel:
     def _widen(self, variance: Triple, covariance: Triple) -> None:
         """Add the drift, and scale a coefficient back, its covariances too, where its variance passes the ceiling."""
         (aa, bb, cc), (ab, ac, bc) = variance, covariance
-        drift_a, drift_b, drift_c = self._within(DRIFT)
+        drift_a, drift_b, drift_c = self._within(DRIFT * self._spread)
         top_a, top_b, top_c = self._within(PRIOR_SPREAD)
         aa, bb, cc = aa + drift_a, bb + drift_b, cc + drift_c
         scale_a = (top_a / aa) ** 0.5 if aa > top_a else 1.0

@@ -79,9 +79,10 @@ class Forecast:
         if lane.rows and lane.graph.merges:
             in_lane_ns = lane.ranking.ahead_ns(rank)
             batch_ns = max(own_ns, price.batch_ns)
-            batches, rest_ns = divmod(in_lane_ns + work_ns, batch_ns)
+            until_ns = in_lane_ns + work_ns
+            batches = (until_ns - 1) // batch_ns  # whole ones before its own
             before_ns += batches * batch_ns - in_lane_ns
-            own_ns = batch_ns if batches else max(own_ns, rest_ns)
+            own_ns = batch_ns if batches else max(own_ns, until_ns)
         return self._free_ns(before_ns, now_ns) + own_ns * price.caution
 
     def pending_ns(self, now_ns: int) -> float:

@@ -1,200 +1,301 @@
 """The batcher: who gets which answer, what waits, what is refused, what a failure or a departure does to the others."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidInput, Overloaded
-from gateway.runtime.batcher import Batcher, shares
-from gateway.runtime.session import RunResult
+from gateway.errors import DeadlineExceeded, GatewayError, InvalidInput, Overloaded
+from gateway.runtime.batcher import held_bytes
+from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
-
-CULPRIT = 13.0
-
-
-class Graph:
-    """Doubles its input; refuses any batch that holds the culprit; can be held at the door. Remembers the batches it ran."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.open = threading.Event()
-        self.open.set()
-
-    def run(self, inputs: Tensors) -> RunResult:
-        self.open.wait(10)
-        x = inputs["x"]
-        self.batches.append(len(x))
-        if (x == CULPRIT).any():
-            raise InvalidInput("the model refuses this input")
-        return RunResult({"y": x * 2}, cpu_ns=1_000_003, run_ns=5)
+from gateway.runtime.workers import Workers
+from tests.support.batching import CULPRIT, Desk, Graph, rows, working
+from tests.support.manualclock import until
 
 
 @pytest.fixture
-async def make() -> AsyncIterator[Callable[..., Batcher]]:
-    with ThreadPoolExecutor(2) as pool:
-        yield lambda graph, **kw: Batcher(
-            graph.run, pool, **({"workers": 1, "max_batch": 32, "queue_rows_max": 4096} | kw)
-        )
+def workers() -> Iterator[Workers]:
+    with working() as one:
+        yield one
 
 
-def rows(*values: float, width: int = 1) -> Tensors:
-    return {"x": np.array([[value] * width for value in values], np.float32)}
+async def held(desk: Desk) -> "asyncio.Task[BatchShare]":
+    """A request in the worker's hands, which it will not put down before `let_go`."""
+    desk.graph.hold()
+    first = asyncio.create_task(desk.submit(rows(0)))
+    await asyncio.sleep(0)
+    return first
 
 
-async def test_an_idle_worker_is_given_a_request_at_once(make: Callable[..., Batcher]) -> None:
-    graph = Graph()
-    share = await make(graph).submit(rows(1, 2), 2)
+async def test_an_idle_worker_is_given_a_request_at_once(workers: Workers) -> None:
+    desk, spent = Desk(workers), Spent()
+    share = await desk.submit(rows(1, 2), spent=spent)
     assert share.outputs["y"].tolist() == [[2.0], [4.0]]
-    assert (share.cpu_ns, share.batch_rows, graph.batches) == (1_000_003, 2, [2])
+    assert (share.batch_rows, share.queue_ns, desk.graph.batches) == (2, 0, [2])
+    assert (spent.cpu_ns, spent.run_ns, spent.queue_ns, spent.batch_rows) == (share.cpu_ns, share.run_ns, 0, 2)
+    assert share.cpu_ns > 0
 
 
-async def test_requests_that_wait_together_run_together(make: Callable[..., Batcher]) -> None:
-    graph, batcher = Graph(), None
-    graph.open.clear()
-    batcher = make(graph)
-    first = asyncio.create_task(batcher.submit(rows(0), 1))
+async def test_requests_that_wait_together_run_together(workers: Workers) -> None:
+    desk = Desk(workers)
+    first = await held(desk)
+    waiting = [asyncio.create_task(desk.submit(rows(i, i))) for i in range(1, 6)]
     await asyncio.sleep(0)
-    waiting = [asyncio.create_task(batcher.submit(rows(i, i), 2)) for i in range(1, 6)]
-    await asyncio.sleep(0)
-    graph.open.set()
+    assert (desk.lanes.rows, desk.lanes.input_bytes) == (10, 40)
+    desk.graph.let_go()
     answers = await asyncio.gather(first, *waiting)
-    assert graph.batches == [1, 10]
+    assert desk.graph.batches == [1, 10]
     assert [answer.outputs["y"][0, 0] for answer in answers] == [0, 2, 4, 6, 8, 10]
-    assert sum(answer.cpu_ns for answer in answers[1:]) == 1_000_003
+    assert {answer.batch_rows for answer in answers[1:]} == {10}
     assert all(answer.queue_ns > 0 for answer in answers[1:])
+    assert (desk.lanes.rows, desk.lanes.input_bytes) == (0, 0)
 
 
-async def test_shapes_that_cannot_be_joined_are_run_apart(make: Callable[..., Batcher]) -> None:
-    graph = Graph()
-    graph.open.clear()
-    batcher = make(graph)
-    tasks = [asyncio.create_task(batcher.submit(rows(1, width=1 + i % 2), 1)) for i in range(7)]
+async def test_a_batch_is_no_larger_than_the_variant_allows(workers: Workers) -> None:
+    desk = Desk(workers, max_batch=4)
+    first = await held(desk)
+    waiting = [asyncio.create_task(desk.submit(rows(i, i))) for i in range(1, 6)]
     await asyncio.sleep(0)
-    graph.open.set()
-    await asyncio.gather(*tasks)
-    assert sorted(graph.batches) == [1, 3, 3]
+    desk.graph.let_go()
+    await asyncio.gather(first, *waiting)
+    assert desk.graph.batches == [1, 4, 4, 2]
 
 
-async def test_a_full_queue_refuses_at_once_and_recovers(make: Callable[..., Batcher]) -> None:
-    graph = Graph()
-    graph.open.clear()
-    batcher = make(graph, queue_rows_max=4)
-    held = [asyncio.create_task(batcher.submit(rows(1), 1)) for _ in range(5)]
+async def test_shapes_that_cannot_be_joined_are_run_apart(workers: Workers) -> None:
+    desk = Desk(workers)
+    first = await held(desk)
+    tasks = [asyncio.create_task(desk.submit(rows(1, width=1 + i % 2))) for i in range(6)]
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match=r"4 rows wait already \(queue_rows_max is 4\)"):
-        await batcher.submit(rows(1), 1)
-    graph.open.set()
-    await asyncio.gather(*held)
-    assert (await batcher.submit(rows(3), 1)).outputs["y"].tolist() == [[6.0]]
+    desk.graph.let_go()
+    await asyncio.gather(first, *tasks)
+    assert desk.graph.batches == [1, 3, 3]
 
 
-async def test_only_the_culprit_of_a_failed_batch_fails(make: Callable[..., Batcher]) -> None:
-    graph = Graph()
-    graph.open.clear()
-    batcher = make(graph)
-    tasks = [asyncio.create_task(batcher.submit(rows(v), 1)) for v in (0, 1, CULPRIT, 3)]
+async def test_datatypes_that_cannot_be_joined_are_run_apart(workers: Workers) -> None:
+    desk = Desk(workers)
+    first = await held(desk)
+    doubles = {"x": rows(2)["x"].astype(np.float64)}
+    tasks = [asyncio.create_task(desk.submit(inputs)) for inputs in (rows(1), doubles, rows(3))]
     await asyncio.sleep(0)
-    graph.open.set()
-    answers = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(answers[2], InvalidInput)
-    assert [a.outputs["y"][0, 0] for a in answers if not isinstance(a, BaseException)] == [0, 2, 6]
+    desk.graph.let_go()
+    answers = await asyncio.gather(first, *tasks)
+    assert desk.graph.batches == [1, 2, 1]
+    assert [answer.outputs["y"].dtype for answer in answers[1:]] == [np.float32, np.float64, np.float32]
 
 
-async def test_a_caller_that_leaves_takes_its_rows_along(make: Callable[..., Batcher]) -> None:
-    graph = Graph()
-    graph.open.clear()
-    batcher = make(graph)
-    tasks = [asyncio.create_task(batcher.submit(rows(i), 1)) for i in range(4)]
+async def test_a_variant_that_is_not_batch_invariant_never_sees_two_callers_at_once(workers: Workers) -> None:
+    desk = Desk(workers, merges=False)
+    first = await held(desk)
+    tasks = [asyncio.create_task(desk.submit(rows(*[i] * i))) for i in range(1, 5)]
     await asyncio.sleep(0)
-    tasks[2].cancel()
+    desk.graph.let_go()
+    answers = await asyncio.gather(first, *tasks)
+    assert desk.graph.batches == [1, 1, 2, 3, 4]
+    assert [answer.batch_rows for answer in answers] == [1, 1, 2, 3, 4]
+
+
+async def test_a_queue_full_of_rows_refuses_at_once_and_recovers(workers: Workers) -> None:
+    desk = Desk(workers, queue_rows_max=4)
+    first = await held(desk)
+    waiting = [asyncio.create_task(desk.submit(rows(1))) for _ in range(4)]
     await asyncio.sleep(0)
-    graph.open.set()
-    answers = await asyncio.gather(*tasks, return_exceptions=True)
-    assert graph.batches == [1, 2]
+    with pytest.raises(Overloaded, match=r"4 rows wait already \(queue_rows_max is 4\)") as refusal:
+        await desk.submit(rows(1))
+    assert refusal.value.retry_after_ms >= 1
+    desk.graph.let_go()
+    await asyncio.gather(first, *waiting)
+    assert (await desk.submit(rows(3))).outputs["y"].tolist() == [[6.0]]
+
+
+async def test_a_queue_full_of_bytes_refuses_at_once(workers: Workers) -> None:
+    desk = Desk(workers, queue_bytes_max=100)
+    first = await held(desk)
+    fits = asyncio.create_task(desk.submit(rows(1, width=20)))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=r"80 bytes of input wait already \(queue_bytes_max is 100\)"):
+        await desk.submit(rows(1, width=6))
+    small = asyncio.create_task(desk.submit(rows(1, width=5)))
+    await asyncio.sleep(0)
+    desk.graph.let_go()
+    await asyncio.gather(first, fits, small)
+
+
+def test_strings_are_counted_with_their_characters() -> None:
+    assert held_bytes({"s": np.array([["a", "bcd"]], np.object_), "x": np.zeros((1, 2), np.float32)}) == 16 + 4 + 8
+
+
+async def test_only_the_culprit_of_a_failed_batch_fails(workers: Workers) -> None:
+    desk = Desk(workers)
+    first = await held(desk)
+    tasks = [asyncio.create_task(desk.submit(rows(v))) for v in (1, 2, CULPRIT, 4)]
+    await asyncio.sleep(0)
+    desk.graph.let_go()
+    answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert isinstance(answers[3], InvalidInput)
+    assert [a.outputs["y"][0, 0] for a in answers if not isinstance(a, BaseException)] == [0, 2, 4, 8]
+
+
+async def test_a_refused_run_is_charged_to_the_culprit(workers: Workers) -> None:
+    desk = Desk(workers)
+    spent = [Spent() for _ in range(5)]
+    first = await held(desk)
+    tasks = [
+        asyncio.create_task(desk.submit(rows(v), spent=s)) for v, s in zip((1, 2, CULPRIT, 4), spent[1:], strict=True)
+    ]
+    await asyncio.sleep(0)
+    desk.graph.let_go()
+    await asyncio.gather(first, *tasks, return_exceptions=True)
+    guilty = spent.pop(3)
+    assert all(guilty.cpu_ns > innocent.cpu_ns for innocent in spent[1:])
+    assert all(innocent.cpu_ns > 0 for innocent in spent[1:])
+
+
+async def test_a_caller_that_leaves_takes_its_rows_along(workers: Workers) -> None:
+    desk, spent = Desk(workers), Spent()
+    first = await held(desk)
+    tasks = [asyncio.create_task(desk.submit(rows(i), spent=spent if i == 2 else None)) for i in range(1, 4)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    assert desk.lanes.rows == 2
+    desk.graph.let_go()
+    answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert desk.graph.batches == [1, 2]
     assert isinstance(answers[2], asyncio.CancelledError)
+    assert (spent.cpu_ns, spent.run_ns) == (0, 0)
+    assert spent.queue_ns > 0
 
 
-async def test_rows_that_left_make_room_in_a_full_queue(make: Callable[..., Batcher]) -> None:
-    graph = Graph()
-    graph.open.clear()
-    batcher = make(graph, queue_rows_max=2)
-    first, gone, stays = (asyncio.create_task(batcher.submit(rows(i), 1)) for i in range(3))
+async def test_a_caller_that_leaves_while_its_batch_runs_has_spent_what_was_used_so_far(workers: Workers) -> None:
+    desk, spent = Desk(workers), Spent()
+    desk.graph.hold()
+    task = asyncio.create_task(desk.submit(rows(1), spent=spent))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(desk.graph.arrived.acquire)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert spent.run_ns > spent.cpu_ns > 0
+    desk.graph.let_go()
+    assert (await desk.submit(rows(4))).outputs["y"].tolist() == [[8.0]]
+
+
+async def test_rows_that_left_make_room_in_a_full_queue(workers: Workers) -> None:
+    desk = Desk(workers, queue_rows_max=2)
+    first = await held(desk)
+    gone, stays = (asyncio.create_task(desk.submit(rows(i))) for i in range(1, 3))
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.sleep(0)
-    late = asyncio.create_task(batcher.submit(rows(7), 1))
+    late = asyncio.create_task(desk.submit(rows(7)))
     await asyncio.sleep(0)
-    graph.open.set()
+    desk.graph.let_go()
     answers = await asyncio.gather(first, stays, late)
     assert [answer.outputs["y"][0, 0] for answer in answers] == [0, 4, 14]
 
 
-async def test_a_worker_that_breaks_fails_its_batch_and_serves_the_next(make: Callable[..., Batcher]) -> None:
-    broken = True
+async def test_a_run_that_breaks_fails_its_batch_once_in_the_log_and_serves_the_next(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Graph):
+        is_broken = True
 
-    def run(inputs: Tensors) -> RunResult:
-        if broken:
-            raise MemoryError("no memory")
-        return RunResult({"y": inputs["x"]}, 1, 1)
+        def run(self, inputs: Tensors) -> Tensors:
+            outputs = super().run(inputs)
+            if self.is_broken and len(inputs["x"]) > 1:
+                raise MemoryError("no memory")
+            return outputs
 
-    with ThreadPoolExecutor(1) as pool:
-        batcher = Batcher(run, pool, workers=1, max_batch=8, queue_rows_max=8)
-        with pytest.raises(MemoryError):
-            await batcher.submit(rows(1), 1)
-        broken = False
-        assert (await batcher.submit(rows(1), 1)).batch_rows == 1
+    graph = Broken()
+    desk = Desk(workers, graph)
+    first = await held(desk)
+    tasks = [asyncio.create_task(desk.submit(rows(i))) for i in range(1, 4)]
+    await asyncio.sleep(0)
+    with caplog.at_level(logging.ERROR):
+        graph.let_go()
+        answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+    for answer in answers[1:]:
+        assert type(answer) is GatewayError
+        assert isinstance(answer.__cause__, MemoryError)
+    assert [record.getMessage() for record in caplog.records] == ["running a model failed, for 3 requests"]
+    graph.is_broken = False
+    assert (await desk.submit(rows(1, 2))).batch_rows == 2
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(1, 5), st.sampled_from(["stay", "leave", "poison"]), st.integers(1, 2)),
-        min_size=1,
-        max_size=200,
+async def test_outputs_without_a_row_for_each_row_fail_rather_than_reach_the_wrong_caller(workers: Workers) -> None:
+    class Summed(Graph):
+        def run(self, inputs: Tensors) -> Tensors:
+            return {"y": super().run(inputs)["y"].sum(axis=0, keepdims=True)}
+
+    desk = Desk(workers, Summed())
+    with pytest.raises(GatewayError, match="running the model failed"):
+        await desk.submit(rows(1, 2))
+
+
+async def test_what_waits_when_the_workers_end_is_refused() -> None:
+    with working() as workers:
+        desk = Desk(workers)
+        first = await held(desk)
+        waiting = asyncio.create_task(desk.submit(rows(1)))
+        await asyncio.sleep(0)
+        desk.graph.let_go()
+    with pytest.raises(Overloaded, match="stopping"):
+        await waiting
+    assert (await first).batch_rows == 1
+
+
+CALLS = st.lists(
+    st.tuples(
+        st.integers(1, 5),
+        st.sampled_from(["stay", "leave", "leave later", "poison", "too late"]),
+        st.integers(1, 2),
+        st.integers(1, 8),
     ),
-    st.integers(1, 40),
-    st.integers(1, 3),
+    min_size=1,
+    max_size=200,
 )
+
+
+@settings(max_examples=40, deadline=None)
+@given(CALLS, st.integers(5, 40), st.integers(1, 3), st.booleans())
 def test_every_caller_gets_its_own_answer_whatever_the_others_do(
-    calls: list[tuple[int, str, int]], max_batch: int, workers: int
+    calls: list[tuple[int, str, int, int]], max_batch: int, count: int, merges: bool
 ) -> None:
     async def scenario() -> None:
-        graph = Graph()
-        with ThreadPoolExecutor(workers) as pool:
-            batcher = Batcher(graph.run, pool, workers=workers, max_batch=max_batch, queue_rows_max=10_000)
+        with working(count, ageing_ms=1) as workers:
+            desks = [Desk(workers, max_batch=max_batch, merges=merges, queue_rows_max=10_000) for _ in range(2)]
             tasks = []
-            for number, (count, fate, width) in enumerate(calls):
+            for number, (size, fate, width, level) in enumerate(calls):
                 value = CULPRIT if fate == "poison" else 100.0 + number
-                tasks.append(asyncio.create_task(batcher.submit(rows(*[value] * count, width=width), count)))
+                submitted = desks[number % 2].submit(
+                    rows(*[value] * size, width=width), level=level, timeout_ms=1e-6 if fate == "too late" else None
+                )
+                tasks.append(asyncio.create_task(submitted))
                 if number % 7 == 0:
                     await asyncio.sleep(0)
                 if fate == "leave":
                     tasks[-1].cancel()
+            for task, (_, fate, _, _) in zip(tasks, calls, strict=True):
+                if fate == "leave later":
+                    task.cancel()
             answers = await asyncio.gather(*tasks, return_exceptions=True)
-        for number, ((count, fate, width), answer) in enumerate(zip(calls, answers, strict=True)):
-            if fate == "stay":
+            await until(lambda: workers.idle == count)  # runs that nobody waits for any more
+            assert not workers.backlog
+        for number, ((size, fate, width, _), answer) in enumerate(zip(calls, answers, strict=True)):
+            if fate == "stay" or (fate == "leave later" and not isinstance(answer, BaseException)):
                 assert not isinstance(answer, BaseException)
-                assert answer.outputs["y"].tolist() == [[2 * (100.0 + number)] * width] * count
-            elif fate == "poison":
-                assert isinstance(answer, InvalidInput)
+                assert answer.outputs["y"].tolist() == [[2 * (100.0 + number)] * width] * size
+                assert merges or answer.batch_rows == size
             else:
-                assert isinstance(answer, asyncio.CancelledError)
+                expected = {"poison": InvalidInput, "too late": DeadlineExceeded}.get(fate, asyncio.CancelledError)
+                assert isinstance(answer, expected)
+        for desk in desks:
+            assert (desk.lanes.rows, desk.lanes.input_bytes) == (0, 0)
+            assert max(desk.graph.batches, default=0) <= max_batch
 
     asyncio.run(scenario())
-
-
-@given(st.integers(0, 10**12), st.lists(st.integers(1, 1000), min_size=1, max_size=64))
-def test_shares_of_a_batch_conserve_every_nanosecond_and_row(cpu_ns: int, counts: list[int]) -> None:
-    result = RunResult({"y": np.arange(sum(counts))}, cpu_ns=cpu_ns, run_ns=1)
-    parts = shares(result, counts)
-    assert sum(part.cpu_ns for part in parts) == cpu_ns
-    assert [len(part.outputs["y"]) for part in parts] == counts
-    assert np.concatenate([part.outputs["y"] for part in parts]).tolist() == list(range(sum(counts)))
-    for part, count in zip(parts, counts, strict=True):
-        assert abs(part.cpu_ns - cpu_ns * count / sum(counts)) < 1.001
