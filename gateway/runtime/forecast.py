@@ -18,6 +18,13 @@ HOP_GAIN, HOP_JUMP_MAX = 1 / 16, 4.0
 """The hand-over is corrected by every run, as in Jacobson 1988; one that is far out counts as four times the usual."""
 
 
+WAIT_GAIN, WAIT_RATIO_MAX = 1 / 32, 4.0
+"""Waiting is corrected by the first of each batch: the mean wait over the mean forecast one, plus the mean deviation from that."""
+
+WAIT_NS = 1_000_000.0
+"""How much waiting that was just as forecast stands against the first ones observed."""
+
+
 class Forecast:
     """Of one pool of workers. `runs` are those in hand, kept by `Workers`."""
 
@@ -26,6 +33,9 @@ class Forecast:
         self.hop_ns: float = HOP_NS
         self._workers = workers
         self._backlog = backlog
+        self._waited_ns = self._foreseen_ns = WAIT_NS
+        self._missed_ns = 0.0
+        self._wait_factor = 1.0
         self._lessons = 0
 
     def price(self, lane: Lane) -> Price:
@@ -83,7 +93,8 @@ class Forecast:
             batches = (until_ns - 1) // batch_ns  # whole ones before its own
             before_ns += batches * batch_ns - in_lane_ns
             own_ns = batch_ns if batches else max(own_ns, until_ns)
-        return self._free_ns(before_ns, now_ns) + own_ns * price.caution
+        waiting.wait_ns = self._free_ns(before_ns, now_ns)
+        return waiting.wait_ns * self._wait_factor + own_ns * price.caution
 
     def pending_ns(self, now_ns: int) -> float:
         """Until a worker is free for somebody who goes last: how saturated the workers are, as a time."""
@@ -108,6 +119,15 @@ class Forecast:
         hop_ns = min(max(0, turnaround_ns - run.run_ns), HOP_JUMP_MAX * self.hop_ns)
         self.hop_ns = max(1000.0, self.hop_ns + HOP_GAIN * (hop_ns - self.hop_ns))
         self._lessons += 1
+
+    def learn_wait(self, waiting: Waiting, waited_ns: float) -> None:
+        """Correct the forecast of waiting by one that is over: small batches, urgent newcomers and a busy event loop lengthen it."""
+        waited_ns = min(waited_ns, WAIT_RATIO_MAX * waiting.wait_ns)
+        missed_ns = abs(waited_ns - waiting.wait_ns * self._waited_ns / self._foreseen_ns)
+        self._missed_ns += WAIT_GAIN * (missed_ns - self._missed_ns)
+        self._waited_ns += WAIT_GAIN * (waited_ns - self._waited_ns)
+        self._foreseen_ns += WAIT_GAIN * (waiting.wait_ns - self._foreseen_ns)
+        self._wait_factor = max(1.0, (self._waited_ns + self._missed_ns) / self._foreseen_ns)
 
     def _free_ns(self, before_ns: float, now_ns: int) -> float:
         """Until a worker is free for whoever comes after so much work.

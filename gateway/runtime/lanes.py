@@ -23,7 +23,8 @@ class Waiting(msgspec.Struct, eq=False):
     """One request, or one part of a large one, from `enter` to its answer.
 
     `due_ns` is when it must be done at the latest for its caller to be served by `deadline_ns`: earlier, when other parts come
-    after it. `rank` is its place while it waits and None before and after; `clock` is there while a worker runs it.
+    after it. `rank` is its place while it waits and None before and after, `wait_ns` how long it was expected to wait; `clock` is
+    there while a worker runs it.
     """
 
     inputs: Tensors
@@ -38,6 +39,7 @@ class Waiting(msgspec.Struct, eq=False):
     spent: Spent
     rank: Rank | None = None
     work_ns: int = 0
+    wait_ns: float = 0.0
     clock: RunClock | None = None
     timer: asyncio.TimerHandle | None = None
 

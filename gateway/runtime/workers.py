@@ -84,6 +84,7 @@ class Workers:
             now_ns = self.now_ns()
             lane = self.backlog.first(now_ns).lane
             if batch := self._batch(lane, now_ns):
+                self.forecast.learn_wait(batch[0], now_ns - batch[0].queued_ns)
                 self._start(lane, batch, now_ns)
 
     def _batch(self, lane: Lane, now_ns: int) -> list[Waiting]:
