@@ -66,7 +66,7 @@ def _choice(manifest: Manifest) -> str:
 
 
 def _batches(variants: Sequence[Variant]) -> list[str]:
-    return [f"us at batch {cell.batch_rows}" for cell in variants[0].latency]
+    return [f"us at batch {cell.batch}" for cell in variants[0].latency]
 
 
 def _gates(manifest: Manifest) -> str:

@@ -56,7 +56,7 @@ def _quality(manifest: Manifest) -> Table:
 def _serving(manifest: Manifest) -> Table:
     """Medians in microseconds; a star marks the variant that is served."""
     table = Table(title="microseconds per call, by rows in the batch", title_justify="left")
-    _columns(table, "", *(str(cell.batch_rows) for cell in manifest.variants[0].latency), "load ms", "KiB")
+    _columns(table, "", *(cell.batch for cell in manifest.variants[0].latency), "load ms", "KiB")
     for variant in manifest.variants:
         star = " *" if variant.id == manifest.serve else ""
         medians = [f"{cell.p50_ns / 1000:.1f}" for cell in variant.latency]

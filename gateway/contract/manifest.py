@@ -105,6 +105,11 @@ class Latency(msgspec.Struct, frozen=True, omit_defaults=True):
     runs: Positive
     length: Positive = 1
 
+    @property
+    def batch(self) -> str:
+        """What was run, for people: rows, and their length where they have one."""
+        return f"{self.batch_rows}" if self.length == 1 else f"{self.batch_rows} x {self.length}"
+
 
 class BatchCost(msgspec.Struct, frozen=True, omit_defaults=True):
     """The cost model of a batch, fitted over the measured latencies.

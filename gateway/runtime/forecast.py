@@ -121,7 +121,7 @@ class Forecast:
         self._lessons += 1
 
     def learn_wait(self, waiting: Waiting, waited_ns: float) -> None:
-        """Correct the forecast of waiting by one that is over: small batches, urgent newcomers and a busy event loop lengthen it."""
+        """Correct the forecast of waiting by one that is over: small batches, urgent newcomers, a busy event loop lengthen it."""
         waited_ns = min(waited_ns, WAIT_RATIO_MAX * waiting.wait_ns)
         missed_ns = abs(waited_ns - waiting.wait_ns * self._waited_ns / self._foreseen_ns)
         self._missed_ns += WAIT_GAIN * (missed_ns - self._missed_ns)

@@ -1,7 +1,7 @@
 """`python -m tests.bench.overload`: twice as many requests as the workers can serve, each with a deadline, open loop.
 
 Real ONNX graphs, the real loader, batcher and workers, without HTTP. Capacity is measured with the same parts, before and after,
-by callers that wait for their answers. Arrivals are Poisson and wait for nobody; a deadline counts from when a request should arrive.
+by callers that wait for their answers. Arrivals are Poisson and wait for nobody; a deadline counts from when one should arrive.
 """
 
 import asyncio

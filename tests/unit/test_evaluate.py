@@ -5,13 +5,14 @@ import math
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from gateway.contract.manifest import BatchCost, Gate, Latency, Variant
+from gateway.contract.manifest import BatchCost, Gate, Latency, Signature, Tensor, Variant
 from tests.support.models import tiny_graph
 from tests.support.tinyjob import tiny_data
 from trainers.errors import GateFailed
@@ -203,3 +204,73 @@ def test_a_cost_is_never_negative_whatever_was_measured(times: list[int]):
     cells = [Latency(batch_rows=n, p50_ns=t, p99_ns=0, runs=30) for n, t in zip(timing.BATCHES, times, strict=True)]
     cost = timing.fit_cost(cells)
     assert msgspec.convert(msgspec.to_builtins(cost), BatchCost) == cost
+
+
+@given(base=st.integers(0, 10**7), row=st.integers(0, 10**5), row_length=st.integers(0, 10**4))
+def test_an_exact_plane_is_found_again(base: int, row: int, row_length: int):
+    cells = [
+        Latency(batch_rows=n, p50_ns=base + row * n + row_length * n * length, p99_ns=0, runs=300, length=length)
+        for n in timing.BATCHES
+        for length in (16, 32, 64)
+    ]
+    cost = timing.fit_cost(cells)
+    assert cost.base_ns == pytest.approx(base, abs=100, rel=1e-5)
+    assert cost.row_ns == pytest.approx(row, abs=100, rel=1e-3)
+    assert cost.row_length_ps == pytest.approx(1000 * row_length, abs=2000, rel=1e-3)
+
+
+SEQUENCE = Signature(
+    inputs=(
+        Tensor(name="ids", datatype="FP32", shape=("batch", "sequence", 2)),
+        Tensor(name="mask", datatype="FP32", shape=("batch", "sequence")),
+    ),
+    outputs=(Tensor(name="sums", datatype="FP32", shape=("batch", 2)),),
+)
+
+
+def test_the_length_of_a_row_counts_every_symbolic_dimension_once():
+    assert SEQUENCE.length({"ids": (7, 5, 2), "mask": (7, 5)}) == 5
+    assert SEQUENCE.has_length
+    image = Tensor(name="image", datatype="FP32", shape=("batch", "height", "width", 3))
+    assert Signature(inputs=(image,), outputs=(image,)).length({"image": (7, 5, 4, 3)}) == 20
+    fixed = Tensor(name="x", datatype="FP32", shape=("batch", 3))
+    assert not Signature(inputs=(fixed,), outputs=(fixed,)).has_length
+    assert Signature(inputs=(fixed,), outputs=(fixed,)).length({"x": (7, 3)}) == 1
+
+
+def test_a_graph_whose_rows_have_a_length_is_timed_at_several(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timing, "RUNS", 30)
+    nodes = [
+        helper.make_node("Unsqueeze", ["mask", "last"], ["column"]),
+        helper.make_node("Mul", ["ids", "column"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "middle"], ["sums"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [
+            helper.make_tensor_value_info("ids", TensorProto.FLOAT, ["batch", "sequence", 2]),
+            helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch", "sequence"]),
+        ],
+        [helper.make_tensor_value_info("sums", TensorProto.FLOAT, ["batch", 2])],
+        [
+            numpy_helper.from_array(np.array([2], np.int64), "last"),
+            numpy_helper.from_array(np.array([1], np.int64), "middle"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = {"ids": np.ones((3, 64, 2), np.float32), "mask": np.ones((3, 64), np.float32)}
+    cells = timing.latencies({"fp32": session}, inputs, SEQUENCE, quiet)["fp32"]
+    assert [(cell.length, cell.batch_rows) for cell in cells] == [(n, b) for n in (64, 32, 16) for b in timing.BATCHES]
+    assert timing.row_cost_ns(cells) == pytest.approx(np.mean([cell.p50_ns / cell.batch_rows for cell in cells[:4]]))
+    assert cells[1].batch == "8 x 64"
+    assert timing.fit_cost(cells).base_ns > 0
+
+
+def test_a_graph_of_fixed_shape_is_timed_once_per_batch(data: Data, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timing, "RUNS", 30)
+    session = ort.InferenceSession(tiny_graph(), providers=["CPUExecutionProvider"])
+    cells = timing.latencies({"fp32": session}, data.test.inputs, data.signature, quiet)["fp32"]
+    assert [cell.batch for cell in cells] == [str(rows) for rows in timing.BATCHES]
+    assert timing.fit_cost(cells).row_length_ps == 0

@@ -48,7 +48,7 @@ def choose(
     reference_ns = timing.row_cost_ns(reference.latency)
     contenders = [_contender(variant, reference, reference_ns, sizes, gates[variant.id]) for variant in others]
     winners = [contender for contender in contenders if contender.wins]
-    batches = ", ".join(str(cell.batch_rows) for cell in reference.latency)
+    batches = ", ".join(dict.fromkeys(str(cell.batch_rows) for cell in reference.latency))
     measured = f"{reference.id} costs {_us(reference_ns)} per row, the mean over batches of {batches}"
     if not winners:
         return reference.id, f"{reference.id} stays: {'; '.join([measured, *map(_against, contenders)])}."

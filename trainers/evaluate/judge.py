@@ -41,7 +41,7 @@ def judge(candidates: Sequence[Candidate], data: Data, limits: Limits, report: R
         answers = _answers(sessions, data, report)
         gates = {name: fidelity.gates(name, answers[REFERENCE], own, limits) for name, own in answers.items()}
         _refuse_unsound_reference(gates[REFERENCE])
-        latencies = timing.latencies(sessions, data.test.inputs, report)
+        latencies = timing.latencies(sessions, data.test.inputs, data.signature, report)
         loads = timing.load_times(paths)
     variants = tuple(
         _variant(candidate, answers[candidate.id], gates[candidate.id], latencies[candidate.id], loads[candidate.id])
