@@ -51,21 +51,13 @@ class Backlog:
     def enter(self, waiting: Waiting, rank: Rank, work_ns: int, now_ns: int) -> None:
         """Put it there, and count it in its lane. It ages from now on."""
         waiting.work_ns = work_ns
-        lane = waiting.lane
-        lane.rows += waiting.rows
-        lane.graph.rows += waiting.rows
-        lane.graph.input_bytes += waiting.input_bytes
+        waiting.lane.graph.enter(waiting)
         self._place(waiting, rank, now_ns)
 
     def leave(self, waiting: Waiting) -> None:
         """Take it out, wherever it is."""
         self._take(waiting)
-        lane = waiting.lane
-        lane.rows -= waiting.rows
-        lane.graph.rows -= waiting.rows
-        lane.graph.input_bytes -= waiting.input_bytes
-        if not lane.ranking:
-            lane.graph.forget(lane)
+        waiting.lane.graph.leave(waiting)
 
     def _place(self, waiting: Waiting, rank: Rank, since_ns: int) -> None:
         waiting.rank = rank

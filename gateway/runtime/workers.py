@@ -21,6 +21,7 @@ from gateway.runtime.runs import Ending, Run
 from gateway.runtime.spent import BatchShare, RunClock
 
 logger = logging.getLogger(__name__)
+STOPPING = "the gateway is stopping; ask another one"
 
 
 class Workers:
@@ -34,6 +35,7 @@ class Workers:
         self.backlog = Backlog(levels=levels, ageing_ns=ageing_ns)
         self.forecast = Forecast(count, self.backlog)
         self.now_ns = clock
+        self._is_open = False
         self._inbox: SimpleQueue[tuple[Run, Callable[[], None]] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=_work, args=(self._inbox,), name=f"run-{number}") for number in range(count)
@@ -42,13 +44,15 @@ class Workers:
     def __enter__(self) -> "Workers":
         for thread in self._threads:
             thread.start()
+        self._is_open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_open = False
         while self.backlog:
-            self._fail(self.backlog.first(self.now_ns()), Overloaded("the gateway is stopping; ask another one"))
+            self._fail(self.backlog.first(self.now_ns()), Overloaded(STOPPING))
         for _ in self._threads:
             self._inbox.put(None)
         for thread in self._threads:
@@ -56,6 +60,8 @@ class Workers:
 
     def take(self, waiting: Waiting, now_ns: int) -> None:
         """Run it at once when a worker is idle, else let it wait in its place. Raises `DeadlineExceeded` if it would be late."""
+        if not self._is_open:
+            raise Overloaded(STOPPING)
         forecast = self.forecast
         price = forecast.price(waiting.lane)
         if self.idle:

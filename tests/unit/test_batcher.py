@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import DeadlineExceeded, GatewayError, InvalidInput, Overloaded
 from gateway.runtime.batcher import held_bytes
+from gateway.runtime.lanes import LANES_KEPT
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
@@ -247,6 +248,21 @@ async def test_what_waits_when_the_workers_end_is_refused() -> None:
     with pytest.raises(Overloaded, match="stopping"):
         await waiting
     assert (await first).batch_rows == 1
+    with pytest.raises(Overloaded, match="stopping"):
+        await desk.submit(rows(1))
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_lanes_of_ever_new_shapes_do_not_pile_up(workers: Workers, is_busy: bool) -> None:
+    desk = Desk(workers)
+    tasks = [await held(desk)] if is_busy else []
+    for width in range(1, 3 * LANES_KEPT):
+        tasks.append(asyncio.create_task(desk.submit(rows(1, width=width))))
+        await asyncio.sleep(0)
+    desk.graph.let_go()
+    await asyncio.gather(*tasks)
+    assert len(desk.lanes._lanes) <= LANES_KEPT
+    assert (await desk.submit(rows(1, width=3 * LANES_KEPT))).batch_rows == 1
 
 
 CALLS = st.lists(
