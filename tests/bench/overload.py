@@ -7,11 +7,13 @@ by callers that wait for their answers. Arrivals are Poisson and wait for nobody
 import asyncio
 import os
 import random
+import statistics
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -26,7 +28,8 @@ from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
 from tests.support import models
 
-SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
 OVERLOAD = float(os.environ.get("BENCH_OVERLOAD", "2"))
 DEADLINE_MS = 250
 CALLERS = 32
@@ -43,34 +46,47 @@ class Subject(msgspec.Struct, frozen=True):
     row: tuple[int, ...]
     cost: BatchCost
     max_batch: int
+    priorities: tuple[int, ...] = (0,)
 
 
+CNN = Subject(
+    name="CNN, 3x96x96, cost of rows",
+    graph=models.cnn_graph,
+    input_name="image",
+    row=(3, models.CNN_PIXELS, models.CNN_PIXELS),
+    cost=BatchCost(base_ns=20_000, row_ns=models.CNN_ROW_NS),
+    max_batch=32,
+)
+MLP = Subject(
+    name="MLP, 67 MB of weights to read for each run, cost of a base",
+    graph=lambda: models.mlp_graph(features=256, hidden=65_536),
+    input_name="features",
+    row=(256,),
+    cost=BatchCost(base_ns=8_000_000, row_ns=500_000),
+    max_batch=32,
+)
 SUBJECTS = (
-    Subject(
-        name="CNN, 3x96x96, cost of rows",
-        graph=models.cnn_graph,
-        input_name="image",
-        row=(3, models.CNN_PIXELS, models.CNN_PIXELS),
-        cost=BatchCost(base_ns=20_000, row_ns=models.CNN_ROW_NS),
-        max_batch=32,
-    ),
-    Subject(
-        name="MLP, 67 MB of weights to read for each run, cost of a base",
-        graph=lambda: models.mlp_graph(features=256, hidden=65_536),
-        input_name="features",
-        row=(256,),
-        cost=BatchCost(base_ns=8_000_000, row_ns=500_000),
-        max_batch=32,
-    ),
+    CNN,
+    MLP,
+    msgspec.structs.replace(CNN, name="CNN, a fifth urgent, a fifth with time", priorities=(1, 0, 0, 0, 8)),
 )
 
 
 class Asked(msgspec.Struct):
     """One request: nanoseconds from when it should have arrived to its end, and from the call to its end."""
 
+    priority: int
     outcome: str = ""
     took_ns: int = 0
     call_ns: int = 0
+    cpu_ns: int = 0
+
+
+class Phase(msgspec.Struct, frozen=True):
+    """Some seconds of load: requests answered in time per second, and worker CPU per answered request."""
+
+    rows_per_s: float
+    cpu_ns_per_row: float
 
 
 def main() -> None:
@@ -85,15 +101,17 @@ async def _overload(subject: Subject) -> None:
         Workers(OPTIONS.workers, levels=OPTIONS.priority_levels, ageing_ns=OPTIONS.ageing_ms * 1_000_000) as workers,
     ):
         model = await _loaded(subject, Path(folder), builder, workers)
-        row = np.random.default_rng(0).normal(size=(1, *subject.row)).astype(np.float32)
-        inputs = {subject.input_name: row}
-        await _capacity(model, inputs, seconds=1)
-        before = await _capacity(model, inputs, seconds=SECONDS / 2)
-        rate = OVERLOAD * before
-        asked = await _open_loop(model, inputs, rate=rate)
-        after = await _capacity(model, inputs, seconds=SECONDS / 2)
-    _print(subject, asked, capacity=(before + after) / 2, rate=rate)
-    print(f"  capacity before {before:.0f}, after {after:.0f} rows/s; believed now: {_belief(model)}\n", flush=True)
+        inputs = {subject.input_name: np.random.default_rng(0).normal(size=(1, *subject.row)).astype(np.float32)}
+        await _capacity(model, inputs)
+        capacities, overloads, asked = [await _capacity(model, inputs)], [], []
+        for _ in range(ROUNDS):
+            begun = await _open_loop(model, inputs, subject.priorities, rate=OVERLOAD * capacities[-1].rows_per_s)
+            overloads.append(begun[0])
+            asked += begun[1]
+            capacities.append(await _capacity(model, inputs))
+    _print(subject, asked, capacities, overloads)
+    print(f"  capacities          {', '.join(f'{phase.rows_per_s:.0f}' for phase in capacities)} rows/s")
+    print(f"  believed at last    {_belief(model)}\n", flush=True)
 
 
 async def _loaded(subject: Subject, folder: Path, builder: ThreadPoolExecutor, workers: Workers) -> LoadedModel:
@@ -113,71 +131,83 @@ async def _loaded(subject: Subject, folder: Path, builder: ThreadPoolExecutor, w
     return model
 
 
-async def _capacity(model: LoadedModel, inputs: Tensors, *, seconds: float) -> float:
-    """Rows per second when `CALLERS` callers ask, wait and ask again."""
-    until_ns = time.perf_counter_ns() + round(seconds * 1e9)
-    done = 0
+async def _capacity(model: LoadedModel, inputs: Tensors) -> Phase:
+    """When `CALLERS` callers ask, wait and ask again."""
+    until_ns = time.perf_counter_ns() + round(SECONDS / 2 * 1e9)
+    spent, done = Spent(), 0
 
     async def caller() -> None:
         nonlocal done
         while time.perf_counter_ns() < until_ns:
-            await model.run(inputs, 1, deadline_ns=time.perf_counter_ns() + FAR_NS, spent=Spent())
+            await model.run(inputs, 1, deadline_ns=time.perf_counter_ns() + FAR_NS, spent=spent)
             done += 1
 
     began_ns = time.perf_counter_ns()
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    return done / (time.perf_counter_ns() - began_ns) * 1e9
+    return Phase(done / (time.perf_counter_ns() - began_ns) * 1e9, spent.cpu_ns / done)
 
 
-async def _open_loop(model: LoadedModel, inputs: Tensors, *, rate: float) -> list[Asked]:
-    """Requests at their Poisson times, whatever has become of those before them."""
+async def _open_loop(
+    model: LoadedModel, inputs: Tensors, priorities: tuple[int, ...], *, rate: float
+) -> tuple[Phase, list[Asked]]:
+    """Requests at their Poisson times, whatever has become of those before them; ends when the last one has its end."""
     rng = random.Random(0)
-    due_ns, until_ns = time.perf_counter_ns(), time.perf_counter_ns() + round(SECONDS * 1e9)
+    began_ns = due_ns = time.perf_counter_ns()
     asked: list[Asked] = []
     async with asyncio.TaskGroup() as tasks:
-        while due_ns < until_ns:
-            wait_s = (due_ns - time.perf_counter_ns()) / 1e9
-            await asyncio.sleep(max(0.0, wait_s))
+        while due_ns < began_ns + SECONDS * 1e9:
+            await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
             while due_ns <= time.perf_counter_ns():
-                asked.append(Asked())
+                asked.append(Asked(rng.choice(priorities)))
                 tasks.create_task(_ask(model, inputs, due_ns, asked[-1]))
                 due_ns += round(rng.expovariate(rate) * 1e9)
-    return asked
+    in_time = len([one for one in asked if one.outcome == "answered" and one.took_ns <= DEADLINE_MS * 1_000_000])
+    cpu_ns = sum(one.cpu_ns for one in asked)
+    return Phase(in_time / (time.perf_counter_ns() - began_ns) * 1e9, cpu_ns / max(1, in_time)), asked
 
 
 async def _ask(model: LoadedModel, inputs: Tensors, due_ns: int, asked: Asked) -> None:
     began_ns, spent = time.perf_counter_ns(), Spent()
+    deadline_ns = due_ns + DEADLINE_MS * 1_000_000
     try:
-        await model.run(inputs, 1, deadline_ns=due_ns + DEADLINE_MS * 1_000_000, spent=spent)
+        await model.run(inputs, 1, deadline_ns=deadline_ns, priority=asked.priority, spent=spent)
         asked.outcome = "answered"
     except DeadlineExceeded:
         asked.outcome = "refused later" if spent.queue_ns or spent.run_ns else "refused at once"
     except Overloaded:
         asked.outcome = "queue full"
     ended_ns = time.perf_counter_ns()
-    asked.took_ns, asked.call_ns = ended_ns - due_ns, ended_ns - began_ns
+    asked.took_ns, asked.call_ns, asked.cpu_ns = ended_ns - due_ns, ended_ns - began_ns, spent.cpu_ns
 
 
-def _print(subject: Subject, asked: list[Asked], *, capacity: float, rate: float) -> None:
-    counts = Counter(one.outcome for one in asked)
-    answered_ms = [one.took_ns / 1e6 for one in asked if one.outcome == "answered"]
+def _print(subject: Subject, asked: list[Asked], capacities: list[Phase], overloads: list[Phase]) -> None:
+    around = [(before.rows_per_s + after.rows_per_s) / 2 for before, after in pairwise(capacities)]
+    goodput = statistics.median(phase.rows_per_s / rows for phase, rows in zip(overloads, around, strict=True))
+    cpu = statistics.median(phase.cpu_ns_per_row for phase in overloads) / statistics.median(
+        phase.cpu_ns_per_row for phase in capacities
+    )
+    took_ms = [one.took_ns / 1e6 for one in asked if one.outcome == "answered"]
     refused_us = [one.call_ns / 1e3 for one in asked if one.outcome in {"refused at once", "queue full"}]
-    late = sum(took_ms > DEADLINE_MS for took_ms in answered_ms)
-    print(f"{subject.name}: {rate:.0f} requests/s for {SECONDS:g} s, {rate / capacity:.1f}x of {capacity:.0f} rows/s")
-    print(f"  goodput / capacity  {(len(answered_ms) - late) / SECONDS / capacity:6.2f}   target 0.9")
+    late = sum(ms > DEADLINE_MS for ms in took_ms)
+    print(f"{subject.name}: {ROUNDS} rounds of {SECONDS:g} s, arrivals {OVERLOAD:g}x the capacity just before")
     print(
-        f"  answered            p50 {_quantile(answered_ms, 50):.0f} ms, p99 {_quantile(answered_ms, 99):.0f} ms,",
-        end="",
+        f"  goodput / capacity  {goodput:.2f} (median; target 0.9); worker CPU per answer {cpu:.2f} of that at capacity"
     )
-    print(f" after the deadline of {DEADLINE_MS} ms: {late}")
-    print(
-        f"  refusal             p50 {_quantile(refused_us, 50):.0f} us, p99 {_quantile(refused_us, 99):.0f} us   target 1000 us"
-    )
-    print("  outcomes            " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
+    print(f"  answered            p50 {_quantile(took_ms, 50)} ms, p99 {_quantile(took_ms, 99)} ms", end="")
+    print(f" of {DEADLINE_MS}; {late} seen after that")
+    print(f"  refused at once     p50 {_quantile(refused_us, 50)} us, p99 {_quantile(refused_us, 99)} us (target 1000)")
+    print("  outcomes            " + _listed(asked))
+    for priority in sorted(set(subject.priorities)) if len(subject.priorities) > 1 else ():
+        print(f"    of priority {priority}     " + _listed([one for one in asked if one.priority == priority]))
 
 
-def _quantile(values: list[float], percent: float) -> float:
-    return float(np.percentile(values, percent)) if values else 0.0
+def _listed(asked: list[Asked]) -> str:
+    counts = Counter(one.outcome for one in asked)
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+
+
+def _quantile(values: list[float], percent: float) -> int:
+    return round(float(np.percentile(values, percent))) if values else 0
 
 
 def _belief(model: LoadedModel) -> str:
