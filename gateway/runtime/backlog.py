@@ -1,4 +1,4 @@
-"""The requests of all models that wait for a worker, in the order they will be served. Event loop only; no timer, no thread.
+"""The requests of all models that wait for a worker, in the order they will be served. Under the workers' lock; no timer.
 
 Levels go first to last, 1 being the highest a caller can ask for; inside a level the earliest due time goes first. A request that
 has waited `ageing_ns` climbs a level, and from level 1 to level 0, which nobody enters but by waiting: there the one that climbed

@@ -55,9 +55,10 @@ class Batcher:
             inputs, rows, held_bytes(inputs), level, deadline_ns - after_ns, deadline_ns, now_ns, self.lanes.lane(inputs),
             asyncio.get_running_loop().create_future(), spent,
         )  # fmt: skip
-        if not self._workers.idle and not continues:
-            self._check_room(waiting, now_ns)
-        self._workers.take(waiting, now_ns)
+        with self._workers.lock:
+            if not self._workers.idle and not continues:
+                self._check_room(waiting, now_ns)
+            self._workers.take(waiting, now_ns)
         return waiting
 
     def leave(self, waiting: Waiting) -> None:

@@ -2,7 +2,7 @@
 
 The published figures are the prior of a Kalman filter whose state is the three coefficients (a random walk) and whose measurements
 are runs. Everything is relative to the prediction, as in the published fit: a run of 50 us and one of 50 ms count alike. Memory is
-constant. One per graph; called on the event loop.
+constant. One per graph; corrected under the workers' lock.
 
 Sources. Filter: R. E. Kalman, "A New Approach to Linear Filtering and Prediction Problems", 1960. Robustness: the surprise of a run
 is clipped at `CLIP` of its own standard deviations, after C. J. Masreliez and R. D. Martin, "Robust Bayesian Estimation for the

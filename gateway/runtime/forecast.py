@@ -12,7 +12,7 @@ from gateway.runtime.ranking import Rank
 from gateway.runtime.runs import Run
 
 HOP_NS = 100_000
-"""What handing a batch to a thread and its answers back takes, at first (measured: 20 us, 300 us while the event loop is busy)."""
+"""What handing a batch to a worker takes, at first (measured: 20 us to one that has just ended a run)."""
 
 HOP_GAIN, HOP_JUMP_MAX = 1 / 16, 4.0
 """The hand-over is corrected by every run, as in Jacobson 1988; one that is far out counts as four times the usual."""
@@ -26,11 +26,12 @@ WAIT_NS = 1_000_000.0
 
 
 class Forecast:
-    """Of one pool of workers. `runs` are those in hand, kept by `Workers`."""
+    """Of one pool of workers, under their lock. `runs` are those in hand, kept by `Workers`."""
 
     def __init__(self, workers: int, backlog: Backlog) -> None:
         self.runs: set[Run] = set()
         self.hop_ns: float = HOP_NS
+        self.answer_ns: float = 0.0
         self._workers = workers
         self._backlog = backlog
         self._waited_ns = self._foreseen_ns = WAIT_NS
@@ -75,7 +76,7 @@ class Forecast:
 
     def at_once_ns(self, waiting: Waiting, price: Price) -> float:
         """From now to its answer if a worker takes it now: to promise, so with caution."""
-        return (price.base_ns + price.row_ns * waiting.rows) * price.caution
+        return (price.base_ns + price.row_ns * waiting.rows) * price.caution + self.answer_ns
 
     def in_turn_ns(self, waiting: Waiting, price: Price, rank: Rank, work_ns: int, now_ns: int) -> float:
         """From now to its answer if it waits at this place. Its own batch is run by one worker; what goes before, by all of them.
@@ -94,7 +95,7 @@ class Forecast:
             before_ns += batches * batch_ns - in_lane_ns
             own_ns = batch_ns if batches else max(own_ns, until_ns)
         waiting.wait_ns = self._free_ns(before_ns, now_ns)
-        return waiting.wait_ns * self._wait_factor + own_ns * price.caution
+        return waiting.wait_ns * self._wait_factor + own_ns * price.caution + self.answer_ns
 
     def pending_ns(self, now_ns: int) -> float:
         """Until a worker is free for somebody who goes last: how saturated the workers are, as a time."""
@@ -119,6 +120,10 @@ class Forecast:
         hop_ns = min(max(0, turnaround_ns - run.run_ns), HOP_JUMP_MAX * self.hop_ns)
         self.hop_ns = max(1000.0, self.hop_ns + HOP_GAIN * (hop_ns - self.hop_ns))
         self._lessons += 1
+
+    def learn_answer(self, delay_ns: int) -> None:
+        """Correct the time from the end of a run until the event loop gets to its answers."""
+        self.answer_ns += HOP_GAIN * (min(delay_ns, HOP_JUMP_MAX * max(self.answer_ns, self.hop_ns)) - self.answer_ns)
 
     def learn_wait(self, waiting: Waiting, waited_ns: float) -> None:
         """Correct the forecast of waiting by one that is over: small batches, urgent newcomers, a busy event loop lengthen it."""

@@ -1,6 +1,6 @@
 """What waits for one graph: requests by lane, a lane being those whose tensors can be joined. Counted in rows and in bytes.
 
-Only bookkeeping: `batcher` decides who may enter, `workers` who goes next. Event loop only.
+Only bookkeeping: `batcher` decides who may enter, `workers` who goes next. Waiting requests are counted under the workers' lock.
 """
 
 import asyncio

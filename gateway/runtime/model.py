@@ -95,7 +95,8 @@ class LoadedModel:
         began_ns = perf_counter_ns()
         outputs = self._session.run(inputs)
         run_ns = perf_counter_ns() - began_ns
-        self.cost.correct(len(next(iter(inputs.values()))), 1, run_ns)
+        with self._workers.lock:
+            self.cost.correct(len(next(iter(inputs.values()))), 1, run_ns)
         return outputs
 
     async def run(self, inputs: Tensors, rows: int, *, deadline_ns: int, priority: int = 0, spent: Spent) -> BatchShare:

@@ -40,7 +40,8 @@ async def submit_in_parts(
                 level = min(level, entered[len(answers) - 1].level)
             part = {name: array[at : at + step] for name, array in inputs.items()}
             count = min(step, rows - at)
-            after_ns = workers.forecast.many_ns(lane, rows - at - count, step)
+            with workers.lock:
+                after_ns = workers.forecast.many_ns(lane, rows - at - count, step)
             waiting = batcher.enter(
                 part,
                 count,

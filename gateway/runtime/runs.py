@@ -43,11 +43,12 @@ class Run:
     def execute(self, thread_clock: int) -> None:
         """Fills `endings`, or `error` when anything but the graph's refusal happens. Never raises."""
         began_ns = perf_counter_ns()
+        self.clock.start(thread_clock)
         try:
-            self.clock.start(thread_clock)
             self._attempt(0, len(self.batch), is_suspect=False)
         except BaseException as error:  # whatever it is, it ends this batch and not the worker
             self.error = error
+        self.clock.stop()
         self.run_ns = perf_counter_ns() - began_ns
 
     def _attempt(self, first: int, end: int, *, is_suspect: bool) -> list[int]:

@@ -42,17 +42,23 @@ class RunClock(msgspec.Struct, eq=False):
     began_ns: int
     thread_clock: int = 0
     cpu_began_ns: int = 0
+    cpu_used_ns: int | None = None
 
     def start(self, thread_clock: int) -> None:
         """`thread_clock` is the worker's `pthread_getcpuclockid`."""
         self.cpu_began_ns = time.clock_gettime_ns(thread_clock)
         self.thread_clock = thread_clock
 
+    def stop(self) -> None:
+        """The worker is done, and may run something else on the same clock."""
+        self.cpu_used_ns = time.clock_gettime_ns(self.thread_clock) - self.cpu_began_ns
+
     def so_far_ns(self, rows: int) -> int:
         """CPU time of these rows so far; 0 before the worker has picked the batch up."""
-        if not self.thread_clock:
-            return 0
-        return (time.clock_gettime_ns(self.thread_clock) - self.cpu_began_ns) * rows // self.rows
+        used_ns = self.cpu_used_ns
+        if used_ns is None:
+            used_ns = time.clock_gettime_ns(self.thread_clock) - self.cpu_began_ns if self.thread_clock else 0
+        return used_ns * rows // self.rows
 
 
 def cut(total: int, weights: Sequence[int]) -> list[int]:

@@ -1,10 +1,10 @@
 """The worker threads that all models share, and who gets the next free one: whoever is first in the backlog, of whatever model.
 
 Event-driven: something happens when a request enters, a run ends, a caller leaves or a deadline passes, and at no other time. While
-a worker is idle nothing waits. All methods run on the event loop; the threads only execute runs.
+a worker is idle nothing waits: one that ends a run takes the next batch itself, however busy the event loop is. What both touch is
+under `lock`; callers' futures are touched on the event loop alone.
 """
 
-import asyncio
 import logging
 import math
 import threading
@@ -36,10 +36,9 @@ class Workers:
         self.forecast = Forecast(count, self.backlog)
         self.now_ns = clock
         self._is_open = False
-        self._inbox: SimpleQueue[tuple[Run, Callable[[], None]] | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=_work, args=(self._inbox,), name=f"run-{number}") for number in range(count)
-        ]
+        self.lock = threading.RLock()  # reentrant: garbage collected under it may be a caller's coroutine, which leaves
+        self._inbox: SimpleQueue[Run | None] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(count)]
 
     def __enter__(self) -> "Workers":
         for thread in self._threads:
@@ -50,16 +49,22 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_open = False
-        while self.backlog:
-            self._fail(self.backlog.first(self.now_ns()), Overloaded(STOPPING))
+        with self.lock:
+            self._is_open = False
+            while self.backlog:
+                waiting = self.backlog.first(self.now_ns())
+                self._cut_off(waiting)
+                waiting.answer.set_exception(Overloaded(STOPPING))
         for _ in self._threads:
             self._inbox.put(None)
         for thread in self._threads:
             thread.join()
 
     def take(self, waiting: Waiting, now_ns: int) -> None:
-        """Run it at once when a worker is idle, else let it wait in its place. Raises `DeadlineExceeded` if it would be late."""
+        """Run it at once when a worker is idle, else let it wait in its place. Raises `DeadlineExceeded` if it would be late.
+
+        Called with the lock held.
+        """
         if not self._is_open:
             raise Overloaded(STOPPING)
         forecast = self.forecast
@@ -84,34 +89,56 @@ class Workers:
         else:
             waiting.answer.exception()  # answer and departure crossed: marks an error as seen, for nobody will ask again
 
-    def _fill(self) -> None:
-        """Give idle workers what waits."""
-        while self.idle and self.backlog:
-            now_ns = self.now_ns()
-            lane = self.backlog.first(now_ns).lane
-            if batch := self._batch(lane, now_ns):
-                self.forecast.learn_wait(batch[0], now_ns - batch[0].queued_ns)
-                self._start(lane, batch, now_ns)
+    def _work(self) -> None:
+        """A worker's life."""
+        thread_clock = time.pthread_getcpuclockid(threading.get_ident())
+        while (run := self._inbox.get()) is not None:
+            run.execute(thread_clock)
+            self._advance(run)
+            del run  # an idle worker holds on to nobody's tensors
 
-    def _batch(self, lane: Lane, now_ns: int) -> list[Waiting]:
+    def _advance(self, run: Run) -> None:
+        """A worker is free, and takes what is next before the answers of its last run go out."""
+        late: list[tuple[Waiting, DeadlineExceeded]] = []
+        with self.lock:
+            now_ns = self.now_ns()
+            self.idle += 1
+            self.forecast.runs.remove(run)
+            if run.error is None and run.attempts == 1 and run.endings[0].refusal is None:
+                self.forecast.learn(run, now_ns - run.clock.began_ns)
+            while self.idle and self.backlog:
+                lane = self.backlog.first(now_ns).lane
+                if batch := self._batch(lane, now_ns, late):
+                    self.forecast.learn_wait(batch[0], now_ns - batch[0].queued_ns)
+                    self._start(lane, batch, now_ns)
+        loop = run.batch[0].answer.get_loop()
+        try:
+            loop.call_soon_threadsafe(self._conclude, run, late, now_ns)
+        except RuntimeError:  # the loop was closed meanwhile: nobody waits
+            logger.warning("a run ended after its event loop")
+
+    def _batch(self, lane: Lane, now_ns: int, late: list[tuple[Waiting, DeadlineExceeded]]) -> list[Waiting]:
         """The lane's first, and those after it for as long as all of them stay in time and growing saves something.
 
-        Those whose time can no longer be met are refused, so it may be empty.
+        Those whose time can no longer be met go to `late`, so it may be empty.
         """
         price = self.forecast.price(lane)
-        ready_ns = now_ns + price.base_ns
+        start_ns = self.forecast.answer_ns + price.base_ns
         batch: list[Waiting] = []
         rows, due_ns = 0, NEVER_NS
         while lane.rows:
             waiting = lane.ranking.first
-            if ready_ns + price.row_ns * waiting.rows > waiting.due_ns:
-                alone_ns = price.base_ns + price.row_ns * waiting.rows
-                if late := self.forecast.too_late(waiting, price, alone_ns, now_ns):
-                    self._fail(waiting, late)
-                    continue
+            alone_ns = start_ns + price.row_ns * waiting.rows
+            if now_ns + alone_ns > waiting.due_ns and (
+                refusal := self.forecast.too_late(waiting, price, alone_ns, now_ns)
+            ):
+                self.backlog.leave(waiting)
+                waiting.spent.queue_ns += now_ns - waiting.queued_ns
+                late.append((waiting, refusal))
+                continue
             rows += waiting.rows
             due_ns = min(due_ns, waiting.due_ns)
-            if batch and (rows > price.batch_rows or ready_ns + price.row_ns * rows > due_ns):
+            if batch and (rows > price.batch_rows or now_ns + start_ns + price.row_ns * rows > due_ns):
                 break
             self.backlog.leave(waiting)
             batch.append(waiting)
@@ -128,22 +155,21 @@ class Workers:
         run = Run(lane, batch, clock, now_ns + int(price.base_ns + price.row_ns * rows))
         self.idle -= 1
         self.forecast.runs.add(run)
-        loop = asyncio.get_running_loop()
-        self._inbox.put((run, lambda: _tell(loop, self._finish, run)))
+        self._inbox.put(run)
 
-    def _finish(self, run: Run) -> None:
-        """The worker gets its next batch before the answers of this one go out."""
+    def _conclude(self, run: Run, late: list[tuple[Waiting, DeadlineExceeded]], ended_ns: int) -> None:
+        """On the event loop again: tell the callers, but for those who have left or were told that they are late."""
         now_ns = self.now_ns()
-        self.idle += 1
-        self.forecast.runs.remove(run)
-        if run.error is None and run.attempts == 1 and run.endings[0].refusal is None:
-            self.forecast.learn(run, now_ns - run.clock.began_ns)
-        self._fill()
+        self.forecast.learn_answer(now_ns - ended_ns)
         if run.error is not None:
             logger.error("running a model failed, for %d requests", len(run.batch), exc_info=run.error)
         for waiting, ending in zip(run.batch, run.endings, strict=True):
-            if not waiting.answer.done():  # else its caller has left, or was told that it is late
+            if not waiting.answer.done():
                 self._settle(waiting, ending, run.error, now_ns)
+        for waiting, refusal in late:
+            if not waiting.answer.done():
+                _stop_timer(waiting)
+                waiting.answer.set_exception(refusal)
 
     def _settle(self, waiting: Waiting, ending: Ending, error: BaseException | None, now_ns: int) -> None:
         _stop_timer(waiting)
@@ -172,43 +198,24 @@ class Workers:
 
     def _missed(self, now_ns: int) -> DeadlineExceeded:
         """The prediction was wrong: a run took longer than its like, or others went first."""
+        with self.lock:
+            pending_ns = self.forecast.pending_ns(now_ns)
         return DeadlineExceeded(
             "the deadline has passed; give it a later one, or try again when less is waiting",
-            retry_after_ms=max(1, math.ceil(self.forecast.pending_ns(now_ns) / 1e6)),
+            retry_after_ms=max(1, math.ceil(pending_ns / 1e6)),
         )
-
-    def _fail(self, waiting: Waiting, error: GatewayError) -> None:
-        self._cut_off(waiting)
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
 
     def _cut_off(self, waiting: Waiting) -> None:
         """Take it out of the backlog, or charge what it used of a worker so far."""
         _stop_timer(waiting)
         now_ns = self.now_ns()
-        if waiting.rank is not None:
-            self.backlog.leave(waiting)
-            waiting.spent.queue_ns += now_ns - waiting.queued_ns
-        elif waiting.clock is not None:
-            waiting.spent.cpu_ns += waiting.clock.so_far_ns(waiting.rows)
-            waiting.spent.run_ns += now_ns - waiting.clock.began_ns
-
-
-def _work(inbox: "SimpleQueue[tuple[Run, Callable[[], None]] | None]") -> None:
-    """A worker's life."""
-    thread_clock = time.pthread_getcpuclockid(threading.get_ident())
-    while (order := inbox.get()) is not None:
-        run, tell = order
-        run.execute(thread_clock)
-        tell()
-        del order, run, tell  # an idle worker holds on to nobody's tensors
-
-
-def _tell(loop: asyncio.AbstractEventLoop, finish: Callable[[Run], None], run: Run) -> None:
-    try:
-        loop.call_soon_threadsafe(finish, run)
-    except RuntimeError:  # the loop was closed meanwhile: nobody waits
-        logger.warning("a run ended after its event loop")
+        with self.lock:
+            if waiting.rank is not None:
+                self.backlog.leave(waiting)
+                waiting.spent.queue_ns += now_ns - waiting.queued_ns
+            elif waiting.clock is not None:
+                waiting.spent.cpu_ns += waiting.clock.so_far_ns(waiting.rows)
+                waiting.spent.run_ns += now_ns - waiting.clock.began_ns
 
 
 def _stop_timer(waiting: Waiting) -> None:
