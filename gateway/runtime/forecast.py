@@ -19,7 +19,7 @@ HOP_GAIN, HOP_JUMP_MAX = 1 / 16, 4.0
 
 
 WAIT_GAIN, WAIT_RATIO_MAX = 1 / 32, 4.0
-"""Waiting is corrected by the first of each batch: the mean wait over the mean forecast one, plus the mean deviation from that."""
+"""Waiting is corrected by the first of each batch: the mean wait and twice its mean deviation, over the forecast."""
 
 WAIT_NS = 1_000_000.0
 """How much waiting that was just as forecast stands against the first ones observed."""
@@ -132,7 +132,7 @@ class Forecast:
         self._missed_ns += WAIT_GAIN * (missed_ns - self._missed_ns)
         self._waited_ns += WAIT_GAIN * (waited_ns - self._waited_ns)
         self._foreseen_ns += WAIT_GAIN * (waiting.wait_ns - self._foreseen_ns)
-        self._wait_factor = max(1.0, (self._waited_ns + self._missed_ns) / self._foreseen_ns)
+        self._wait_factor = max(1.0, (self._waited_ns + 2 * self._missed_ns) / self._foreseen_ns)
 
     def _free_ns(self, before_ns: float, now_ns: int) -> float:
         """Until a worker is free for whoever comes after so much work.
