@@ -57,7 +57,7 @@ class Batcher:
         )  # fmt: skip
         with self._workers.lock:
             if not self._workers.idle and not continues:
-                self._check_room(waiting, now_ns)
+                self._check_room(waiting)
             self._workers.take(waiting, now_ns)
         return waiting
 
@@ -65,7 +65,7 @@ class Batcher:
         """The caller does not wait any more."""
         self._workers.drop(waiting)
 
-    def _check_room(self, waiting: Waiting, now_ns: int) -> None:
+    def _check_room(self, waiting: Waiting) -> None:
         lanes = self.lanes
         if lanes.rows + waiting.rows > self._queue_rows_max:
             limit = f"{lanes.rows} rows wait already (queue_rows_max is {self._queue_rows_max})"
@@ -73,7 +73,7 @@ class Batcher:
             limit = f"{lanes.input_bytes} bytes of input wait already (queue_bytes_max is {self._queue_bytes_max})"
         else:
             return
-        raise Overloaded(limit, retry_after_ms=max(1, math.ceil(self._workers.forecast.pending_ns(now_ns) / 1e6)))
+        raise Overloaded(limit, retry_after_ms=max(1, math.ceil(self._workers.pending_ns() / 1e6)))
 
 
 def held_bytes(inputs: Tensors) -> int:

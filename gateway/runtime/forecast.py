@@ -18,10 +18,14 @@ HOP_GAIN, HOP_JUMP_MAX = 1 / 16, 4.0
 """The hand-over is corrected by every run, as in Jacobson 1988; one that is far out counts as four times the usual."""
 
 
-WAIT_GAIN, WAIT_RATIO_MAX = 1 / 32, 4.0
+WAIT_GAIN = 1 / 32
 """Waiting is corrected by the first of each batch: the mean wait and twice its mean deviation, over the forecast."""
 
-WAIT_NS = 1_000_000.0
+WAIT_BATCHES_MIN = 2
+"""A wait for less than two batches says little of longer ones: of a single run one sees the end of, or does not."""
+
+WAIT_FACTOR_MAX = 3.0
+WAIT_NS = 100_000_000.0
 """How much waiting that was just as forecast stands against the first ones observed."""
 
 
@@ -127,12 +131,15 @@ class Forecast:
 
     def learn_wait(self, waiting: Waiting, waited_ns: float) -> None:
         """Correct the forecast of waiting by one that is over: small batches, urgent newcomers, a busy event loop lengthen it."""
-        waited_ns = min(waited_ns, WAIT_RATIO_MAX * waiting.wait_ns)
+        if waiting.wait_ns < WAIT_BATCHES_MIN * self.price(waiting.lane).batch_ns:
+            return
+        waited_ns = min(waited_ns, WAIT_FACTOR_MAX * waiting.wait_ns)
         missed_ns = abs(waited_ns - waiting.wait_ns * self._waited_ns / self._foreseen_ns)
         self._missed_ns += WAIT_GAIN * (missed_ns - self._missed_ns)
         self._waited_ns += WAIT_GAIN * (waited_ns - self._waited_ns)
         self._foreseen_ns += WAIT_GAIN * (waiting.wait_ns - self._foreseen_ns)
-        self._wait_factor = max(1.0, (self._waited_ns + 2 * self._missed_ns) / self._foreseen_ns)
+        factor = (self._waited_ns + 2 * self._missed_ns) / self._foreseen_ns
+        self._wait_factor = min(max(1.0, factor), WAIT_FACTOR_MAX)
 
     def _free_ns(self, before_ns: float, now_ns: int) -> float:
         """Until a worker is free for whoever comes after so much work.

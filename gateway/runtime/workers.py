@@ -89,6 +89,11 @@ class Workers:
         else:
             waiting.answer.exception()  # answer and departure crossed: marks an error as seen, for nobody will ask again
 
+    def pending_ns(self) -> float:
+        """Until a worker would be free for somebody who goes last, 0 while one is idle: how saturated we are, as a time."""
+        with self.lock:
+            return 0.0 if self.idle else self.forecast.pending_ns(self.now_ns())
+
     def _work(self) -> None:
         """A worker's life."""
         thread_clock = time.pthread_getcpuclockid(threading.get_ident())
@@ -183,7 +188,7 @@ class Workers:
         elif ending.refusal is not None:
             waiting.answer.set_exception(ending.refusal)
         elif ending.outputs is None or now_ns > waiting.deadline_ns:
-            waiting.answer.set_exception(self._missed(now_ns))
+            waiting.answer.set_exception(self._missed())
         else:
             spent.batch_rows = ending.batch_rows
             waiting.answer.set_result(
@@ -194,15 +199,13 @@ class Workers:
         """Its deadline is now: the caller is told at once, whatever a worker still does with its rows."""
         if not waiting.answer.done():
             self._cut_off(waiting)
-            waiting.answer.set_exception(self._missed(self.now_ns()))
+            waiting.answer.set_exception(self._missed())
 
-    def _missed(self, now_ns: int) -> DeadlineExceeded:
+    def _missed(self) -> DeadlineExceeded:
         """The prediction was wrong: a run took longer than its like, or others went first."""
-        with self.lock:
-            pending_ns = self.forecast.pending_ns(now_ns)
         return DeadlineExceeded(
             "the deadline has passed; give it a later one, or try again when less is waiting",
-            retry_after_ms=max(1, math.ceil(pending_ns / 1e6)),
+            retry_after_ms=max(1, math.ceil(self.pending_ns() / 1e6)),
         )
 
     def _cut_off(self, waiting: Waiting) -> None:

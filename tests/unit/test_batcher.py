@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -154,6 +155,30 @@ async def test_a_refused_run_is_charged_to_the_culprit(workers: Workers) -> None
     guilty = spent.pop(3)
     assert all(guilty.cpu_ns > innocent.cpu_ns for innocent in spent[1:])
     assert all(innocent.cpu_ns > 0 for innocent in spent[1:])
+
+
+async def test_all_that_the_workers_used_on_requests_is_charged_to_them(workers: Workers) -> None:
+    class Counted(Graph):
+        used_ns = 0
+
+        def run(self, inputs: Tensors) -> Tensors:
+            began_ns = time.thread_time_ns()
+            try:
+                return super().run(inputs)
+            finally:
+                self.used_ns += time.thread_time_ns() - began_ns
+
+    graph = Counted()
+    desk = Desk(workers, graph, max_batch=16)
+    spent = [Spent() for _ in range(200)]
+    values = [CULPRIT if number % 31 == 0 else 100.0 + number for number in range(200)]
+    began_ns = time.process_time_ns()
+    await asyncio.gather(
+        *(desk.submit(rows(v, v), spent=s) for v, s in zip(values, spent, strict=True)), return_exceptions=True
+    )
+    charged_ns = sum(one.cpu_ns for one in spent)
+    assert graph.used_ns <= charged_ns <= time.process_time_ns() - began_ns
+    assert all(one.cpu_ns > 0 for one in spent)
 
 
 async def test_a_caller_that_leaves_takes_its_rows_along(workers: Workers) -> None:

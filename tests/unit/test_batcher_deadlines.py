@@ -226,10 +226,33 @@ async def test_nothing_is_refused_of_a_graph_that_never_ran_and_its_first_run_is
 async def test_a_run_past_its_time_is_expected_to_take_as_long_again(workers: Workers, clock: Clock) -> None:
     other, tasks = await busy(workers)
     clock.work(10 + 3000)
-    assert workers.forecast.pending_ns(clock.now_ns) == pytest.approx(3000 * S, rel=1e-4)
+    assert workers.pending_ns() == pytest.approx(3000 * S, rel=1e-4)
     await refusal(other, 2000)
     other.graph.let_go()
     await asyncio.gather(*tasks)
+
+
+async def test_waits_that_were_longer_than_foreseen_make_promises_more_careful(workers: Workers, clock: Clock) -> None:
+    desk = Desk(workers, cost=ROW_10_S, merges=False)
+    other, tasks = await busy(workers)
+    tasks += await enter(desk, (1, 1000), (2, 1001))  # foreseen: 10 s of waiting, and 20 s
+    clock.work(40)
+    other.graph.let_go()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    other, tasks = await busy(workers)
+    another = Desk(workers, cost=ROW_10_S)
+    await refusal(another, 25)  # 10 s of waiting and 12 of its own, had nothing been learned
+    tasks += await enter(another, (1, 100))
+    other.graph.let_go()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_busy_event_loop_makes_promises_more_careful(workers: Workers) -> None:
+    desk = Desk(workers, cost=ROW_10_S)
+    for _ in range(500):
+        workers.forecast.learn_answer(1 * S)
+    await refusal(desk, 12.9)
+    await desk.submit(rows(1), timeout_ms=13_100)
 
 
 @settings(max_examples=40, deadline=None)
