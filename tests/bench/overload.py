@@ -79,14 +79,37 @@ class Asked(msgspec.Struct):
     outcome: str = ""
     took_ns: int = 0
     call_ns: int = 0
-    cpu_ns: int = 0
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """Some seconds of load: requests answered in time per second, and worker CPU per answered request."""
+    """Some seconds of load: requests answered in time, the share of the time in which the graph ran, and the CPU it was given."""
 
     rows_per_s: float
-    cpu_ns_per_row: float
+    run_share: float
+    cpu_share: float
+
+
+class Watched:
+    """The graph's own run, with the time and the thread's CPU that it takes."""
+
+    def __init__(self, run: Callable[[Tensors], Tensors]) -> None:
+        self._run = run
+        self.run_ns = self.cpu_ns = 0
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        began_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
+        try:
+            return self._run(inputs)
+        finally:
+            self.run_ns += time.perf_counter_ns() - began_ns
+            self.cpu_ns += time.thread_time_ns() - cpu_ns
+
+    def phase(self, rows: int, began_ns: int) -> Phase:
+        """Since `began_ns`, when this was made or a phase last ended."""
+        took_ns = time.perf_counter_ns() - began_ns
+        phase = Phase(rows / took_ns * 1e9, self.run_ns / took_ns, self.cpu_ns / took_ns)
+        self.run_ns = self.cpu_ns = 0
+        return phase
 
 
 def main() -> None:
@@ -102,13 +125,16 @@ async def _overload(subject: Subject) -> None:
     ):
         model = await _loaded(subject, Path(folder), builder, workers)
         inputs = {subject.input_name: np.random.default_rng(0).normal(size=(1, *subject.row)).astype(np.float32)}
-        await _capacity(model, inputs)
-        capacities, overloads, asked = [await _capacity(model, inputs)], [], []
+        watched = model.lanes.run = Watched(model.lanes.run)
+        await _capacity(model, inputs, watched)
+        capacities, overloads, asked = [await _capacity(model, inputs, watched)], [], []
         for _ in range(ROUNDS):
-            begun = await _open_loop(model, inputs, subject.priorities, rate=OVERLOAD * capacities[-1].rows_per_s)
-            overloads.append(begun[0])
-            asked += begun[1]
-            capacities.append(await _capacity(model, inputs))
+            rate, began_ns = OVERLOAD * capacities[-1].rows_per_s, time.perf_counter_ns()
+            begun = await _open_loop(model, inputs, subject.priorities, rate=rate)
+            in_time = [one for one in begun if one.outcome == "answered" and one.took_ns <= DEADLINE_MS * 1_000_000]
+            overloads.append(watched.phase(len(in_time), began_ns))
+            asked += begun
+            capacities.append(await _capacity(model, inputs, watched))
     _print(subject, asked, capacities, overloads)
     print(f"  capacities          {', '.join(f'{phase.rows_per_s:.0f}' for phase in capacities)} rows/s")
     print(f"  believed at last    {_belief(model)}\n", flush=True)
@@ -131,25 +157,23 @@ async def _loaded(subject: Subject, folder: Path, builder: ThreadPoolExecutor, w
     return model
 
 
-async def _capacity(model: LoadedModel, inputs: Tensors) -> Phase:
+async def _capacity(model: LoadedModel, inputs: Tensors, watched: Watched) -> Phase:
     """When `CALLERS` callers ask, wait and ask again."""
     until_ns = time.perf_counter_ns() + round(SECONDS / 2 * 1e9)
-    spent, done = Spent(), 0
+    done = 0
 
     async def caller() -> None:
         nonlocal done
         while time.perf_counter_ns() < until_ns:
-            await model.run(inputs, 1, deadline_ns=time.perf_counter_ns() + FAR_NS, spent=spent)
+            await model.run(inputs, 1, deadline_ns=time.perf_counter_ns() + FAR_NS, spent=Spent())
             done += 1
 
     began_ns = time.perf_counter_ns()
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    return Phase(done / (time.perf_counter_ns() - began_ns) * 1e9, spent.cpu_ns / done)
+    return watched.phase(done, began_ns)
 
 
-async def _open_loop(
-    model: LoadedModel, inputs: Tensors, priorities: tuple[int, ...], *, rate: float
-) -> tuple[Phase, list[Asked]]:
+async def _open_loop(model: LoadedModel, inputs: Tensors, priorities: tuple[int, ...], *, rate: float) -> list[Asked]:
     """Requests at their Poisson times, whatever has become of those before them; ends when the last one has its end."""
     rng = random.Random(0)
     began_ns = due_ns = time.perf_counter_ns()
@@ -161,9 +185,7 @@ async def _open_loop(
                 asked.append(Asked(rng.choice(priorities)))
                 tasks.create_task(_ask(model, inputs, due_ns, asked[-1]))
                 due_ns += round(rng.expovariate(rate) * 1e9)
-    in_time = len([one for one in asked if one.outcome == "answered" and one.took_ns <= DEADLINE_MS * 1_000_000])
-    cpu_ns = sum(one.cpu_ns for one in asked)
-    return Phase(in_time / (time.perf_counter_ns() - began_ns) * 1e9, cpu_ns / max(1, in_time)), asked
+    return asked
 
 
 async def _ask(model: LoadedModel, inputs: Tensors, due_ns: int, asked: Asked) -> None:
@@ -177,33 +199,36 @@ async def _ask(model: LoadedModel, inputs: Tensors, due_ns: int, asked: Asked) -
     except Overloaded:
         asked.outcome = "queue full"
     ended_ns = time.perf_counter_ns()
-    asked.took_ns, asked.call_ns, asked.cpu_ns = ended_ns - due_ns, ended_ns - began_ns, spent.cpu_ns
+    asked.took_ns, asked.call_ns = ended_ns - due_ns, ended_ns - began_ns
 
 
 def _print(subject: Subject, asked: list[Asked], capacities: list[Phase], overloads: list[Phase]) -> None:
-    around = [(before.rows_per_s + after.rows_per_s) / 2 for before, after in pairwise(capacities)]
-    goodput = statistics.median(phase.rows_per_s / rows for phase, rows in zip(overloads, around, strict=True))
-    cpu = statistics.median(phase.cpu_ns_per_row for phase in overloads) / statistics.median(
-        phase.cpu_ns_per_row for phase in capacities
-    )
+    goodput, at_same_cpu = [], []
+    for phase, (before, after) in zip(overloads, pairwise(capacities), strict=True):
+        goodput.append(2 * phase.rows_per_s / (before.rows_per_s + after.rows_per_s))
+        at_same_cpu.append(goodput[-1] * (before.cpu_share + after.cpu_share) / (2 * phase.cpu_share))
     took_ms = [one.took_ns / 1e6 for one in asked if one.outcome == "answered"]
     refused_us = [one.call_ns / 1e3 for one in asked if one.outcome in {"refused at once", "queue full"}]
     late = sum(ms > DEADLINE_MS for ms in took_ms)
     print(f"{subject.name}: {ROUNDS} rounds of {SECONDS:g} s, arrivals {OVERLOAD:g}x the capacity just before")
-    print(
-        f"  goodput / capacity  {goodput:.2f} (median; target 0.9); worker CPU per answer {cpu:.2f} of that at capacity"
-    )
+    print(f"  goodput / capacity  {_listed(goodput)}: median {statistics.median(goodput):.2f} (target 0.9)")
+    print(f"  at the same CPU     {_listed(at_same_cpu)}: without what neighbours took of the core")
+    print(f"  the graph ran       {_listed([phase.run_share for phase in overloads])} of the time")
     print(f"  answered            p50 {_quantile(took_ms, 50)} ms, p99 {_quantile(took_ms, 99)} ms", end="")
     print(f" of {DEADLINE_MS}; {late} seen after that")
     print(f"  refused at once     p50 {_quantile(refused_us, 50)} us, p99 {_quantile(refused_us, 99)} us (target 1000)")
-    print("  outcomes            " + _listed(asked))
+    print("  outcomes            " + _counted(asked))
     for priority in sorted(set(subject.priorities)) if len(subject.priorities) > 1 else ():
-        print(f"    of priority {priority}     " + _listed([one for one in asked if one.priority == priority]))
+        print(f"    of priority {priority}     " + _counted([one for one in asked if one.priority == priority]))
 
 
-def _listed(asked: list[Asked]) -> str:
+def _counted(asked: list[Asked]) -> str:
     counts = Counter(one.outcome for one in asked)
     return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+
+
+def _listed(shares: list[float]) -> str:
+    return ", ".join(f"{share:.2f}" for share in shares)
 
 
 def _quantile(values: list[float], percent: float) -> int:
