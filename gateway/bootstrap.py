@@ -83,7 +83,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         dataplane = DataPlane(
             repository, admission, _Charger(meter, book), tuple(observers), timeout_s=settings.timeout_s
         )
-        saturation = _saturation(settings, here, measures, admission)
+        saturation = _saturation(settings, here, measures, admission, workers, repository)
         page = MetricsPage(
             [
                 sources.measures(measures),
@@ -138,14 +138,23 @@ def _gate(settings: Settings, store: ObjectStore, here: container.Container, clo
     )
 
 
-def _saturation(settings: Settings, here: container.Container, measures: Measures, admission: Admission) -> Saturation:
+def _saturation(
+    settings: Settings,
+    here: container.Container,
+    measures: Measures,
+    admission: Admission,
+    workers: Workers,
+    repository: Repository[LoadedModel],
+) -> Saturation:
     """Every limit by which load is refused is watched."""
     found = Saturation(
         vcpu_milli=here.vcpu_milli,
         objective_ms=settings.telemetry.objective_ms,
         window_s=settings.telemetry.window_s,
         waits=lambda: (measures.waited_ns, measures.answered),
+        predicted_wait_ns=workers.pending_ns,
     )
+    found.watch("queues", lambda: max((one.model.queue_fullness for one, _ in repository.residents()), default=0.0))
     found.watch("requests", lambda: admission.requests / settings.admission.requests_max)
     found.watch("bytes", lambda: admission.body_bytes / settings.admission.bytes_max)
     return found

@@ -65,6 +65,11 @@ class Batcher:
         """The caller does not wait any more."""
         self._workers.drop(waiting)
 
+    @property
+    def fullness(self) -> float:
+        """What waits, over what may; 1 means that the next one is refused."""
+        return max(self.lanes.rows / self._queue_rows_max, self.lanes.input_bytes / self._queue_bytes_max)
+
     def _check_room(self, waiting: Waiting) -> None:
         lanes = self.lanes
         if lanes.rows + waiting.rows > self._queue_rows_max:

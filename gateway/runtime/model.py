@@ -46,8 +46,8 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 1 <= self.priority_default <= self.priority_levels <= 64:
             raise ValueError("'priority_default' must be from 1 to 'priority_levels', and that at most 64")
-        if self.ageing_ms < 1:
-            raise ValueError("'ageing_ms' must be at least 1")
+        if min(self.ageing_ms, self.queue_rows_max, self.queue_bytes_max) < 1:
+            raise ValueError("'ageing_ms', 'queue_rows_max' and 'queue_bytes_max' must be at least 1")
 
 
 class LoadedModel:
@@ -82,6 +82,11 @@ class LoadedModel:
     def resident_bytes(self) -> int:
         """Measured by the publisher where it could, else the size of the file: what this model's memory is billed by."""
         return self.variant.resident_bytes or self.manifest.file(self.variant.file).size
+
+    @property
+    def queue_fullness(self) -> float:
+        """What waits for this model, over `queue_rows_max` and `queue_bytes_max`; 1 means that the next one is refused."""
+        return self._batcher.fullness
 
     def is_inline(self, rows: int) -> bool:
         """Whether a run of so many rows is predicted to be shorter than handing it to a thread."""

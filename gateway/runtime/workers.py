@@ -89,10 +89,10 @@ class Workers:
         else:
             waiting.answer.exception()  # answer and departure crossed: marks an error as seen, for nobody will ask again
 
-    def pending_ns(self) -> float:
+    def pending_ns(self) -> int:
         """Until a worker would be free for somebody who goes last, 0 while one is idle: how saturated we are, as a time."""
         with self.lock:
-            return 0.0 if self.idle else self.forecast.pending_ns(self.now_ns())
+            return 0 if self.idle else int(self.forecast.pending_ns(self.now_ns()))
 
     def _work(self) -> None:
         """A worker's life."""

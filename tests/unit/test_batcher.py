@@ -109,6 +109,7 @@ async def test_a_queue_full_of_rows_refuses_at_once_and_recovers(workers: Worker
     with pytest.raises(Overloaded, match=r"4 rows wait already \(queue_rows_max is 4\)") as refusal:
         await desk.submit(rows(1))
     assert refusal.value.retry_after_ms >= 1
+    assert desk.batcher.fullness == 1.0
     desk.graph.let_go()
     await asyncio.gather(first, *waiting)
     assert (await desk.submit(rows(3))).outputs["y"].tolist() == [[6.0]]

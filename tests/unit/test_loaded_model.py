@@ -259,10 +259,19 @@ async def test_an_idle_worker_holds_on_to_nobodys_tensors(load_gather: Load):
     await until(is_gone)
 
 
-@pytest.mark.parametrize("bad", ["0", "65"])
-def test_options_that_contradict_each_other_are_refused(bad: str):
-    with pytest.raises(SettingsError, match="priority_levels"):
-        load(environ={"STEELYARD_RUNTIME__PRIORITY_LEVELS": bad})
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("priority_levels", "3"),
+        ("priority_levels", "65"),
+        ("priority_default", "0"),
+        ("ageing_ms", "0"),
+        ("queue_rows_max", "0"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused_by_name(option: str, value: str):
+    with pytest.raises(SettingsError, match=f"'{option}'"):
+        load(environ={f"STEELYARD_RUNTIME__{option.upper()}": value})
 
 
 def test_workers_of_one_process_are_as_many_as_asked():
