@@ -1,0 +1,1 @@
+import gateway  # noqa: F401  sets what must be set before onnxruntime is imported
