@@ -1,6 +1,7 @@
-"""One onnxruntime session: built from verified bytes on disk, checked against the manifest's signature, run by one thread.
+"""One onnxruntime session: built from verified bytes on disk, checked against the manifest's signature, run by any thread.
 
-The only place in the gateway that touches onnxruntime.
+`gateway.runtime.memory` bounds what it takes, `graphfile` looks at the file first, `failures` words what onnxruntime says. No
+library of custom operators is ever loaded. How it is configured and why is measured in infra/decisions/0004.
 """
 
 import platform
@@ -9,17 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnxruntime as ort
 
-from gateway.contract.manifest import Manifest, Tensor, Variant
-from gateway.errors import InvalidInput, UnsupportedModel
-from gateway.runtime.tensors import ORT_TYPES, Tensors
+from gateway.contract.manifest import Manifest, Signature, Tensor, Variant
+from gateway.errors import InvalidInput, Overloaded, SettingsError, UnsupportedModel
+from gateway.runtime import failures, graphfile, memory, poolclock
+from gateway.runtime.tensors import DTYPES, ORT_TYPES, Tensors
 
 ort.set_default_logger_severity(4)  # its warnings go to stderr unstructured; failures reach us as exceptions
+ort.disable_telemetry_events()  # `gateway` turns it off before the first import; this is for a process that imported it earlier
+
+OPTIMIZED_BY = f"onnxruntime {ort.__version__} extended"
+"""What a manifest says of a graph that this very version need not optimize again."""
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """Outputs by name, and what the run cost: CPU of the thread that ran it and elapsed time, in nanoseconds."""
+    """Outputs by name, and what the run cost: CPU of all threads that worked on it and elapsed time, in nanoseconds."""
 
     outputs: Tensors
     cpu_ns: int
@@ -27,32 +34,104 @@ class RunResult(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """A loaded graph. `run` is called from one thread at a time per call; onnxruntime allows concurrent calls."""
+    """A loaded graph. Runs may overlap, in any threads."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Blocks for the build: call it off the event loop. Raises `UnsupportedModel` saying what this host cannot do."""
-        try:
-            self._session = ort.InferenceSession(str(path), _options(), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own classes and bare RuntimeError alike
-            raise UnsupportedModel(
-                f"model '{manifest.model}': onnxruntime refuses '{path.name}': {_first_line(error)}"
-            ) from error
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        optimized_by: str = "",
+        threads: int = 1,
+        run_bytes_max: int = 0,
+        build_bytes_max: int = 0,
+    ) -> None:
+        """Blocks for the build: call it off the event loop. Raises `UnsupportedModel` saying what this host cannot do.
+
+        `optimized_by` is the variant's. A run uses up to `threads` CPUs: the caller's thread and others of the session's own.
+        `run_bytes_max`: see `memory.open_arena`; `build_bytes_max`: 0 means in proportion to the file.
+        """
+        graphfile.refuse_external_data(path, manifest.model)
+        self._run_bytes_max = memory.open_arena(run_bytes_max)
+        self._model = manifest.model
+        self._signature = manifest.signature
         self._outputs = [tensor.name for tensor in manifest.signature.outputs]
+        options = _options(manifest.signature, is_optimized=optimized_by == OPTIMIZED_BY, threads=threads)
+        limit = build_bytes_max or memory.build_bytes_max(path.stat().st_size)
+        try:
+            with memory.build_limit(limit), poolclock.starting(threads - 1) as pools:
+                self._session = ort.InferenceSession(
+                    str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+                )
+        except SettingsError:
+            raise
+        except Exception as error:  # onnxruntime raises classes of its own and bare RuntimeError alike
+            raise UnsupportedModel(_refusal(manifest.model, path, error, limit)) from error
+        self._pool = pools[0] if pools else None
         _check_side(manifest.model, "input", self._session.get_inputs(), manifest.signature.inputs)
         _check_side(manifest.model, "output", self._session.get_outputs(), manifest.signature.outputs)
 
     def run(self, inputs: Tensors) -> Tensors:
-        """Run the graph in this thread. Raises `InvalidInput` when onnxruntime refuses the values."""
+        """Run the graph in this thread. Raises `InvalidInput` when onnxruntime refuses the values, or when they need more memory
+        than all runs may have; `Overloaded` when other runs hold it.
+        """
+        _running.append(self)
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
-        except Exception as error:  # as above
-            raise InvalidInput(f"the model refuses this input: {_first_line(error)}") from error
+            return self._run(inputs)
+        except Exception as error:  # as in the build
+            if failures.is_out_of_memory(error):
+                return self._run_again(inputs)
+            raise InvalidInput(f"the model refuses this input: {failures.reason(error, has_values=True)}") from error
+        finally:
+            _running.pop()
 
     def measured_run(self, inputs: Tensors) -> RunResult:
         """The same, with what it cost."""
         began_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
-        outputs = self.run(inputs)
-        return RunResult(outputs, time.thread_time_ns() - cpu_ns, time.perf_counter_ns() - began_ns)
+        if self._pool is None:
+            outputs = self.run(inputs)
+            return RunResult(outputs, time.thread_time_ns() - cpu_ns, time.perf_counter_ns() - began_ns)
+        share = self._pool.enter()
+        try:
+            outputs = self.run(inputs)
+        finally:
+            pool_ns = self._pool.leave(share)
+        return RunResult(outputs, time.thread_time_ns() - cpu_ns + pool_ns, time.perf_counter_ns() - began_ns)
+
+    def warm_up(self, rows: int = 1) -> RunResult | None:
+        """The first run, which is slower than all others, on zeros; None when the graph refuses such values, as it may.
+
+        Raises `UnsupportedModel` when even this needs more memory than runs may have.
+        """
+        zeros = {tensor.name: _zeros(tensor, rows) for tensor in self._signature.inputs}
+        try:
+            return self.measured_run(zeros)
+        except InvalidInput as refusal:
+            if refusal.__cause__ is not None and failures.is_out_of_memory(refusal.__cause__):
+                raise UnsupportedModel(f"model '{self._model}': a run of {rows} rows fails: {refusal}") from refusal
+            return None
+
+    def _run(self, inputs: Tensors) -> Tensors:
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+
+    def _run_again(self, inputs: Tensors) -> Tensors:
+        """After memory ran out: free regions of the arena may be too small each, so have them returned first."""
+        memory.trim()
+        try:
+            return self._run(inputs)
+        except Exception as error:  # as in the build
+            if not failures.is_out_of_memory(error):
+                raise InvalidInput(
+                    f"the model refuses this input: {failures.reason(error, has_values=True)}"
+                ) from error
+            limit = f"runtime.run_bytes_max is {self._run_bytes_max}"
+            if len(_running) > 1:
+                raise Overloaded(f"other runs hold the memory that this one needs ({limit})") from error
+            raise InvalidInput(f"running these rows takes more memory than all runs may have ({limit})") from error
+
+
+_running: list[Session] = []
+"""One entry per run in progress; append and pop are atomic. Only its length is used."""
 
 
 def pick_variant(manifest: Manifest, cpu_flags: frozenset[str]) -> Variant:
@@ -74,24 +153,56 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(next(lines, ":").split(":", 1)[1].split())
 
 
-def _options() -> ort.SessionOptions:
+def _options(signature: Signature, *, is_optimized: bool, threads: int) -> ort.SessionOptions:
+    """Keep equal to `trainers.evaluate.serving`, which measures what this serves."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # one request, one core: concurrency comes from requests, and thread CPU is exact
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning would bill idle as inference
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file is called
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    # A plan of the memory is kept for every shape that was seen, which must stay few.
+    options.enable_mem_pattern = _only_rows_vary(signature)
+    if is_optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 
 
+def _only_rows_vary(signature: Signature) -> bool:
+    return all(isinstance(dimension, int) for tensor in signature.inputs for dimension in tensor.shape[1:])
+
+
 def _check_side(model: str, side: str, found: Sequence[ort.NodeArg], declared: Sequence[Tensor]) -> None:
-    graph = {node.name: ORT_TYPES.get(node.type, node.type) for node in found}
-    promised = {tensor.name: tensor.datatype for tensor in declared}
-    missing = {name: datatype for name, datatype in promised.items() if graph.get(name) != datatype}
+    graph = {node.name: (ORT_TYPES.get(node.type, node.type), node.shape) for node in found}
+    promised = {tensor.name: tensor for tensor in declared}
+    missing = [name for name, tensor in promised.items() if not _keeps(tensor, *graph.get(name, ("", [])))]
     surplus = graph.keys() - promised.keys() if side == "input" else set()
     if missing or surplus:
+        said = {name: (tensor.datatype, list(tensor.shape)) for name, tensor in promised.items()}
         raise UnsupportedModel(
-            f"model '{model}': the graph's {side}s are {graph}, and its manifest declares {promised}; publish it again"
+            f"model '{model}': the graph's {side}s are {graph}, and its manifest declares {said}; publish it again"
         )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+def _keeps(tensor: Tensor, datatype: str, shape: Sequence[int | str | None]) -> bool:
+    """Whether a graph's tensor is the declared one; dimensions that either side leaves open cannot contradict."""
+    if datatype != tensor.datatype or (shape and len(shape) != len(tensor.shape)):
+        return False
+    pairs = zip(shape, tensor.shape, strict=bool(shape))
+    return all(has == want for has, want in pairs if isinstance(has, int) and isinstance(want, int))
+
+
+def _zeros(tensor: Tensor, rows: int) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    shape = (rows, *(dimension if isinstance(dimension, int) else 1 for dimension in tensor.shape[1:]))
+    if tensor.datatype == "BYTES":
+        return np.full(shape, "", DTYPES["BYTES"])
+    return np.zeros(shape, DTYPES[tensor.datatype])
+
+
+def _refusal(model: str, path: Path, error: Exception, limit: int) -> str:
+    name = path.name.partition("-")[2] if path.name[:64].isalnum() and path.name[64:65] == "-" else path.name
+    if failures.is_out_of_memory(error):
+        return f"model '{model}': building '{name}' takes more than {limit} bytes (runtime.build_bytes_max)"
+    return f"model '{model}': onnxruntime refuses '{name}': {failures.reason(error)}"

@@ -113,10 +113,7 @@ async def publish_mlp(
     promote_to: str | None = layout.CHAMPION,
 ) -> VersionRecord:
     """`features` FP32 [batch, features] to `scores` FP32 [batch, outputs], through one hidden layer; no columns."""
-    signature = Signature(
-        inputs=(Tensor(name="features", datatype="FP32", shape=("batch", features)),),
-        outputs=(Tensor(name="scores", datatype="FP32", shape=("batch", outputs)),),
-    )
+    signature = mlp_signature(features, outputs)
     graphs = {variant: mlp_graph(features, hidden, outputs, seed * 101 + i) for i, variant in enumerate(variants)}
     return await publish_files(store, *manifest_of(name, signature, graphs), promote_to=promote_to)
 
@@ -182,6 +179,13 @@ def tiny_graph(seed: int = 0) -> bytes:
     return _model(nodes, inputs, outputs, constants)
 
 
+def mlp_signature(features: int = 32, outputs: int = 10) -> Signature:
+    return Signature(
+        inputs=(Tensor(name="features", datatype="FP32", shape=("batch", features)),),
+        outputs=(Tensor(name="scores", datatype="FP32", shape=("batch", outputs)),),
+    )
+
+
 def mlp_graph(features: int = 32, hidden: int = 64, outputs: int = 10, seed: int = 0) -> bytes:
     """Gemm, Relu, Gemm."""
     rng = np.random.default_rng(seed)
@@ -226,6 +230,16 @@ def cnn_graph(seed: int = 0) -> bytes:
     ]
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, CNN_PIXELS, CNN_PIXELS])]
     return _model(nodes, inputs, [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10])], constants)
+
+
+def graph_of(nodes: list[onnx.NodeProto], signature: Signature, constants: Mapping[str, Array]) -> bytes:
+    """These nodes between the signature's tensors."""
+    kinds = {"FP32": TensorProto.FLOAT, "BYTES": TensorProto.STRING, "INT64": TensorProto.INT64}
+    inputs, outputs = (
+        [helper.make_tensor_value_info(tensor.name, kinds[tensor.datatype], tensor.shape) for tensor in side]
+        for side in (signature.inputs, signature.outputs)
+    )
+    return _model(nodes, inputs, outputs, constants)
 
 
 def manifest_of(name: str, signature: Signature, graphs: Mapping[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
