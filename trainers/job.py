@@ -90,8 +90,12 @@ class TrainJob(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """One ONNX graph that computes the job's signature: the exported one (`fp32`), or what a quantization recipe made of it."""
+    """One ONNX graph that computes the job's signature: the exported one (`fp32`), or what a quantization recipe made of it.
+
+    `optimized_by` as in the manifest's variant.
+    """
 
     id: str
     recipe: str
     graph: bytes
+    optimized_by: str = ""

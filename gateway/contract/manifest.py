@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from gateway.contract.words import Count, Datatype, FileName, Name, Positive, Sha256
 
@@ -123,8 +123,17 @@ class BatchCost(msgspec.Struct, frozen=True, omit_defaults=True):
     row_length_ps: Count = 0
 
 
+def optimizer(onnxruntime_version: str) -> str:
+    """`Variant.optimized_by` of a graph that this version saved at its level EXTENDED, and that its higher levels leave alone."""
+    return f"onnxruntime {onnxruntime_version} extended"
+
+
 class Variant(msgspec.Struct, frozen=True):
-    """One graph that computes the signature. `requires` are CPU flags as in /proc/cpuinfo; a host without them skips it."""
+    """One graph that computes the signature. `requires` are CPU flags as in /proc/cpuinfo; a host without them skips it.
+
+    A gateway that runs the very version `optimized_by` names loads the graph as it is; any other optimizes it again.
+    `resident_bytes` is what a loaded session holds between runs, measured in a process of its own.
+    """
 
     id: Name
     recipe: str
@@ -139,6 +148,7 @@ class Variant(msgspec.Struct, frozen=True):
     batch_cost: BatchCost | None = None
     load_ns: Count | None = None
     resident_bytes: Count | None = None
+    optimized_by: str | UnsetType = UNSET  # unset in manifests of before it existed, which must keep their bytes
 
 
 class Evaluation(msgspec.Struct, frozen=True):

@@ -49,7 +49,9 @@ class _Arena:
         self._nothing = ort.InferenceSession(
             _identity_graph(), options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
-        self._nothing.run(None, {"x": np.zeros(1, np.float32)})  # the first region is never returned: make it the smallest
+        self._nothing.run(
+            None, {"x": np.zeros(1, np.float32)}
+        )  # the first region is never returned: make it the smallest
         self._shrink = ort.RunOptions()
         self._shrink.add_run_config_entry(_SHRINK, "cpu:0")
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from gateway.contract.manifest import Manifest, Signature, Tensor, Variant
+from gateway.contract.manifest import Manifest, Signature, Tensor, Variant, optimizer
 from gateway.errors import InvalidInput, Overloaded, SettingsError, UnsupportedModel
 from gateway.runtime import failures, graphfile, memory, poolclock
 from gateway.runtime.tensors import DTYPES, ORT_TYPES, Tensors
@@ -21,7 +21,7 @@ from gateway.runtime.tensors import DTYPES, ORT_TYPES, Tensors
 ort.set_default_logger_severity(4)  # its warnings go to stderr unstructured; failures reach us as exceptions
 ort.disable_telemetry_events()  # `gateway` turns it off before the first import; this is for a process that imported it earlier
 
-OPTIMIZED_BY = f"onnxruntime {ort.__version__} extended"
+OPTIMIZED_BY = optimizer(ort.__version__)
 """What a manifest says of a graph that this very version need not optimize again."""
 
 

@@ -5,16 +5,17 @@ costs, `choice` weighs the two.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnx
 import onnxruntime as ort
 
 from gateway.contract.manifest import Evaluation, Gate, Latency, Variant
 from trainers.errors import GateFailed
-from trainers.evaluate import choice, fidelity, timing
+from trainers.evaluate import choice, fidelity, resident, serving, timing
 from trainers.job import Candidate, Data, Limits, Report
 
 REFERENCE = "fp32"
@@ -34,17 +35,22 @@ class Verdict(msgspec.Struct, frozen=True):
 def judge(candidates: Sequence[Candidate], data: Data, limits: Limits, report: Report) -> Verdict:
     """Measure all, gate all, choose one. Raises `GateFailed` when the reference itself gives NaN or depends on its batch."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = {candidate.id: Path(folder) / f"{candidate.id}.onnx" for candidate in candidates}
-        for candidate in candidates:
-            paths[candidate.id].write_bytes(candidate.graph)
-        sessions = {name: timing.open_session(path) for name, path in paths.items()}
+        openers = {candidate.id: _opener(candidate, Path(folder), data) for candidate in candidates}
+        sessions = {name: opens() for name, opens in openers.items()}
         answers = _answers(sessions, data, report)
         gates = {name: fidelity.gates(name, answers[REFERENCE], own, limits) for name, own in answers.items()}
         _refuse_unsound_reference(gates[REFERENCE])
         latencies = timing.latencies(sessions, data.test.inputs, data.signature, report)
-        loads = timing.load_times(paths)
+        loads = timing.load_times(openers)
     variants = tuple(
-        _variant(candidate, answers[candidate.id], gates[candidate.id], latencies[candidate.id], loads[candidate.id])
+        _variant(
+            candidate,
+            answers[candidate.id],
+            gates[candidate.id],
+            latencies[candidate.id],
+            load_ns=loads[candidate.id],
+            resident_bytes=_resident_bytes(candidate, data),
+        )
         for candidate in candidates
     )
     sizes = {candidate.id: len(candidate.graph) for candidate in candidates}
@@ -59,6 +65,24 @@ def judge(candidates: Sequence[Candidate], data: Data, limits: Limits, report: R
         serve=served,
         choice=sentence,
     )
+
+
+def _opener(candidate: Candidate, folder: Path, data: Data) -> Callable[[], ort.InferenceSession]:
+    """Opens this candidate as the gateway will."""
+    path = folder / f"{candidate.id}.onnx"
+    path.write_bytes(candidate.graph)
+    return lambda: serving.open_session(
+        path, optimized_by=candidate.optimized_by, only_rows_vary=not data.signature.has_length
+    )
+
+
+def _resident_bytes(candidate: Candidate, data: Data) -> int:
+    """After runs of the largest batch; never less than the file, as weights are read from it whole."""
+    largest = {
+        name: np.resize(values, (timing.BATCHES[-1], *values.shape[1:])) for name, values in data.test.inputs.items()
+    }
+    measured = resident.measure(candidate.graph, largest, optimized_by=candidate.optimized_by)
+    return max(measured, len(candidate.graph))
 
 
 def _answers(sessions: Mapping[str, ort.InferenceSession], data: Data, report: Report) -> dict[str, fidelity.Answers]:
@@ -83,7 +107,9 @@ def _variant(
     answers: fidelity.Answers,
     gates: Sequence[Gate],
     latency: tuple[Latency, ...],
+    *,
     load_ns: int,
+    resident_bytes: int,
 ) -> Variant:
     """A graph whose answers depend on batch mates may only ever run alone."""
     invariant = all(gate.passed for gate in gates if gate.name == fidelity.BATCH_DIFFERENCE)
@@ -99,4 +125,6 @@ def _variant(
         latency=latency,
         batch_cost=timing.fit_cost(latency),
         load_ns=load_ns,
+        resident_bytes=resident_bytes,
+        optimized_by=candidate.optimized_by,
     )

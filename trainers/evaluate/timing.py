@@ -5,8 +5,7 @@ compare them with each other, or measure on the CPU that will serve. The gateway
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median_low
 
 import numpy as np
@@ -26,16 +25,6 @@ RUNS_MIN = 30
 """Even a slow graph gets this many, past `CELL_NS_MAX`."""
 
 LOADS = 5
-
-
-def open_session(path: Path) -> ort.InferenceSession:
-    """The serving configuration; keep it equal to that of `gateway.runtime.session`."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def latencies(
@@ -72,13 +61,13 @@ def _feeds(inputs: Mapping[str, Array], signature: Signature, part: int) -> Iter
         yield {name: np.resize(values, (rows, *values.shape[1:])) for name, values in cut.items()}
 
 
-def load_times(paths: Mapping[str, Path]) -> dict[str, int]:
+def load_times(openers: Mapping[str, Callable[[], ort.InferenceSession]]) -> dict[str, int]:
     """Nanoseconds from a file in the page cache to a session, the median of `LOADS`."""
-    samples: dict[str, list[int]] = {name: [] for name in paths}
+    samples: dict[str, list[int]] = {name: [] for name in openers}
     for _ in range(LOADS):
-        for name, path in paths.items():
+        for name, opens in openers.items():
             began = time.perf_counter_ns()
-            open_session(path)
+            opens()
             samples[name].append(time.perf_counter_ns() - began)
     return {name: median_low(taken) for name, taken in samples.items()}
 
