@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from gateway import cgroup
 from gateway.access.gate import Gate
 from gateway.accounting import container
 from gateway.accounting.clock import SystemClock
@@ -20,11 +21,12 @@ from gateway.accounting.meter import Meter
 from gateway.contract import layout, prices
 from gateway.contract.ledger import Outcome
 from gateway.dataplane import Call, DataPlane, Observer, Usage
-from gateway.errors import BucketNotFound, StoreRefused, StoreUnavailable
+from gateway.errors import BucketNotFound, SettingsError, StoreRefused, StoreUnavailable
 from gateway.http.service import Service
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
 from gateway.repository.residents import Repository, Resident
+from gateway.runtime import memory
 from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel, Loader
 from gateway.runtime.session import cpu_flags
@@ -51,6 +53,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
     book = prices.load(Path(settings.accounting.price_book) if settings.accounting.price_book else None)
     clock = SystemClock()
     here = _container(settings, boot_ns=clock.started_ns)
+    count = settings.runtime.workers or _workers(settings.runtime.threads_per_run)
     meter = Meter(here, book, clock)
     async with AsyncExitStack() as stack:
         store = open_store(settings.store)
@@ -61,11 +64,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         ledger = await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
         runtime = settings.runtime
         workers = stack.enter_context(
-            Workers(
-                runtime.workers or max(1, here.vcpu_milli // 1000),
-                levels=runtime.priority_levels,
-                ageing_ns=runtime.ageing_ms * 1_000_000,
-            )
+            Workers(count, levels=runtime.priority_levels, ageing_ns=runtime.ageing_ms * 1_000_000)
         )
         builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load delays no prediction
         loader = Loader(workers, builder, runtime, cpu_flags=cpu_flags())
@@ -103,6 +102,8 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         stack.callback(startup.log)
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
         stack.push_async_callback(_cancel, asyncio.create_task(repository.follow(), name="follow aliases"))
+        trimming = memory.keep_trimmed(settings.runtime.trim_s)
+        stack.push_async_callback(_cancel, asyncio.create_task(trimming, name="give memory back"))
         meter.mark_ready()
         startup.on_change = meter.note_start
         startup.mark_loads()
@@ -211,6 +212,14 @@ def _container(settings: Settings, *, boot_ns: int) -> container.Container:
         vcpu_milli=round(accounting.vcpus * 1000),
         memory_bytes=round(accounting.memory_gb * prices.BYTES_PER_GB),
     )
+
+
+def _workers(threads_per_run: int) -> int:
+    """So many runs at once keep every CPU busy. More threads than CPUs would only take turns."""
+    cpus = cgroup.cpus()
+    if threads_per_run > cpus:
+        raise SettingsError(f"runtime.threads_per_run is {threads_per_run}, and this container has {cpus} CPUs")
+    return cpus // threads_per_run
 
 
 def _cache_dir(configured: str) -> Path:

@@ -4,6 +4,7 @@ The arena is one for all models of the process, as threads are. A graph that ask
 Weights are outside of it: they are in malloc, and leave with their session. Measured in infra/decisions/0004.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import resource
@@ -85,6 +86,13 @@ def trim() -> None:
         _arena.shrink()
     with contextlib.suppress(AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
+
+
+async def keep_trimmed(every_s: float) -> None:
+    """Trims at this interval, in a thread, until cancelled."""
+    while True:
+        await asyncio.sleep(every_s)
+        await asyncio.to_thread(trim)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from gateway.contract.manifest import Manifest, Signature, Variant
+from gateway.contract.words import Positive
 from gateway.errors import InvalidInput
+from gateway.runtime import memory
 from gateway.runtime.batcher import Batcher
 from gateway.runtime.costmodel import CostModel
 from gateway.runtime.lanes import Lanes
@@ -33,6 +35,11 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `queue_rows_max` and `queue_bytes_max` bound what may wait for one model: full, it refuses. `priority_levels`: a caller may ask
     for 1, the highest, to this many; larger numbers count as the lowest, and 0 means `priority_default`, in the middle so that some
     may step forward and others back. `ageing_ms`: after so long a waiting request counts as one level higher, so that none starves.
+
+    `threads_per_run`: one, because requests come at once and share the CPUs better than operators do; more shortens a lone request
+    to a large model. `run_bytes_max` bounds what all runs together compute with; 0 means half of the container's memory.
+    `build_bytes_max` bounds what loading one model may take; 0 means 256 MiB and 8 times its file. Every `trim_s` free memory goes
+    back to the system; reserving it again costs a run milliseconds.
     """
 
     workers: int = 0
@@ -42,6 +49,10 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priority_levels: int = 8
     priority_default: int = 4
     ageing_ms: int = 1000
+    threads_per_run: Positive = 1
+    run_bytes_max: int = 0
+    build_bytes_max: int = 0
+    trim_s: float = 60.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.priority_default <= self.priority_levels <= 64:
@@ -80,8 +91,11 @@ class LoadedModel:
 
     @property
     def resident_bytes(self) -> int:
-        """Measured by the publisher where it could, else the size of the file: what this model's memory is billed by."""
-        return self.variant.resident_bytes or self.manifest.file(self.variant.file).size
+        """Measured by the publisher, at least the size of the file: what this model's memory is billed by.
+
+        Not measured here: in a process that serves, everything else allocates at the same time.
+        """
+        return max(self.variant.resident_bytes or 0, self.manifest.file(self.variant.file).size)
 
     @property
     def queue_fullness(self) -> float:
@@ -90,7 +104,7 @@ class LoadedModel:
 
     def is_inline(self, rows: int) -> bool:
         """Whether a run of so many rows is predicted to be shorter than handing it to a thread."""
-        return self.cost.is_within(rows, self._inline_ns_max)
+        return self._session.threads == 1 and self.cost.is_within(rows, self._inline_ns_max)
 
     def run_inline(self, inputs: Tensors) -> Tensors:
         """Outputs at once, in this thread. Raises `InvalidInput`."""
@@ -148,7 +162,9 @@ class Loader:
 
     async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[LoadedModel, int]:
         """A model ready to run, and the CPU nanoseconds its build took. Raises `UnsupportedModel`."""
-        session, cpu_ns = await asyncio.get_running_loop().run_in_executor(self._builder, _build, path, manifest)
+        session, cpu_ns = await asyncio.get_running_loop().run_in_executor(
+            self._builder, _build, path, manifest, variant, self._options
+        )
         return LoadedModel(manifest, variant, session, self._workers, self._options), cpu_ns
 
 
@@ -156,6 +172,17 @@ def _length(signature: Signature) -> Callable[[Tensors], int]:
     return lambda inputs: signature.length({name: array.shape for name, array in inputs.items()})
 
 
-def _build(path: Path, manifest: Manifest) -> tuple[Session, int]:
+def _build(path: Path, manifest: Manifest, variant: Variant, options: RuntimeOptions) -> tuple[Session, int]:
+    """Built and run once: a graph whose first run fails for lack of memory never answers a caller."""
     began_ns = thread_time_ns()
-    return Session(path, manifest), thread_time_ns() - began_ns
+    session = Session(
+        path,
+        manifest,
+        optimized_by=variant.optimized_by or "",
+        threads=options.threads_per_run,
+        run_bytes_max=options.run_bytes_max,
+        build_bytes_max=options.build_bytes_max,
+    )
+    session.warm_up()
+    memory.trim()
+    return session, thread_time_ns() - began_ns

@@ -53,6 +53,7 @@ class Session:
         """
         graphfile.refuse_external_data(path, manifest.model)
         self._run_bytes_max = memory.open_arena(run_bytes_max)
+        self.threads = threads
         self._model = manifest.model
         self._signature = manifest.signature
         self._outputs = [tensor.name for tensor in manifest.signature.outputs]
