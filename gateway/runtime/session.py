@@ -203,7 +203,7 @@ def _zeros(tensor: Tensor, rows: int) -> np.ndarray[tuple[int, ...], np.dtype[np
 
 
 def _refusal(model: str, path: Path, error: Exception, limit: int) -> str:
-    name = path.name.partition("-")[2] if path.name[:64].isalnum() and path.name[64:65] == "-" else path.name
+    name = graphfile.name_of(path)
     if failures.is_out_of_memory(error):
         return f"model '{model}': building '{name}' takes more than {limit} bytes (runtime.build_bytes_max)"
     return f"model '{model}': onnxruntime refuses '{name}': {failures.reason(error)}"
