@@ -39,7 +39,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `threads_per_run`: one, because requests come at once and share the CPUs better than operators do; more shortens a lone request
     to a large model. `run_bytes_max` bounds what all runs together compute with; 0 means half of the container's memory.
     `build_bytes_max` bounds what loading one model may take; 0 means 256 MiB and 8 times its file. Every `trim_s` free memory goes
-    back to the system; reserving it again costs a run milliseconds.
+    back to the system; reserving it again costs a run milliseconds. `first_run_s`: a model whose first row takes longer is refused.
     """
 
     workers: int = 0
@@ -53,6 +53,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run_bytes_max: int = 0
     build_bytes_max: int = 0
     trim_s: float = 60.0
+    first_run_s: float = 60.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.priority_default <= self.priority_levels <= 64:
@@ -183,6 +184,6 @@ def _build(path: Path, manifest: Manifest, variant: Variant, options: RuntimeOpt
         run_bytes_max=options.run_bytes_max,
         build_bytes_max=options.build_bytes_max,
     )
-    session.warm_up()
+    session.warm_up(seconds_max=options.first_run_s)
     memory.trim()
     return session, thread_time_ns() - began_ns

@@ -5,6 +5,7 @@ library of custom operators is ever loaded. How it is configured and why is meas
 """
 
 import platform
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from gateway.contract.manifest import Manifest, Signature, Tensor, Variant, optimizer
-from gateway.errors import InvalidInput, Overloaded, SettingsError, UnsupportedModel
+from gateway.errors import DeadlineExceeded, InvalidInput, Overloaded, SettingsError, UnsupportedModel
 from gateway.runtime import failures, graphfile, memory, poolclock
 from gateway.runtime.tensors import DTYPES, ORT_TYPES, Tensors
 
@@ -72,63 +73,87 @@ class Session:
         _check_side(manifest.model, "input", self._session.get_inputs(), manifest.signature.inputs)
         _check_side(manifest.model, "output", self._session.get_outputs(), manifest.signature.outputs)
 
-    def run(self, inputs: Tensors) -> Tensors:
+    def run(self, inputs: Tensors, stop: "Stop | None" = None) -> Tensors:
         """Run the graph in this thread. Raises `InvalidInput` when onnxruntime refuses the values, or when they need more memory
-        than all runs may have; `Overloaded` when other runs hold it.
+        than all runs may have; `Overloaded` when other runs hold it; `DeadlineExceeded` when it was stopped.
         """
         _running.append(self)
         try:
-            return self._run(inputs)
+            return self._run(inputs, stop)
         except Exception as error:  # as in the build
             if failures.is_out_of_memory(error):
-                return self._run_again(inputs)
-            raise InvalidInput(f"the model refuses this input: {failures.reason(error, has_values=True)}") from error
+                return self._run_again(inputs, stop)
+            raise _refused(error, stop) from error
         finally:
             _running.pop()
 
-    def measured_run(self, inputs: Tensors) -> RunResult:
+    def measured_run(self, inputs: Tensors, stop: "Stop | None" = None) -> RunResult:
         """The same, with what it cost."""
         began_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
         if self._pool is None:
-            outputs = self.run(inputs)
+            outputs = self.run(inputs, stop)
             return RunResult(outputs, time.thread_time_ns() - cpu_ns, time.perf_counter_ns() - began_ns)
         share = self._pool.enter()
         try:
-            outputs = self.run(inputs)
+            outputs = self.run(inputs, stop)
         finally:
             pool_ns = self._pool.leave(share)
         return RunResult(outputs, time.thread_time_ns() - cpu_ns + pool_ns, time.perf_counter_ns() - began_ns)
 
-    def warm_up(self, rows: int = 1) -> RunResult | None:
+    def warm_up(self, rows: int = 1, *, seconds_max: float = 60.0) -> RunResult | None:
         """The first run, which is slower than all others, on zeros; None when the graph refuses such values, as it may.
 
-        Raises `UnsupportedModel` when even this needs more memory than runs may have.
+        Raises `UnsupportedModel` when even this takes longer, or more memory than runs may have.
         """
         zeros = {tensor.name: _zeros(tensor, rows) for tensor in self._signature.inputs}
+        stop = Stop()
+        timer = threading.Timer(seconds_max, stop)
+        timer.start()
         try:
-            return self.measured_run(zeros)
+            return self.measured_run(zeros, stop)
+        except DeadlineExceeded as late:
+            raise UnsupportedModel(
+                f"model '{self._model}': a run of {rows} rows takes longer than {seconds_max:g} s (runtime.first_run_s)"
+            ) from late
         except InvalidInput as refusal:
             if refusal.__cause__ is not None and failures.is_out_of_memory(refusal.__cause__):
                 raise UnsupportedModel(f"model '{self._model}': a run of {rows} rows fails: {refusal}") from refusal
             return None
+        finally:
+            timer.cancel()
 
-    def _run(self, inputs: Tensors) -> Tensors:
-        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+    def _run(self, inputs: Tensors, stop: "Stop | None") -> Tensors:
+        outputs = self._session.run(self._outputs, inputs, stop and stop.options)
+        return dict(zip(self._outputs, outputs, strict=True))
 
-    def _run_again(self, inputs: Tensors) -> Tensors:
+    def _run_again(self, inputs: Tensors, stop: "Stop | None") -> Tensors:
         """After memory ran out: free regions of the arena may be too small each, so have them returned first."""
         memory.trim()
         try:
-            return self._run(inputs)
+            return self._run(inputs, stop)
         except Exception as error:  # as in the build
             if not failures.is_out_of_memory(error):
-                raise InvalidInput(
-                    f"the model refuses this input: {failures.reason(error, has_values=True)}"
-                ) from error
+                raise _refused(error, stop) from error
             limit = f"runtime.run_bytes_max is {self._run_bytes_max}"
             if len(_running) > 1:
                 raise Overloaded(f"other runs hold the memory that this one needs ({limit})") from error
             raise InvalidInput(f"running these rows takes more memory than all runs may have ({limit})") from error
+
+
+class Stop:
+    """Called from any thread, it ends the run it was given to: between two operators, or two turns of a loop."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+
+    def __call__(self) -> None:
+        self.options.terminate = True
+
+
+def _refused(error: Exception, stop: Stop | None) -> InvalidInput | DeadlineExceeded:
+    if stop is not None and stop.options.terminate:
+        return DeadlineExceeded("the run was stopped: it took too long")
+    return InvalidInput(f"the model refuses this input: {failures.reason(error, has_values=True)}")
 
 
 _running: list[Session] = []

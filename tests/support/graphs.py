@@ -60,6 +60,17 @@ def of_one(size: str, **constants: NDArray[np.generic]) -> onnx.ModelProto:
     return graph(nodes, constants)
 
 
+def endless() -> onnx.ModelProto:
+    """A loop of 10^15 turns around x."""
+    scalar = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
+    flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("again", "once_more")]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("v", "twice")]
+    nodes = [helper.make_node("Identity", ["again"], ["once_more"]), helper.make_node("Add", ["v", "v"], ["twice"])]
+    body = helper.make_graph(nodes, "body", [scalar, flags[0], values[0]], [flags[1], values[1]])
+    loop = helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)
+    return graph([loop], {"turns": np.array(10**15), "yes": np.array(True)})
+
+
 def tensor(dims: Sequence[int], raw: bytes = b"", **external: str) -> onnx.TensorProto:
     """Initializer `w` that claims these dimensions, whatever it holds; `external` are its external data entries."""
     made = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims)

@@ -5,6 +5,7 @@ import itertools
 import resource
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from gateway.errors import ArtifactError, InvalidInput, UnsupportedModel
+from gateway.errors import ArtifactError, DeadlineExceeded, InvalidInput, UnsupportedModel
 from gateway.runtime import graphfile, memory
-from gateway.runtime.session import Session
+from gateway.runtime.session import Session, Stop
 from tests.support import graphs, models
 
 MIB = 1 << 20
@@ -225,4 +226,22 @@ def test_a_size_that_overflows_fails_the_run_and_nothing_else(tmp_path: Path) ->
     assert session.warm_up() is None
     with pytest.raises(InvalidInput, match="its operator ConstantOfShape failed: Integer overflow"):
         session.run({"x": np.zeros((1, 3), np.float32)})
+    still_works(tmp_path)
+
+
+def test_a_graph_that_never_ends_is_refused_by_its_first_run(tmp_path: Path) -> None:
+    session = Session(graphs.saved(graphs.endless(), tmp_path), graphs.manifest())
+    with pytest.raises(UnsupportedModel, match=r"a run of 1 rows takes longer than 0\.1 s \(runtime\.first_run_s\)"):
+        session.warm_up(seconds_max=0.1)
+    still_works(tmp_path)
+
+
+def test_a_run_can_be_stopped_from_another_thread(tmp_path: Path) -> None:
+    session = Session(graphs.saved(graphs.endless(), tmp_path), graphs.manifest())
+    stop = Stop()
+    with ThreadPoolExecutor(1) as worker:
+        running = worker.submit(session.measured_run, {"x": np.ones((1, 3), np.float32)}, stop)
+        stop()
+        with pytest.raises(DeadlineExceeded, match="the run was stopped"):
+            running.result()
     still_works(tmp_path)
