@@ -133,7 +133,7 @@ def test_a_graph_optimized_by_this_version_is_taken_as_it_is_and_any_other_is_op
     np.testing.assert_allclose(ready.run({"features": features})["scores"], expected, rtol=0, atol=1e-6)
 
 
-def test_a_plan_of_memory_is_kept_only_where_few_shapes_can_be_seen(tmp_path: Path) -> None:
+def test_memory_is_planned_only_where_nothing_but_the_rows_varies(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["features"], ["scores"])]
     open_ended = Tensor(name="features", datatype="FP32", shape=("batch", "length"))
     free = Signature(inputs=(open_ended,), outputs=(msgspec.structs.replace(open_ended, name="scores"),))
