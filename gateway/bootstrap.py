@@ -28,7 +28,7 @@ from gateway.objectstore.protocol import ObjectStore
 from gateway.repository.residents import Repository, Resident
 from gateway.runtime import memory
 from gateway.runtime.admission import Admission
-from gateway.runtime.model import LoadedModel, Loader
+from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
 from gateway.runtime.session import cpu_flags
 from gateway.runtime.workers import Workers
 from gateway.settings import Settings, is_loopback
@@ -53,7 +53,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
     book = prices.load(Path(settings.accounting.price_book) if settings.accounting.price_book else None)
     clock = SystemClock()
     here = _container(settings, boot_ns=clock.started_ns)
-    count = settings.runtime.workers or _workers(settings.runtime.threads_per_run)
+    count = _workers(settings.runtime)
     meter = Meter(here, book, clock)
     async with AsyncExitStack() as stack:
         store = open_store(settings.store)
@@ -214,12 +214,12 @@ def _container(settings: Settings, *, boot_ns: int) -> container.Container:
     )
 
 
-def _workers(threads_per_run: int) -> int:
-    """So many runs at once keep every CPU busy. More threads than CPUs would only take turns."""
+def _workers(options: RuntimeOptions) -> int:
+    """As many as keep every CPU busy, unless told otherwise. More threads than CPUs in one run would only take turns."""
     cpus = cgroup.cpus()
-    if threads_per_run > cpus:
-        raise SettingsError(f"runtime.threads_per_run is {threads_per_run}, and this container has {cpus} CPUs")
-    return cpus // threads_per_run
+    if options.threads_per_run > cpus:
+        raise SettingsError(f"runtime.threads_per_run is {options.threads_per_run}, and this container has {cpus} CPUs")
+    return options.workers or cpus // options.threads_per_run
 
 
 def _cache_dir(configured: str) -> Path:
