@@ -88,6 +88,12 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def settle() -> None:
+    """After an allocation was refused: wait for a build that may have lowered the limit for all, then trim."""
+    with _building:
+        trim()
+
+
 async def keep_trimmed(every_s: float) -> None:
     """Trims at this interval, in a thread, until cancelled."""
     while True:

@@ -61,15 +61,11 @@ class Session:
         options = _options(manifest.signature, is_optimized=optimized_by == OPTIMIZED_BY, threads=threads)
         limit = build_bytes_max or memory.build_bytes_max(path.stat().st_size)
         try:
-            with memory.build_limit(limit), poolclock.starting(threads - 1) as pools:
-                self._session = ort.InferenceSession(
-                    str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
-                )
+            self._session, self._pool = _build(path, options, limit)
         except SettingsError:
             raise
         except Exception as error:  # onnxruntime raises classes of its own and bare RuntimeError alike
             raise UnsupportedModel(_refusal(manifest.model, path, error, limit)) from error
-        self._pool = pools[0] if pools else None
         _check_side(manifest.model, "input", self._session.get_inputs(), manifest.signature.inputs)
         _check_side(manifest.model, "output", self._session.get_outputs(), manifest.signature.outputs)
 
@@ -127,8 +123,8 @@ class Session:
         return dict(zip(self._outputs, outputs, strict=True))
 
     def _run_again(self, inputs: Tensors, stop: "Stop | None") -> Tensors:
-        """After memory ran out: free regions of the arena may be too small each, so have them returned first."""
-        memory.trim()
+        """After memory ran out: the arena's free regions may be too small each, or a build may have limited all of us meanwhile."""
+        memory.settle()
         try:
             return self._run(inputs, stop)
         except Exception as error:  # as in the build
@@ -148,6 +144,26 @@ class Stop:
 
     def __call__(self) -> None:
         self.options.terminate = True
+
+
+def _build(
+    path: Path, options: ort.SessionOptions, limit: int
+) -> tuple[ort.InferenceSession, poolclock.PoolClock | None]:
+    """Twice when memory runs out: the first time may be the fault of runs, which grow the arena under the same limit."""
+    try:
+        return _build_once(path, options, limit)
+    except Exception as error:  # as above
+        if not failures.is_out_of_memory(error):
+            raise
+    return _build_once(path, options, limit)
+
+
+def _build_once(
+    path: Path, options: ort.SessionOptions, limit: int
+) -> tuple[ort.InferenceSession, poolclock.PoolClock | None]:
+    with memory.build_limit(limit), poolclock.starting(options.intra_op_num_threads - 1) as pools:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    return session, pools[0] if pools else None
 
 
 def _refused(error: Exception, stop: Stop | None) -> InvalidInput | DeadlineExceeded:
