@@ -155,6 +155,7 @@ def _build(
     except Exception as error:  # as above
         if not failures.is_out_of_memory(error):
             raise
+    memory.trim()
     return _build_once(path, options, limit)
 
 

@@ -186,7 +186,7 @@ def test_a_kilobyte_that_grows_while_it_is_built_is_refused(
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert f"takes more than {limit} bytes (runtime.build_bytes_max)" in refused(path, build_bytes_max=limit)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    assert grown <= limit
+    assert grown <= 2 * limit  # it is tried twice; unlimited it would take 2 GB
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
     still_works(tmp_path)
 
