@@ -1,4 +1,4 @@
-"""Steelyard's gateway. The moment its first line ran is kept for the cold start record, and onnxruntime's telemetry is turned off."""
+"""Steelyard's gateway. When its first line ran is kept for the cold start record; onnxruntime's telemetry is turned off."""
 
 import os
 from time import monotonic_ns
