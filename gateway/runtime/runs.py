@@ -4,13 +4,14 @@
 """
 
 from collections.abc import Sequence
-from time import perf_counter_ns, thread_time_ns
+from time import perf_counter_ns
 
 import msgspec
 import numpy as np
 
-from gateway.errors import InvalidInput
+from gateway.errors import InvalidInput, Overloaded
 from gateway.runtime.lanes import Lane, Waiting
+from gateway.runtime.poolclock import thread_time_ns
 from gateway.runtime.spent import RunClock, cut
 from gateway.runtime.tensors import Tensors
 
@@ -21,7 +22,7 @@ class Ending(msgspec.Struct, eq=False):
     """
 
     outputs: Tensors | None = None
-    refusal: InvalidInput | None = None
+    refusal: InvalidInput | Overloaded | None = None
     cpu_ns: int = 0
     run_ns: int = 0
     batch_rows: int = 0
@@ -73,14 +74,14 @@ class Run:
         self._charge(culprits, cpu_ns)  # nobody, if it was refused for being together: that is not their fault
         return culprits
 
-    def _try(self, first: int, end: int) -> tuple[InvalidInput | None, int]:
+    def _try(self, first: int, end: int) -> tuple[InvalidInput | Overloaded | None, int]:
         """Run these together: their refusal, or None when they have their outputs; and the CPU time that took."""
         self.attempts += 1
         began_ns, cpu_ns = perf_counter_ns(), thread_time_ns()
-        refusal = None
+        refusal: InvalidInput | Overloaded | None = None
         try:
             self._run(first, end)
-        except InvalidInput as error:
+        except (InvalidInput, Overloaded) as error:  # too many rows, or too many for the memory that is left
             refusal = error
         cpu_ns, run_ns = thread_time_ns() - cpu_ns, perf_counter_ns() - began_ns
         for ending in self.endings[first:end]:

@@ -73,28 +73,19 @@ class Session:
         """Run the graph in this thread. Raises `InvalidInput` when onnxruntime refuses the values, or when they need more memory
         than all runs may have; `Overloaded` when other runs hold it; `DeadlineExceeded` when it was stopped.
         """
-        _running.append(self)
+        if self._pool is None:
+            return self._run(inputs, stop)
+        share = self._pool.enter()
         try:
             return self._run(inputs, stop)
-        except Exception as error:  # as in the build
-            if failures.is_out_of_memory(error):
-                return self._run_again(inputs, stop)
-            raise _refused(error, stop) from error
         finally:
-            _running.pop()
+            self._pool.leave(share)
 
     def measured_run(self, inputs: Tensors, stop: "Stop | None" = None) -> RunResult:
         """The same, with what it cost."""
-        began_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
-        if self._pool is None:
-            outputs = self.run(inputs, stop)
-            return RunResult(outputs, time.thread_time_ns() - cpu_ns, time.perf_counter_ns() - began_ns)
-        share = self._pool.enter()
-        try:
-            outputs = self.run(inputs, stop)
-        finally:
-            pool_ns = self._pool.leave(share)
-        return RunResult(outputs, time.thread_time_ns() - cpu_ns + pool_ns, time.perf_counter_ns() - began_ns)
+        began_ns, cpu_ns = time.perf_counter_ns(), poolclock.thread_time_ns()
+        outputs = self.run(inputs, stop)
+        return RunResult(outputs, poolclock.thread_time_ns() - cpu_ns, time.perf_counter_ns() - began_ns)
 
     def warm_up(self, rows: int = 1, *, seconds_max: float = 60.0) -> RunResult | None:
         """The first run, which is slower than all others, on zeros; None when the graph refuses such values, as it may.
@@ -119,6 +110,17 @@ class Session:
             timer.cancel()
 
     def _run(self, inputs: Tensors, stop: "Stop | None") -> Tensors:
+        _running.append(self)
+        try:
+            return self._outputs_of(inputs, stop)
+        except Exception as error:  # as in the build
+            if failures.is_out_of_memory(error):
+                return self._run_again(inputs, stop)
+            raise _refused(error, stop) from error
+        finally:
+            _running.pop()
+
+    def _outputs_of(self, inputs: Tensors, stop: "Stop | None") -> Tensors:
         outputs = self._session.run(self._outputs, inputs, stop and stop.options)
         return dict(zip(self._outputs, outputs, strict=True))
 
@@ -126,7 +128,7 @@ class Session:
         """After memory ran out: the arena's free regions may be too small each, or a build may have limited all of us meanwhile."""
         memory.settle()
         try:
-            return self._run(inputs, stop)
+            return self._outputs_of(inputs, stop)
         except Exception as error:  # as in the build
             if not failures.is_out_of_memory(error):
                 raise _refused(error, stop) from error

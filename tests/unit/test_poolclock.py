@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidInput, SettingsError
 from gateway.runtime import poolclock
+from gateway.runtime.model import Loader, RuntimeOptions
 from gateway.runtime.poolclock import PoolClock, Share
 from gateway.runtime.session import Session
+from gateway.runtime.spent import Spent
+from gateway.runtime.workers import Workers
 from tests.support import graphs, models
 
 FEATURES, HIDDEN = 512, 2048
@@ -107,13 +110,33 @@ def test_the_watcher_keeps_its_own_name() -> None:
 def test_what_passes_while_runs_are_inside_is_given_out_exactly(steps: list[tuple[int, bool]]) -> None:
     clock = PoolClock(())
     inside: list[Share] = []
-    given_ns = passed_ns = 0
+    passed_ns = 0
+    before_ns = getattr(poolclock._elsewhere, "cpu_ns", 0)
     for used_ns, is_entry in steps:
         clock._seen_ns -= used_ns  # the threads' clocks have moved on by so much since
         passed_ns += used_ns if inside else 0
         if is_entry or not inside:
             inside.append(clock.enter())
         else:
-            given_ns += clock.leave(inside.pop(0))
-    given_ns += sum(clock.leave(share) for share in inside)
-    assert given_ns == passed_ns
+            clock.leave(inside.pop(0))
+    for share in inside:
+        clock.leave(share)
+    assert getattr(poolclock._elsewhere, "cpu_ns", 0) - before_ns == passed_ns
+
+
+async def test_the_batcher_bills_what_a_sessions_own_threads_did(tmp_path: Path) -> None:
+    signature = models.mlp_signature(FEATURES, 512)
+    manifest, contents = models.manifest_of("heavy", signature, {"fp32": models.mlp_graph(FEATURES, HIDDEN, 512)})
+    path = tmp_path / "fp32.onnx"
+    path.write_bytes(contents["fp32.onnx"])
+    options = RuntimeOptions(threads_per_run=2)
+    spent = Spent()
+    with Workers(1, levels=1, ageing_ns=1) as workers, ThreadPoolExecutor(1) as builder:
+        loader = Loader(workers, builder, options, cpu_flags=frozenset())
+        model, _ = await loader.load(manifest, manifest.variants[0], path)
+        assert not model.is_inline(1)
+        process_ns = time.process_time_ns()
+        for _ in range(8):
+            await model.run(rows(128), 128, deadline_ns=time.perf_counter_ns() + 10**11, spent=spent)
+        process_ns = time.process_time_ns() - process_ns
+    assert 0.75 * process_ns <= spent.cpu_ns <= process_ns
