@@ -1,172 +1,225 @@
-"""The Open Inference Protocol's JSON tensors, in and out. Rules are cited by their numbers in protocol v2's REST text.
+"""The Open Inference Protocol's door: tensors as JSON, as bytes, or mixed, in and out. Rules are cited by number (OIP-15).
 
-Tensor data may be nested or flat, row-major (rule 8); an answer carries `model_name`, which clients insist on (rule 9).
+A body is JSON, followed by raw tensors when the header `Inference-Header-Content-Length` says where the JSON ends. That header
+decides, never the content type (OIP-5). An answer carries `model_name`, which clients insist on (OIP-9).
 """
 
-from functools import cache
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import msgspec
-import numpy as np
 
 from gateway.contract.manifest import Manifest, Tensor
-from gateway.contract.words import Datatype
 from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
-from gateway.http import jsonbody
+from gateway.http import classification, inferrequest, jsonbody, rawrequest, tensorbytes, tensorjson
+from gateway.http.inferrequest import InferRequest, RequestInput, RequestOutput
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
-from gateway.runtime.tensors import DTYPES, Array, Tensors, check_shape, common_rows, shaped
+from gateway.runtime.tensors import Array, Tensors, check_shape, common_rows, shaped
 
-Parameter = str | float | bool | None
-
-
-class RequestInput(msgspec.Struct):
-    """One input tensor as sent; `data` stays raw until its datatype is known."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: msgspec.Raw
-    parameters: dict[str, Parameter] = {}
+HEADER = b"inference-header-content-length"
+_RESERVED = b'{"model_name":%b,"model_version":"%d"'
 
 
-class RequestOutput(msgspec.Struct):
-    """One output the caller wants."""
+class Wanted(msgspec.Struct, frozen=True):
+    """One output to answer with. `head` is its JSON up to the shape; `classes` 0 means the tensor itself."""
 
-    name: str
-    parameters: dict[str, Parameter] = {}
-
-
-class InferRequest(msgspec.Struct):
-    """The body of `POST .../infer`; unknown keys are ignored (rule 6)."""
-
-    inputs: list[RequestInput]
-    id: str | None = None
-    outputs: list[RequestOutput] | None = None
-    parameters: dict[str, Parameter] = {}
-
-
-class ResponseOutput(msgspec.Struct):
-    """One output tensor; `data` is flat."""
-
-    name: str
-    shape: list[int]
-    datatype: Datatype
-    data: list[Any]  # Any: numbers, booleans or strings, by datatype
-
-
-class InferResponse(msgspec.Struct, omit_defaults=True):
-    """The answer's body."""
-
-    model_name: str
-    model_version: str
-    outputs: list[ResponseOutput]
-    id: str | None = None
+    tensor: Tensor
+    head: bytes
+    is_binary: bool = False
+    classes: int = 0
 
 
 class _Asked(msgspec.Struct, frozen=True):
     id: str | None
-    outputs: list[str]
+    outputs: Sequence[Wanted]
 
 
-_requests = msgspec.json.Decoder(InferRequest)
+class _Plan:
+    """What one version's requests are read and answered with, made once."""
 
-_ELEMENTS: dict[str, type] = {"BOOL": bool, "BYTES": str, "FP32": float, "FP64": float}
+    def __init__(self, resident: Resident[LoadedModel]) -> None:
+        signature = resident.manifest.signature
+        self.inputs = {tensor.name: (tensor, _row_shape(tensor)) for tensor in signature.inputs}
+        self.outputs = {tensor.name: _wanted(tensor) for tensor in signature.outputs}
+        self.as_json = tuple(self.outputs.values())
+        self.as_bytes = tuple(_wanted(tensor, is_binary=True) for tensor in signature.outputs)
+        self.head = _RESERVED % (jsonbody.encode(resident.name), resident.version)
 
 
-class JsonTensors:
+class OpenInference:
     """The door that `POST /v2/models/{model}/infer` uses."""
 
     name = "oip"
 
     def decode(self, sent: Sent, resident: Resident[LoadedModel]) -> Decoded:
-        manifest = resident.manifest
-        request = jsonbody.decode(_requests, sent.body)
-        declared = {tensor.name: tensor for tensor in manifest.signature.inputs}
-        inputs: Tensors = {}
-        for tensor in request.inputs:
-            if tensor.name not in declared:
-                raise InvalidInput(
-                    f"model '{manifest.model}' has no input '{tensor.name}'; it has: {_listed(declared)}"
-                )
-            if tensor.name in inputs:
-                raise InvalidInput(f"input '{tensor.name}' appears twice")
-            inputs[tensor.name] = _tensor(declared[tensor.name], tensor)
-        missing = declared.keys() - inputs.keys()
-        if missing:
-            raise InvalidInput(
-                f"input '{min(missing)}' is missing; model '{manifest.model}' needs: {_listed(declared)}"
-            )
-        return Decoded(inputs, common_rows(inputs), _Asked(request.id, _wanted(request, manifest)))
+        plan = _plan(resident)
+        length = sent.headers.get(HEADER)
+        if length is None:
+            head, rest = sent.body, None
+        else:
+            end = _json_bytes(length, len(sent.body))
+            if not end:
+                inputs = rawrequest.read(resident.manifest, memoryview(sent.body))
+                return Decoded(inputs, 1, _Asked(None, plan.as_bytes))
+            body = memoryview(sent.body)
+            head, rest = body[:end], body[end:]
+        request, arrays = inferrequest.read(head)
+        inputs = _inputs(plan, resident.manifest, request, arrays, rest)
+        asked = _Asked(request.id, _outputs(plan, resident.manifest, request))
+        if not request.parameters:
+            return Decoded(inputs, common_rows(inputs), asked)
+        inferrequest.refuse_unserved(request.parameters)
+        return Decoded(
+            inputs,
+            common_rows(inputs),
+            asked,
+            inferrequest.whole_parameter(request.parameters, "timeout"),
+            inferrequest.whole_parameter(request.parameters, "priority"),
+        )
 
     def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded:
         asked = decoded.asked
         assert isinstance(asked, _Asked)
-        datatypes = {tensor.name: tensor.datatype for tensor in resident.manifest.signature.outputs}
-        answer = jsonbody.encode(
-            InferResponse(
-                model_name=resident.name,
-                model_version=str(resident.version),
-                id=asked.id,
-                outputs=[
-                    ResponseOutput(name, list(outputs[name].shape), datatypes[name], outputs[name].ravel().tolist())
-                    for name in asked.outputs
-                ],
-            )
-        )
-        return Encoded(answer)
+        raw: list[memoryview] = []
+        parts = [_output(wanted, outputs[wanted.tensor.name], resident.manifest, raw) for wanted in asked.outputs]
+        own_id = b"" if asked.id is None else b',"id":' + jsonbody.encode(asked.id)
+        head = b'%b%b,"outputs":[%b]}' % (_plan(resident).head, own_id, b",".join(parts))
+        if not raw:
+            return Encoded(head)
+        return Encoded(b"".join([head, *raw]), b"application/octet-stream", ((HEADER, b"%d" % len(head)),))
 
     def seal(self, prediction: Prediction) -> bytes:
         return prediction.answer.body
 
 
-def _wanted(request: InferRequest, manifest: Manifest) -> list[str]:
-    """The outputs to answer with: all, or exactly those asked for (rule 10)."""
-    known = [tensor.name for tensor in manifest.signature.outputs]
+def _plan(resident: Resident[LoadedModel]) -> _Plan:
+    memo = resident.model.memo
+    plan = memo.get(OpenInference.name)
+    if plan is None:
+        plan = memo[OpenInference.name] = _Plan(resident)
+    found: _Plan = plan
+    return found
+
+
+def _json_bytes(header: bytes, body_bytes: int) -> int:
+    """Where the JSON ends (OIP-20). 0 means that there is none."""
+    if not header.isdigit():
+        raise InvalidInput("Inference-Header-Content-Length must be a whole number of bytes")
+    if len(header) > 18 or int(header) > body_bytes:
+        raise InvalidInput(f"Inference-Header-Content-Length is more than the body's {body_bytes} bytes")
+    return int(header)
+
+
+def _inputs(
+    plan: _Plan, manifest: Manifest, request: InferRequest, arrays: inferrequest.Arrays, rest: memoryview | None
+) -> Tensors:
+    inputs: Tensors = {}
+    at = 0
+    for index, sent in enumerate(request.inputs):
+        if sent.name not in plan.inputs:
+            raise InvalidInput(
+                f"model '{manifest.model}' has no input '{sent.name[:64]}'; it has: {_listed(plan.inputs)}"
+            )
+        tensor, row_shape = plan.inputs[sent.name]
+        if sent.name in inputs:
+            raise InvalidInput(f"input '{sent.name}' appears twice")
+        if sent.datatype != tensor.datatype:
+            raise InvalidInput(f"input '{tensor.name}' is {sent.datatype[:16]}; the model takes {tensor.datatype}")
+        shape = sent.shape
+        if not (shape and shape[0] > 0 and shape[1:] == row_shape):
+            check_shape(tensor, shape)
+        if index in arrays:
+            _refuse_both(sent)
+            inputs[sent.name] = shaped(tensor, arrays[index], shape)
+        elif memoryview(sent.data):
+            _refuse_both(sent)
+            inputs[sent.name] = tensorjson.array(tensor, sent.data, shape)
+        else:
+            piece = _piece(sent, rest, at)
+            at += len(piece)
+            inputs[sent.name] = tensorbytes.read(tensor, piece, shape)
+    if rest is not None and at != len(rest):
+        raise InvalidInput(f"{len(rest) - at} bytes follow the last tensor")
+    if len(inputs) != len(plan.inputs):
+        missing = min(plan.inputs.keys() - inputs.keys())
+        raise InvalidInput(f"input '{missing}' is missing; model '{manifest.model}' needs: {_listed(plan.inputs)}")
+    return inputs
+
+
+def _refuse_both(sent: RequestInput) -> None:
+    if sent.parameters:
+        inferrequest.refuse_unserved(sent.parameters)
+        if "binary_data_size" in sent.parameters:
+            raise InvalidInput(f"input '{sent.name}' has both 'data' and 'binary_data_size'; send one of them")
+
+
+def _piece(sent: RequestInput, rest: memoryview | None, at: int) -> memoryview:
+    """The bytes of an input that has no `data` (OIP-16)."""
+    inferrequest.refuse_unserved(sent.parameters)
+    if "binary_data_size" not in sent.parameters:
+        raise InvalidInput(f"input '{sent.name}' has neither 'data' nor the parameter 'binary_data_size'")
+    size = inferrequest.whole_parameter(sent.parameters, "binary_data_size")
+    if rest is None:
+        raise InvalidInput(
+            f"input '{sent.name}' is binary; the header Inference-Header-Content-Length must say where the JSON ends"
+        )
+    if size > len(rest) - at:
+        raise InvalidInput(f"input '{sent.name}' says {size} bytes; {len(rest) - at} are left of the body")
+    return rest[at : at + size]
+
+
+def _outputs(plan: _Plan, manifest: Manifest, request: InferRequest) -> Sequence[Wanted]:
+    """The outputs to answer with: all, or exactly those asked for (OIP-10), as JSON or as bytes (OIP-18)."""
+    is_binary = bool(request.parameters) and inferrequest.flag_parameter(
+        request.parameters, "binary_data_output", default=False
+    )
     if not request.outputs:
-        return known
-    names = [output.name for output in request.outputs]
-    for name in names:
-        if name not in known:
-            raise InvalidInput(f"model '{manifest.model}' has no output '{name}'; it has: {_listed(known)}")
-        if names.count(name) > 1:
-            raise InvalidInput(f"output '{name}' already exists in request")
-    return names
+        return plan.as_bytes if is_binary else plan.as_json
+    names = set()
+    for output in request.outputs:
+        if output.name not in plan.outputs:
+            known = _listed(plan.outputs)
+            raise InvalidInput(f"model '{manifest.model}' has no output '{output.name[:64]}'; it has: {known}")
+        if output.name in names:
+            raise InvalidInput(f"output '{output.name}' already exists in request")
+        names.add(output.name)
+    return [_asked_for(plan.outputs[output.name], output, is_binary=is_binary) for output in request.outputs]
 
 
-def _tensor(tensor: Tensor, sent: RequestInput) -> Array:
-    if sent.datatype != tensor.datatype:
-        raise InvalidInput(f"input '{tensor.name}' is {sent.datatype[:16]}; the model takes {tensor.datatype}")
-    if tensor.datatype == "FP16":
-        raise InvalidInput(f"input '{tensor.name}': FP16 cannot be sent as JSON (rule 11)")
-    check_shape(tensor, sent.shape)
-    depth = _depth(sent.data)
-    try:
-        values = _decoder(tensor.datatype, depth).decode(sent.data)
-        flat = np.array(values, dtype=DTYPES[tensor.datatype])
-    except (msgspec.ValidationError, OverflowError, ValueError) as error:
-        raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
-    if flat.ndim != depth or (depth > 1 and list(flat.shape) != sent.shape):
-        raise InvalidInput(f"input '{tensor.name}', data: nested as {list(flat.shape)}; its shape says {sent.shape}")
-    return shaped(tensor, flat.ravel(), sent.shape)
+def _asked_for(wanted: Wanted, output: RequestOutput, *, is_binary: bool) -> Wanted:
+    if output.parameters:
+        inferrequest.refuse_unserved(output.parameters)
+        is_binary = inferrequest.flag_parameter(output.parameters, "binary_data", default=is_binary)
+        return _wanted(
+            wanted.tensor, is_binary=is_binary, classes=classification.classes(wanted.tensor, output.parameters)
+        )
+    return _wanted(wanted.tensor, is_binary=is_binary) if is_binary else wanted
 
 
-def _depth(raw: msgspec.Raw) -> int:
-    """How deeply the data is nested: the brackets it opens with."""
-    head = bytes(memoryview(raw)[:256]).translate(None, b" \t\r\n")
-    return len(head) - len(head.lstrip(b"["))
+def _wanted(tensor: Tensor, *, is_binary: bool = False, classes: int = 0) -> Wanted:
+    datatype = b"BYTES" if classes else tensor.datatype.encode()
+    head = b'{"name":%b,"datatype":"%b","shape":' % (jsonbody.encode(tensor.name), datatype)
+    return Wanted(tensor, head, is_binary, classes)
 
 
-@cache
-def _decoder(datatype: Datatype, depth: int) -> "msgspec.json.Decoder[Any]":  # Any: nested lists of the element type
-    if not 1 <= depth <= 16:
-        raise ValueError("expected an array nested at most 16 deep")
-    kind: Any = _ELEMENTS.get(datatype, int)
-    for _ in range(depth):
-        kind = list[kind]
-    return msgspec.json.Decoder(kind)
+def _output(wanted: Wanted, array: Array, manifest: Manifest, raw: list[memoryview]) -> bytes:
+    """The output's JSON; its bytes go to `raw` when they are to follow."""
+    if wanted.classes:
+        array = classification.classify(array, wanted.classes, manifest.labels)
+    shape = jsonbody.encode_numbers(array.shape)
+    if not wanted.is_binary:
+        return b'%b%b,"data":%b}' % (wanted.head, shape, tensorjson.encode(array))
+    data = tensorbytes.write(array)
+    raw.append(data)
+    return b'%b%b,"parameters":{"binary_data_size":%d}}' % (wanted.head, shape, data.nbytes)
 
 
-def _listed(names: Any) -> str:  # Any: any iterable of names
+def _row_shape(tensor: Tensor) -> list[int] | None:
+    """The shape after the rows, when the signature leaves nothing open: one comparison says that a request's is right."""
+    dimensions = [dimension for dimension in tensor.shape[1:] if isinstance(dimension, int)]
+    return dimensions if len(dimensions) == len(tensor.shape) - 1 else None
+
+
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)

@@ -71,6 +71,9 @@ def shaped(tensor: Tensor, flat: Array, shape: Sequence[int]) -> Array:
 
 def common_rows(inputs: Tensors) -> int:
     """All inputs have the same number of rows; returns it."""
+    if len(inputs) == 1:
+        [only] = inputs.values()
+        return len(only)
     rows = {name: len(array) for name, array in inputs.items()}
     if len(set(rows.values())) != 1:
         listed = ", ".join(f"'{name}' has {count}" for name, count in rows.items())

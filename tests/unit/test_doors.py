@@ -9,7 +9,7 @@ import pytest
 from gateway.contract.manifest import Column, Signature, Tensor
 from gateway.dataplane import Sent
 from gateway.errors import InvalidInput
-from gateway.http.openinference import JsonTensors
+from gateway.http.openinference import OpenInference
 from gateway.http.rows import Rows
 from tests.support.models import TINY_EXAMPLES, TINY_SIGNATURE
 from tests.support.residents import resident_of
@@ -26,7 +26,7 @@ def decode_rows(body: object, resident: Any = TINY) -> Any:
 
 
 def decode_tensors(body: object, resident: Any = TINY) -> Any:
-    return JsonTensors().decode(Sent(body if isinstance(body, bytes) else json.dumps(body).encode()), resident)
+    return OpenInference().decode(Sent(body if isinstance(body, bytes) else json.dumps(body).encode()), resident)
 
 
 def tensor(name: str = "numbers", shape: Any = (1, 3), datatype: str = "FP32", data: Any = (1, 2, 3)) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def test_integers_must_fit_their_datatype(value: Any, ok: bool) -> None:
 
 def test_the_answer_is_the_protocols_and_echoes_the_id() -> None:
     decoded = decode_tensors({"id": "mine", "inputs": [STRINGS, tensor()]})
-    answer = json.loads(JsonTensors().encode({"probability": np.array([[0.5]], np.float32)}, decoded, TINY).body)
+    answer = json.loads(OpenInference().encode({"probability": np.array([[0.5]], np.float32)}, decoded, TINY).body)
     assert answer == {
         "model_name": "tiny",
         "model_version": "3",
