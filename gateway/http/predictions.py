@@ -16,7 +16,7 @@ from gateway.access.gate import Gate
 from gateway.dataplane import Call, DataPlane, Door, Prediction, Sent
 from gateway.errors import GatewayError, InvalidInput
 from gateway.http.messages import Request, Response
-from gateway.http.openinference import JsonTensors
+from gateway.http.openinference import OpenInference
 from gateway.http.problems import describe
 from gateway.http.rows import Rows
 from gateway.telemetry.measures import Measures
@@ -52,7 +52,7 @@ class Predictions:
         self._request_log = request_log
         self._access = access
         self._request_ids = request_ids
-        self._tensors: Door = JsonTensors()
+        self._tensors: Door = OpenInference()
         self._rows: Door = Rows()
         self._known: dict[bytes, Route | None] = {}
 

@@ -11,11 +11,35 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from gateway.http.openinference import InferRequest, InferResponse, ResponseOutput
 from tests.bench.session import session
 
+
+class Input(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw
+
+
+class Request(msgspec.Struct):
+    inputs: list[Input]
+
+
+class Output(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[float]
+
+
+class Response(msgspec.Struct):
+    model_name: str
+    model_version: str
+    outputs: list[Output]
+
+
 _floats = msgspec.json.Decoder(list[float])
-_requests = msgspec.json.Decoder(InferRequest)
+_requests = msgspec.json.Decoder(Request)
 _encoder = msgspec.json.Encoder()
 
 
@@ -31,9 +55,7 @@ class Bare:
         sent = _requests.decode(body).inputs[0]
         x = np.array(_floats.decode(sent.data), np.float32).reshape(sent.shape)
         [y] = self._session.run([self._output], {self._input: x})
-        return _encoder.encode(
-            InferResponse("bare", "1", [ResponseOutput(self._output, list(y.shape), "FP32", y.ravel().tolist())])
-        )
+        return _encoder.encode(Response("bare", "1", [Output(self._output, list(y.shape), "FP32", y.ravel().tolist())]))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
