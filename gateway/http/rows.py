@@ -4,7 +4,9 @@ Column names, types, bounds and missing columns are checked against the manifest
 names the row and the column, and checking costs what parsing costs.
 """
 
+import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
@@ -13,7 +15,7 @@ import numpy as np
 from gateway.contract.manifest import Column, Manifest, Tensor
 from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
-from gateway.http import jsonbody
+from gateway.http import jsonbody, tensorjson
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
 from gateway.runtime.tensors import DTYPES, Array, Tensors, common_rows
@@ -33,7 +35,8 @@ class Rows:
         rows = jsonbody.decode(plan.decoder, sent.body).rows
         if not rows:
             raise InvalidInput("'rows' is empty; send at least one row")
-        inputs = {tensor.name: _gather(tensor, fields, rows) for tensor, fields in plan.tensors}
+        values = [msgspec.structs.astuple(row) for row in rows]
+        inputs = {tensor.name: _gather(tensor, [row[own] for row in values]) for tensor, own in plan.tensors}
         return Decoded(inputs, common_rows(inputs))
 
     def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded:
@@ -41,14 +44,15 @@ class Rows:
         names: list[str] = []
         columns: list[list[Any]] = []
         for tensor in resident.manifest.signature.outputs:
-            values = outputs[tensor.name].tolist()
+            values = outputs[tensor.name]
             if tensor.columns:
                 names += [column.name for column in tensor.columns]
-                columns += [list(column) for column in zip(*values, strict=True)]
+                columns += [_listed(column) for column in values.T]
             else:
                 names.append(tensor.name)
-                columns.append(values)
-        return Encoded(jsonbody.encode([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]))
+                columns.append(_listed(values))
+        predictions = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return Encoded(jsonbody.encode_numbers(predictions))
 
     def seal(self, prediction: Prediction) -> bytes:
         receipt = prediction.receipt
@@ -74,13 +78,13 @@ class _Plan:
     def __init__(self, manifest: Manifest) -> None:
         kinds: list[tuple[str, Kind]] = []
         names: dict[str, str] = {}
-        self.tensors: list[tuple[Tensor, list[str]]] = []
+        self.tensors: list[tuple[Tensor, slice]] = []
         for tensor in manifest.signature.inputs:
             own = [(c.name, _column_kind(c)) for c in tensor.columns] or [(tensor.name, _tensor_kind(tensor))]
             fields = [f"f{len(kinds) + i}" for i in range(len(own))]
             kinds += [(field, kind) for field, (_, kind) in zip(fields, own, strict=True)]
             names |= {field: name for field, (name, _) in zip(fields, own, strict=True)}
-            self.tensors.append((tensor, fields))
+            self.tensors.append((tensor, slice(len(kinds) - len(own), len(kinds))))
         row = msgspec.defstruct("Row", kinds, rename=names, forbid_unknown_fields=True, gc=False)
         self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
             msgspec.defstruct("Body", [("rows", list[row])], forbid_unknown_fields=True)  # type: ignore[valid-type]  # a type made at run time
@@ -112,18 +116,36 @@ def _tensor_kind(tensor: Tensor) -> Kind:
     return kind
 
 
-def _gather(tensor: Tensor, fields: Sequence[str], rows: Sequence[Any]) -> Array:
+def _gather(tensor: Tensor, values: Sequence[Sequence[Any]]) -> Array:  # Any: by column
     """The tensor of all rows; null becomes NaN. Raises `InvalidInput` for what does not fit the tensor's datatype or shape."""
-    what = "columns" if tensor.columns else "column"
-    names = ", ".join(f"'{column.name}'" for column in tensor.columns) or f"'{tensor.name}'"
-    values = [[getattr(row, field) for field in fields] for row in rows]
     try:
-        with np.errstate(over="raise"):
-            array = np.array(values if tensor.columns else [row[0] for row in values], dtype=DTYPES[tensor.datatype])
+        return _of_columns(tensor, values) if tensor.columns else _of_field(tensor, values)
     except (ValueError, OverflowError, TypeError, FloatingPointError) as error:
-        raise InvalidInput(f"{what} {names} as {tensor.datatype}: {error}") from None
+        raise InvalidInput(f"{_named(tensor)} as {tensor.datatype}: {error}") from None
+
+
+def _of_columns(tensor: Tensor, values: Sequence[Sequence[Any]]) -> Array:
+    flat = list(chain.from_iterable(values))
+    if None in flat:
+        flat = [math.nan if value is None else value for value in flat]
+    return tensorjson.from_list(tensor.datatype, flat).reshape(len(values), len(tensor.columns))
+
+
+def _of_field(tensor: Tensor, values: Sequence[Sequence[Any]]) -> Array:
+    with np.errstate(over="raise"):
+        array = np.array([value for [value] in values], dtype=DTYPES[tensor.datatype])
     if array.ndim != len(tensor.shape) or any(
         isinstance(want, int) and got != want for got, want in zip(array.shape, tensor.shape, strict=True)
     ):
-        raise InvalidInput(f"{what} {names} has shape {list(array.shape[1:])}; expected {list(tensor.shape[1:])}")
+        raise InvalidInput(f"{_named(tensor)} has shape {list(array.shape[1:])}; expected {list(tensor.shape[1:])}")
     return array
+
+
+def _named(tensor: Tensor) -> str:
+    names = ", ".join(f"'{column.name}'" for column in tensor.columns)
+    return f"columns {names}" if names else f"column '{tensor.name}'"
+
+
+def _listed(values: Array) -> list[Any]:
+    """By rows; numbers stay numpy's, so that a float32 is written with its own digits."""
+    return values.tolist() if values.dtype == np.object_ else list(values)

@@ -45,7 +45,7 @@ def array(tensor: Tensor, data: msgspec.Raw, shape: Sequence[int]) -> Array:
         return _nested(tensor, data, shape, _depth(data), error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
-    return shaped(tensor, _packed(tensor, values), shape)
+    return shaped(tensor, _flat(tensor, values), shape)
 
 
 def numbers(parsed: Any, datatype: Datatype, shape: Sequence[int]) -> tuple[Array, int] | None:  # Any: a simdjson Array
@@ -76,16 +76,26 @@ def encode(array: Array) -> bytes:
     return jsonbody.encode_numbers(array.ravel())
 
 
-def _packed(tensor: Tensor, values: list[Any]) -> Array:  # Any: by datatype
-    """`struct` is three times as fast as `np.array` on a list, and refuses what does not fit."""
-    code = _CODES.get(tensor.datatype)
+def from_list(datatype: Datatype, values: Sequence[Any]) -> Array:  # Any: by datatype
+    """The flat array of these values. Raises `OverflowError` naming the first that does not fit.
+
+    `struct` is three times as fast as `np.array` on a list.
+    """
+    code = _CODES.get(datatype)
     if code is None:
-        return np.array(values, DTYPES[tensor.datatype])
+        return np.array(values, DTYPES[datatype])
     try:
-        return np.frombuffer(_packer(code, len(values)).pack(*values), DTYPES[tensor.datatype])
+        return np.frombuffer(_packer(code, len(values)).pack(*values), DTYPES[datatype])
     except (StructError, OverflowError):
         at = next(at for at, value in enumerate(values) if not _fits(code, value))
-        raise InvalidInput(f"input '{tensor.name}', data: element {at} does not fit {tensor.datatype}") from None
+        raise OverflowError(f"element {at} does not fit {datatype}") from None
+
+
+def _flat(tensor: Tensor, values: list[Any]) -> Array:  # Any: by datatype
+    try:
+        return from_list(tensor.datatype, values)
+    except OverflowError as error:
+        raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
 
 
 def _fits(code: str, value: object) -> bool:
