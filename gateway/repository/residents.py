@@ -130,6 +130,14 @@ class Repository(Generic[M]):
         problems = {f.resident.name: f.problem for f in self._following.values()}
         return [(resident, problems.get(resident.name, "")) for resident in self._versions.values()]
 
+    def unload(self, name: str) -> bool:
+        """Take all versions of a model out of memory; whether there were any. Its next call loads it again."""
+        keys = [key for key in self._versions if key[0] == name]
+        self._following.pop(name, None)
+        for key in keys:
+            self._observer.unloaded(self._versions.pop(key))
+        return bool(keys)
+
     async def follow(self) -> None:
         """Polls the aliases of all loaded names until cancelled."""
         while True:
@@ -206,7 +214,10 @@ class Repository(Generic[M]):
             self._observer.unloaded(resident)
 
     async def _follow_one(self, name: str) -> None:
-        following = self._following[name]
+        following = self._following.get(name)
+        if following is None:
+            self._polls.pop(name, None)
+            return
         try:
             state = await self.registry.alias_if_changed(name, following.etag)
             if state is not None:
