@@ -27,6 +27,11 @@ _STEP[[ord("]"), ord("}")]] = -1
 def decode(decoder: "msgspec.json.Decoder[T]", body: Text) -> T:
     """The decoded value. Raises `InvalidInput`: where the JSON breaks, which field has the wrong type, or that it is too deep."""
     check_depth(body)
+    return decode_part(decoder, body)
+
+
+def decode_part(decoder: "msgspec.json.Decoder[T]", body: Text | msgspec.Raw) -> T:
+    """The same for a part of a body whose depth has been checked."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -1,6 +1,7 @@
 """Everything that is not a prediction: health, metadata, what is loaded. Ordinary Litestar handlers.
 
-Bodies follow the Open Inference Protocol; the numbers in the docstrings are those of its endpoints E1 to E7 and rules.
+Bodies follow the Open Inference Protocol; the numbers in the docstrings are those of its endpoints E1 to E7 and rules. The
+endpoints of its extensions are in `gateway.http.repository` and `gateway.http.modelconfig`.
 """
 
 import asyncio
@@ -18,6 +19,17 @@ from gateway.http.metrics_route import metrics
 from gateway.http.service import Service
 from gateway.repository.residents import version_number
 from gateway.runtime.tensors import wire_shape
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "schedule_policy",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_repository_extension",
+)
+"""What E3 lists: only what is true. The last is KServe's word for the one before."""
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -102,13 +114,28 @@ def ready(service: NamedDependency[Service]) -> Response[Ready]:
 
 @get("/v2", sync_to_thread=False, summary="Name, version and protocol extensions")
 def server_metadata(service: NamedDependency[Service]) -> ServerMetadata:
-    return ServerMetadata(name="steelyard", version=service.version, extensions=[])
+    return ServerMetadata(name="steelyard", version=service.version, extensions=list(EXTENSIONS))
 
 
 @get("/v2/models", summary="Published models")
 async def models(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> Models:
     caller: Caller = request.state.caller
     return Models([name for name in await service.repository.registry.names() if caller.may(name)])
+
+
+@get("/v1/models", summary="Published models, in KServe's V1 protocol")
+async def v1_models(service: NamedDependency[Service]) -> Models:
+    return Models(await service.repository.registry.names())
+
+
+@get("/v1/models/{model:str}", summary="Whether the model is loaded, in KServe's V1 protocol")
+async def v1_model(service: NamedDependency[Service], model: FromPath[str]) -> Response[ModelReady]:
+    return await _readiness(service, model, None)
+
+
+@get("/ping", sync_to_thread=False, summary="Requests may be sent here, as SageMaker asks")
+def ping(service: NamedDependency[Service]) -> Response[Ready]:
+    return Response(Ready(ready=service.ready), status_code=200 if service.ready else 503)
 
 
 @get("/v1/loaded", sync_to_thread=False, summary="What this container holds in memory; asks no store")
@@ -187,6 +214,9 @@ HANDLERS = [
     metrics,
     server_metadata,
     models,
+    v1_models,
+    v1_model,
+    ping,
     loaded,
     model_metadata,
     version_metadata,

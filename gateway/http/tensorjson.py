@@ -18,7 +18,7 @@ from gateway.contract.manifest import Tensor
 from gateway.contract.words import Datatype
 from gateway.errors import InvalidInput
 from gateway.http import jsonbody
-from gateway.runtime.tensors import DTYPES, Array, shaped
+from gateway.runtime.tensors import DTYPES, Array, check_shape, shaped
 
 DIMENSIONS_MAX = 16  # how deep data may be nested; onnxruntime's graphs have half as many
 
@@ -38,7 +38,7 @@ _PARSED: dict[Datatype, tuple[str, "np.dtype[Any]"]] = {
 def array(tensor: Tensor, data: msgspec.Raw, shape: Sequence[int]) -> Array:
     """The tensor that this JSON is. Raises `InvalidInput` naming the tensor and the element."""
     if tensor.datatype == "FP16":
-        raise InvalidInput(f"input '{tensor.name}': FP16 cannot be sent as JSON (OIP-11); send it as binary data")
+        raise _fp16(tensor)
     try:
         values = _decoder(tensor.datatype, 1).decode(data)
     except msgspec.ValidationError as error:
@@ -46,6 +46,15 @@ def array(tensor: Tensor, data: msgspec.Raw, shape: Sequence[int]) -> Array:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
     return shaped(tensor, _flat(tensor, values), shape)
+
+
+def nested(tensor: Tensor, data: msgspec.Raw) -> Array:
+    """The tensor that nested lists are, whose shape is theirs. Raises `InvalidInput` naming the tensor."""
+    if tensor.datatype == "FP16":
+        raise _fp16(tensor)
+    array = _of_depth(tensor, data, len(tensor.shape))
+    check_shape(tensor, array.shape)
+    return array
 
 
 def numbers(parsed: Any, datatype: Datatype, shape: Sequence[int]) -> tuple[Array, int] | None:  # Any: a simdjson Array
@@ -118,14 +127,26 @@ def _nested(
         raise InvalidInput(f"input '{tensor.name}', data: {flat_error}") from None
     if depth > DIMENSIONS_MAX:
         raise InvalidInput(f"input '{tensor.name}', data: nested more than {DIMENSIONS_MAX} deep")
+    array = _of_depth(tensor, data, depth)
+    if list(array.shape) != list(shape):
+        raise InvalidInput(f"input '{tensor.name}', data: nested as {list(array.shape)}; its shape says {list(shape)}")
+    return array
+
+
+def _of_depth(tensor: Tensor, data: msgspec.Raw, depth: int) -> Array:
+    """Lists in lists, `depth` of them."""
     try:
         with np.errstate(over="raise"):
-            nested = np.array(_decoder(tensor.datatype, depth).decode(data), dtype=DTYPES[tensor.datatype])
+            array: Array = np.array(_decoder(tensor.datatype, depth).decode(data), dtype=DTYPES[tensor.datatype])
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, FloatingPointError, ValueError) as error:
         raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
-    if nested.ndim != depth or list(nested.shape) != list(shape):
-        raise InvalidInput(f"input '{tensor.name}', data: nested as {list(nested.shape)}; its shape says {list(shape)}")
-    return nested
+    if array.ndim != depth:
+        raise InvalidInput(f"input '{tensor.name}', data: lists of different lengths")
+    return array
+
+
+def _fp16(tensor: Tensor) -> InvalidInput:
+    return InvalidInput(f"input '{tensor.name}': FP16 cannot be sent as JSON (OIP-11); send it as binary data")
 
 
 def _depth(data: msgspec.Raw) -> int:
