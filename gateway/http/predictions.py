@@ -2,6 +2,8 @@
 
     POST /v2/models/{model}[/versions/{version}]/infer      Open Inference Protocol tensors
     POST /v1/predict/{model}[/versions/{version}]           rows of named values
+    POST /v1/models/{model}[/versions/{version}]:predict    KServe's V1 protocol
+    POST /invocations                                       SageMaker; a header names the model
 
 Answered by `gateway.http.connection` without ASGI, because their overhead is billed to users; see infra/decisions.
 """
@@ -15,10 +17,12 @@ import msgspec
 from gateway.access.gate import Gate
 from gateway.dataplane import Call, DataPlane, Door, Prediction, Sent
 from gateway.errors import GatewayError, InvalidInput
+from gateway.http.kservev1 import V1
 from gateway.http.messages import Request, Response
 from gateway.http.openinference import OpenInference
 from gateway.http.problems import describe
 from gateway.http.rows import Rows
+from gateway.http.sagemaker import Invocations, SageMakerOptions, model_of
 from gateway.telemetry.measures import Measures
 from gateway.telemetry.reasons import reason_of
 from gateway.telemetry.requestlog import RequestLog
@@ -29,7 +33,7 @@ TARGET_BYTES_MAX = 256
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Where a prediction call goes."""
+    """Where a prediction call goes. An empty model is named by a header."""
 
     model: str
     version: str | None
@@ -46,6 +50,8 @@ class Predictions:
         request_ids: Iterator[str],
         measures: Measures,
         request_log: RequestLog,
+        *,
+        sagemaker: SageMakerOptions = SageMakerOptions(),  # noqa: B008 - frozen
     ) -> None:
         self.dataplane = dataplane
         self.measures = measures
@@ -54,6 +60,9 @@ class Predictions:
         self._request_ids = request_ids
         self._tensors: Door = OpenInference()
         self._rows: Door = Rows()
+        self._v1: Door = V1()
+        self._invocations: Door = Invocations()
+        self._sagemaker = sagemaker
         self._known: dict[bytes, Route | None] = {}
 
     def match(self, target: bytes) -> Route | None:
@@ -79,6 +88,12 @@ class Predictions:
                 return Route(model, None, self._rows)
             case ["", "v1", "predict", model, "versions", version]:
                 return Route(model, version, self._rows)
+            case ["", "v1", "models", action] if action.endswith(":predict"):
+                return Route(action.removesuffix(":predict"), None, self._v1)
+            case ["", "v1", "models", model, "versions", action] if action.endswith(":predict"):
+                return Route(model, action.removesuffix(":predict"), self._v1)
+            case ["", "invocations"]:
+                return Route("", None, self._invocations)
         return None
 
     def request_id(self) -> str:
@@ -94,7 +109,7 @@ class Predictions:
         # Positional, in the order of `Call`.
         return Call(
             request_id,
-            route.model,
+            route.model or model_of(headers, self._sagemaker.default_model),
             route.version,
             Sent(request.body, headers),
             route.door,
