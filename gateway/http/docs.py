@@ -30,6 +30,7 @@ from gateway.http import problems
 ASSETS = "/docs/assets"
 
 _ROWS = {"rows": [{"carrier": "UA", "origin": "EWR", "dest": "SFO", "...": "every column of the model"}]}
+_INSTANCES = {"instances": [[0.5, 1.5], [2.5, 3.5]]}
 _TENSORS = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 1.5]}]}
 
 
@@ -53,13 +54,20 @@ def assets() -> list[Router]:
 
 def prediction_paths() -> dict[str, PathItem]:
     """The routes that Litestar does not see, for its OpenAPI document."""
-    tensors = _operation("infer", "Open Inference Protocol tensors in, tensors out", _TENSORS)
+    tensors = _operation("infer", "Open Inference Protocol tensors in, tensors out, as JSON or as bytes", _TENSORS)
+    tensors.parameters = [_header("Inference-Header-Content-Length", "where the JSON ends, when raw tensors follow it")]
     rows = _operation("predict", "Rows of named values in, predictions and a receipt out", _ROWS)
+    v1 = _operation("v1_predict", "KServe's V1 protocol: instances in, predictions out", _INSTANCES)
+    invoke = _operation("invocations", "SageMaker: rows, instances, tensors or CSV in, predictions out", _ROWS)
+    invoke.parameters = [_header("X-Amzn-SageMaker-Target-Model", "the model; without it sagemaker.default_model")]
     return {
         "/v2/models/{model}/infer": _item(tensors, "model"),
         "/v2/models/{model}/versions/{version}/infer": _item(tensors, "model", "version"),
         "/v1/predict/{model}": _item(rows, "model"),
         "/v1/predict/{model}/versions/{version}": _item(rows, "model", "version"),
+        "/v1/models/{model}:predict": _item(v1, "model"),
+        "/v1/models/{model}/versions/{version}:predict": _item(v1, "model", "version"),
+        "/invocations": _item(invoke),
     }
 
 
@@ -85,6 +93,10 @@ def _swagger_folder() -> Path | None:
     return Path(str(distribution.locate_file("flask_swagger_ui/dist")))
 
 
+def _header(name: str, description: str) -> Parameter:
+    return Parameter(name=name, param_in="header", description=description, schema=Schema(type=OpenAPIType.STRING))
+
+
 def _item(operation: Operation, *names: str) -> PathItem:
     parameters = [Parameter(name=name, param_in="path", schema=Schema(type=OpenAPIType.STRING)) for name in names]
     suffix = "_version" if "version" in names else ""
@@ -93,7 +105,7 @@ def _item(operation: Operation, *names: str) -> PathItem:
             tags=operation.tags,
             summary=operation.summary,
             operation_id=f"{operation.operation_id}{suffix}",
-            parameters=[*parameters],
+            parameters=[*parameters, *(operation.parameters or [])],
             request_body=operation.request_body,
             responses=operation.responses,
         )
