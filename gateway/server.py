@@ -43,6 +43,8 @@ async def _serve(settings: Settings, startup: Startup, listening: socket.socket)
                     request_ids(service.instance),
                     service.measures,
                     service.request_log,
+                    compression=settings.compression,
+                    sagemaker=settings.sagemaker,
                 )
                 stopped = asyncio.Event()
 

@@ -14,7 +14,7 @@ import msgspec
 from gateway import config
 from gateway.access.gate import AccessOptions
 from gateway.accounting.ledger import LedgerOptions
-from gateway.http.options import HttpOptions
+from gateway.http.options import CompressionOptions, HttpOptions, SageMakerOptions
 from gateway.repository.residents import RepositoryOptions
 from gateway.runtime.admission import AdmissionOptions
 from gateway.runtime.model import RuntimeOptions
@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     insecure_no_auth: bool = False
     server: HttpOptions = HttpOptions()
     access: AccessOptions = AccessOptions()
+    compression: CompressionOptions = CompressionOptions()
+    sagemaker: SageMakerOptions = SageMakerOptions()
     runtime: RuntimeOptions = RuntimeOptions()
     admission: AdmissionOptions = AdmissionOptions()
     repository: RepositoryOptions = RepositoryOptions()

@@ -5,30 +5,11 @@ What comes out is bounded, whatever goes in: inflating stops at the limit, so a 
 
 import zlib
 
-import msgspec
-
 from gateway.errors import InvalidInput, PayloadTooLarge
 
 _STEP_BYTES = 1 << 16  # taken and inflated at a time: what is held beyond the limit
 _MEMBERS_MAX = 1024  # of one gzip body: each costs a fresh window, however few bytes it has
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-
-
-class CompressionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`answers_from_bytes`: shorter answers are sent as they are, since a packet is sent anyway; 0 compresses none.
-
-    `level` 1 is six times as fast as 6 on JSON numbers (8 against 49 ms per MB) and gives 13 % more bytes.
-    `loop_bytes_max`: longer bodies are inflated and deflated in a thread; inflating takes 4 ms per MB that comes out.
-    """
-
-    answers_from_bytes: int = 4096
-    level: int = 1
-    loop_bytes_max: int = 64 * 1024
-
-
-def is_identity(encoding: bytes) -> bool:
-    """Whether a Content-Encoding says that nothing was done."""
-    return not encoding or encoding.strip().lower() == b"identity"
 
 
 def inflate(body: bytes | memoryview, encoding: bytes, limit_bytes: int) -> bytes:
@@ -109,7 +90,9 @@ def _member(view: memoryview, at: int, coding: str, limit_bytes: int, found: byt
         piece = stream.decompress(rest, min(_STEP_BYTES, limit_bytes - len(found) + 1))
         found += piece
         if len(found) > limit_bytes:
-            raise PayloadTooLarge(f"the body inflates to more than {limit_bytes} bytes (server.inflated_bytes_max)")
+            raise PayloadTooLarge(
+                f"the body inflates to more than {limit_bytes} bytes (compression.inflated_bytes_max)"
+            )
         rest = stream.unconsumed_tail
         if not (piece or rest or at < len(view) or stream.eof):
             raise InvalidInput(f"the {coding} body ends before its stream does")

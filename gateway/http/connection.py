@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 
 import httptools
 
-from gateway.dataplane import Pending, Prediction
+from gateway.dataplane import Call, Pending, Prediction
 from gateway.errors import GatewayError, Overloaded, Unavailable
 from gateway.http import problems
 from gateway.http.asgi import Application, AsgiExchange
@@ -299,17 +299,12 @@ class Connection(asyncio.Protocol):
     def _predict(self, route: Route, request: Request) -> None:
         predictions = self._listener.predictions
         request_id = predictions.request_id()
+        if predictions.is_slow(request):
+            self._spawn(self._answer_inflated(request_id, route, request))
+            return
         try:
-            call = predictions.call(request_id, route, request)
-            call.caller.enter()
-            begun: Prediction | Pending | None = None
-            try:
-                begun = predictions.dataplane.start(call)
-            finally:
-                if not isinstance(begun, Pending):
-                    call.caller.leave()
+            begun = self._begin(predictions.call(request_id, route, request))
             if isinstance(begun, Pending):
-                self._pending = begun
                 self._spawn(self._answer_later(request_id, route, begun, request))
                 return
             response = predictions.response(route, begun)
@@ -317,6 +312,43 @@ class Connection(asyncio.Protocol):
             response = predictions.refusal(request_id, route, error, request)
         except Exception as error:
             response = self._failed(request_id, route, error, request)
+        if predictions.packs(response, request):
+            self._spawn(self._respond_packed(response, request))
+        else:
+            self._respond(response, request)
+
+    def _begin(self, call: Call) -> Prediction | Pending:
+        """Start within the caller's limits. What has to wait counts among the caller's calls until its task ends."""
+        call.caller.enter()
+        begun: Prediction | Pending | None = None
+        try:
+            begun = self._listener.predictions.dataplane.start(call)
+        finally:
+            if not isinstance(begun, Pending):
+                call.caller.leave()
+        if isinstance(begun, Pending):
+            self._pending = begun
+        return begun
+
+    async def _answer_inflated(self, request_id: str, route: Route, request: Request) -> None:
+        predictions = self._listener.predictions
+        try:
+            plain = await predictions.inflated(route, request)
+            begun = self._begin(predictions.call(request_id, route, plain))
+            if isinstance(begun, Pending):
+                await self._answer_later(request_id, route, begun, request)
+                return
+            response = predictions.response(route, begun)
+        except GatewayError as error:
+            response = predictions.refusal(request_id, route, error, request)
+        except Exception as error:
+            response = self._failed(request_id, route, error, request)
+        await self._respond_packed(response, request)
+
+    async def _respond_packed(self, response: Response, request: Request) -> None:
+        predictions = self._listener.predictions
+        if predictions.packs(response, request):
+            response = await predictions.packed(response, request)
         self._respond(response, request)
 
     async def _answer_later(self, request_id: str, route: Route, pending: Pending, request: Request) -> None:
@@ -327,7 +359,7 @@ class Connection(asyncio.Protocol):
             response = predictions.refusal(request_id, route, error, request)
         except Exception as error:
             response = self._failed(request_id, route, error, request)
-        self._respond(response, request)
+        await self._respond_packed(response, request)
 
     async def _answer_by_asgi(self, request: Request) -> None:
         exchange = AsgiExchange(request, self._write, close=lambda: self._closes(request))

@@ -8,21 +8,25 @@
 Answered by `gateway.http.connection` without ASGI, because their overhead is billed to users; see infra/decisions.
 """
 
+import asyncio
 from collections.abc import Iterator
 from itertools import count
 from urllib.parse import unquote
 
 import msgspec
 
+from gateway.access.caller import Caller
 from gateway.access.gate import Gate
 from gateway.dataplane import Call, DataPlane, Door, Prediction, Sent
 from gateway.errors import GatewayError, InvalidInput
+from gateway.http import compression as compressing
 from gateway.http.kservev1 import V1
 from gateway.http.messages import Request, Response
 from gateway.http.openinference import OpenInference
+from gateway.http.options import CompressionOptions, SageMakerOptions
 from gateway.http.problems import describe
 from gateway.http.rows import Rows
-from gateway.http.sagemaker import Invocations, SageMakerOptions, model_of
+from gateway.http.sagemaker import Invocations, model_of
 from gateway.telemetry.measures import Measures
 from gateway.telemetry.reasons import reason_of
 from gateway.telemetry.requestlog import RequestLog
@@ -30,6 +34,9 @@ from gateway.telemetry.requestlog import RequestLog
 # How many targets of what length are remembered with their routes: the names in them are a stranger's free text.
 ROUTES_MAX = 4096
 TARGET_BYTES_MAX = 256
+INFLATING_MAX = (
+    2  # long bodies inflated at once: each may grow to `compression.inflated_bytes_max` before it is decoded
+)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -51,6 +58,7 @@ class Predictions:
         measures: Measures,
         request_log: RequestLog,
         *,
+        compression: CompressionOptions = CompressionOptions(),  # noqa: B008 - frozen
         sagemaker: SageMakerOptions = SageMakerOptions(),  # noqa: B008 - frozen
     ) -> None:
         self.dataplane = dataplane
@@ -62,8 +70,10 @@ class Predictions:
         self._rows: Door = Rows()
         self._v1: Door = V1()
         self._invocations: Door = Invocations()
+        self._compression = compression
         self._sagemaker = sagemaker
         self._known: dict[bytes, Route | None] = {}
+        self._inflating = asyncio.Semaphore(INFLATING_MAX)
 
     def match(self, target: bytes) -> Route | None:
         """The route of a request target, or None. Parsed once per distinct target."""
@@ -79,21 +89,28 @@ class Predictions:
             return route
 
     def _route(self, segments: list[str]) -> Route | None:
+        route: Route | None = None
         match segments:
             case ["", "v2", "models", model, "infer"]:
-                return Route(model, None, self._tensors)
+                route = Route(model, None, self._tensors)
             case ["", "v2", "models", model, "versions", version, "infer"]:
-                return Route(model, version, self._tensors)
+                route = Route(model, version, self._tensors)
             case ["", "v1", "predict", model]:
-                return Route(model, None, self._rows)
+                route = Route(model, None, self._rows)
             case ["", "v1", "predict", model, "versions", version]:
-                return Route(model, version, self._rows)
-            case ["", "v1", "models", action] if action.endswith(":predict"):
-                return Route(action.removesuffix(":predict"), None, self._v1)
-            case ["", "v1", "models", model, "versions", action] if action.endswith(":predict"):
-                return Route(model, action.removesuffix(":predict"), self._v1)
+                route = Route(model, version, self._rows)
+            case ["", "v1", "models", *named, action] if action.endswith(":predict"):
+                route = self._v1_route([*named, action.removesuffix(":predict")])
             case ["", "invocations"]:
-                return Route("", None, self._invocations)
+                route = Route("", None, self._invocations)
+        return route
+
+    def _v1_route(self, named: list[str]) -> Route | None:
+        match named:
+            case [model]:
+                return Route(model, None, self._v1)
+            case [model, "versions", version]:
+                return Route(model, version, self._v1)
         return None
 
     def request_id(self) -> str:
@@ -102,16 +119,15 @@ class Predictions:
     def call(self, request_id: str, route: Route, request: Request) -> Call:
         """Raises `Unauthenticated` or `Forbidden`, and `InvalidInput` for a header that is not what it should be."""
         headers = request.headers
-        caller = self._access.caller(headers.get(b"authorization"), headers.get(b"steelyard-key"))
-        caller.check(route.model)
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise InvalidInput("Content-Encoding is not supported; send the body as it is")
+        model = self._model(route, headers)
+        caller = self._caller(headers, model)
+        body = request.body if b"content-encoding" not in headers else self._inflated(request)
         # Positional, in the order of `Call`.
         return Call(
             request_id,
-            route.model or model_of(headers, self._sagemaker.default_model),
+            model,
             route.version,
-            Sent(request.body, headers),
+            Sent(body, headers),
             route.door,
             request.arrived_ns,
             caller,
@@ -119,6 +135,49 @@ class Predictions:
             _whole(headers, b"steelyard-timeout-ms"),
             _whole(headers, b"steelyard-priority"),
         )
+
+    def _model(self, route: Route, headers: dict[bytes, bytes]) -> str:
+        return route.model or model_of(headers, self._sagemaker.default_model)
+
+    def _caller(self, headers: dict[bytes, bytes], model: str) -> Caller:
+        caller = self._access.caller(headers.get(b"authorization"), headers.get(b"steelyard-key"))
+        caller.check(model)
+        return caller
+
+    def is_slow(self, request: Request) -> bool:
+        """Whether a body is so long that it is inflated in a thread: `inflated` before `call`."""
+        return b"content-encoding" in request.headers and len(request.body) > self._compression.loop_bytes_max
+
+    async def inflated(self, route: Route, request: Request) -> Request:
+        """The request without its content coding. Raises as `call` does, and `PayloadTooLarge`. A stranger's stays as it is."""
+        self._caller(request.headers, self._model(route, request.headers))
+        async with self._inflating:
+            body = await asyncio.to_thread(self._inflated, request)
+        headers = {name: value for name, value in request.headers.items() if name != b"content-encoding"}
+        return msgspec.structs.replace(request, body=body, headers=headers)
+
+    def _inflated(self, request: Request) -> bytes:
+        return compressing.inflate(
+            request.body, request.headers[b"content-encoding"], self._compression.inflated_bytes_max
+        )
+
+    def packs(self, response: Response, request: Request) -> bool:
+        """Whether this answer is to be compressed: by `packed`."""
+        accept = request.headers.get(b"accept-encoding")
+        return (
+            accept is not None
+            and 0 < self._compression.answers_from_bytes <= len(response.body)
+            and compressing.preferred(accept) is not None
+        )
+
+    async def packed(self, response: Response, request: Request) -> Response:
+        """The answer in the content coding that the caller prefers, unless it would grow."""
+        arguments = response.body, request.headers[b"accept-encoding"], self._compression.level
+        body, coding = await asyncio.to_thread(compressing.deflate, *arguments)
+        if coding is None:
+            return response
+        head = response.head + b"content-encoding: %b\r\nvary: accept-encoding\r\n" % coding
+        return msgspec.structs.replace(response, body=body, head=head)
 
     def response(self, route: Route, prediction: Prediction) -> Response:
         """The answer with its receipt in the headers."""

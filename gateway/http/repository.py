@@ -1,7 +1,7 @@
 """The model repository extension (OIP E8 to E10): what is published, take a model into memory, give its memory back.
 
-Loading is what a first call does too, so nothing here is needed to serve. A model comes from the store as it was published: one that
-a client would like to upload or to configure with the load is refused.
+Loading is what a first call does too, so nothing here is needed to serve. A model comes from the store as it was published: a load
+that brings files or a configuration of its own is refused.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from gateway.access.caller import Caller
 from gateway.errors import InvalidInput, ModelNotReady
 from gateway.http import jsonbody
 from gateway.http.service import Service
@@ -59,16 +60,19 @@ _flags = msgspec.json.Decoder(bool)
 
 @post("/v2/repository/index", status_code=200, summary="What is published, and what of it is in memory")
 async def index(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> list[IndexEntry]:
+    caller: Caller = request.state.caller
     body = await request.body()
     asked = jsonbody.decode(_indexes, body) if body.strip() else IndexRequest()
     held = [
         IndexEntry(name=resident.name, version=str(resident.version), state="READY", reason=problem)
         for resident, problem in service.repository.residents()
+        if caller.may(resident.name)
     ]
     if asked.ready:
         return held
     names = {entry.name for entry in held}
-    others = [name for name in await service.repository.registry.names() if name not in names]
+    names_published = await service.repository.registry.names()
+    others = [name for name in names_published if name not in names and caller.may(name)]
     held += [IndexEntry(name=name, state="UNAVAILABLE", reason="not in memory; a call loads it") for name in others]
     return sorted(held, key=lambda entry: (entry.name, len(entry.version), entry.version))
 
@@ -91,7 +95,7 @@ async def load(service: NamedDependency[Service], request: Request[Any, Any, Any
 
 @post("/v2/repository/models/{model:str}/unload", status_code=200, summary="Take a model out of memory")
 async def unload(service: NamedDependency[Service], request: Request[Any, Any, Any], model: FromPath[str]) -> Unloaded:
-    """All its versions, at once; requests under way end well. No model depends on another, so `unload_dependents` changes nothing."""
+    """All its versions, at once; requests under way end well. No model depends on another: `unload_dependents` changes nothing."""
     parameters = await _parameters(request)
     if "unload_dependents" in parameters:
         jsonbody.decode_part(_flags, parameters["unload_dependents"])

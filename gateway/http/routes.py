@@ -124,8 +124,9 @@ async def models(service: NamedDependency[Service], request: Request[Any, Any, A
 
 
 @get("/v1/models", summary="Published models, in KServe's V1 protocol")
-async def v1_models(service: NamedDependency[Service]) -> Models:
-    return Models(await service.repository.registry.names())
+async def v1_models(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> Models:
+    caller: Caller = request.state.caller
+    return Models([name for name in await service.repository.registry.names() if caller.may(name)])
 
 
 @get("/v1/models/{model:str}", summary="Whether the model is loaded, in KServe's V1 protocol")

@@ -23,12 +23,6 @@ from gateway.runtime.tensors import Tensors, common_rows
 TARGET = b"x-amzn-sagemaker-target-model"
 
 
-class SageMakerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`default_model`: who answers `/invocations` without the header `X-Amzn-SageMaker-Target-Model`; empty means nobody."""
-
-    default_model: str = ""
-
-
 class _Body(V1Request):
     rows: msgspec.Raw = msgspec.Raw()
 

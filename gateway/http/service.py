@@ -15,7 +15,8 @@ from gateway.telemetry.saturation import Saturation
 class Service(msgspec.Struct):
     """`instance` begins every request id and is new with every process. `ready` turns false once the process drains.
 
-    `ready_wait_s`: how long asking for a model's readiness waits for its load. `load_wait_s`: how long asking for the load itself does.
+    `ready_wait_s`: how long asking for a model's readiness waits for its load. `load_wait_s`: how long asking for the load itself
+    does.
     """
 
     dataplane: DataPlane
