@@ -30,5 +30,5 @@ def classify(output: Array, count: int, labels: Sequence[str]) -> Array:
     found = np.empty(best.shape, np.object_)
     suffixes = [f":{label}" for label in labels] if len(labels) == flat.shape[1] else [""] * flat.shape[1]
     for at, index in np.ndenumerate(best):
-        found[at] = f"{flat[at[0], index]}:{index}{suffixes[index]}"
+        found[at] = f"{flat[at[0], index]!s}:{index}{suffixes[index]}"  # `!s`: a float32 with its own digits
     return found
