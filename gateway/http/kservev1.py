@@ -68,7 +68,10 @@ def predictions(outputs: Tensors, resident: Resident[LoadedModel]) -> bytes:
 def _of_instances(data: msgspec.Raw, resident: Resident[LoadedModel], field: str) -> Tensors:
     if _first(data) != b"[":
         raise InvalidInput(f"'{field}' must be a list with one item per row")
-    if _first(data, b"[ \t\r\n") == b"{":
+    first = _first(data, b"[ \t\r\n")
+    if first == b"]" and not _first(data, b"[] \t\r\n"):
+        raise InvalidInput(f"'{field}' is empty; send at least one row")
+    if first == b"{":
         return rowplan.plan_of(resident).tensors(_rows(data, resident))
     declared = resident.manifest.signature.inputs
     if len(declared) > 1:
