@@ -35,7 +35,14 @@ fmt: $(STAMP) ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-e2e: $(STAMP) ## the slow proofs: the whole chain on real data, signals under load
+# KServe's client needs older versions of pandas, protobuf and others than ours, hence an environment of its own.
+KSERVE_STAMP := .venv-kserve/.installed
+$(KSERVE_STAMP): Makefile
+	test -x .venv-kserve/bin/python || $(PYTHON) -m venv .venv-kserve
+	.venv-kserve/bin/python -m pip install --disable-pip-version-check --progress-bar on kserve==0.21.0
+	@touch $@
+
+e2e: $(STAMP) $(KSERVE_STAMP) ## the slow proofs: real data, signals under load, KServe's client
 	$(BIN)/python -m pytest -m e2e -v
 
 bench: $(STAMP) ## requests per second and latency against baselines in the same run
@@ -54,6 +61,6 @@ image: ## build the gateway's container image (needs a container engine)
 	docker build -f infra/docker/gateway.Dockerfile -t steelyard-gateway .
 
 clean: ## remove the virtual environment, caches and the local store
-	rm -rf $(VENV) .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
+	rm -rf $(VENV) .venv-kserve .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
 
 .PHONY: help install demo test lint fmt e2e bench bench-peers train serve image clean

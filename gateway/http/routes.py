@@ -99,7 +99,15 @@ class LoadedVersion(msgspec.Struct, frozen=True):
 
 @get("/", sync_to_thread=False, summary="What this is and where the documentation lies")
 def root(service: NamedDependency[Service]) -> dict[str, str]:
-    return {"name": "steelyard", "version": service.version, "docs": "/docs", "openapi": "/docs/openapi.json"}
+    """`status` is what KServe's V1 clients look for."""
+    version = service.version
+    return {
+        "name": "steelyard",
+        "version": version,
+        "status": "alive",
+        "docs": "/docs",
+        "openapi": "/docs/openapi.json",
+    }
 
 
 @get("/v2/health/live", sync_to_thread=False, summary="The process answers")
