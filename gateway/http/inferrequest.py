@@ -6,7 +6,7 @@ Python object for each. The second takes plain bodies only and leaves every othe
 
 import threading
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import msgspec
 import simdjson
@@ -16,7 +16,8 @@ from gateway.errors import InvalidInput
 from gateway.http import jsonbody, tensorjson
 from gateway.runtime.tensors import Array
 
-Parameter = str | int | float | bool | None
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # longer ones are nobody's, and cannot all be printed
+Parameter = str | Whole | float | bool | None
 Parameters = dict[str, Parameter]
 
 LONG_BYTES = 4096  # from here simdjson is faster: `python -m tests.bench.codecs`
@@ -30,7 +31,7 @@ class RequestInput(msgspec.Struct):
     """One input tensor as sent; `data` stays raw until its datatype is known, and is empty when it was not sent."""
 
     name: str
-    shape: list[int]
+    shape: list[Whole]
     datatype: str
     data: msgspec.Raw = msgspec.Raw()
     parameters: Parameters = {}

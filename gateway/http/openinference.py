@@ -144,7 +144,9 @@ def _inputs(
     if len(inputs) != len(plan.inputs):
         missing = min(plan.inputs.keys() - inputs.keys())
         raise InvalidInput(f"input '{missing}' is missing; model '{manifest.model}' needs: {_listed(plan.inputs)}")
-    return inputs
+    if len(inputs) == 1:
+        return inputs
+    return {name: inputs[name] for name in plan.inputs}  # in one order, so that those in any order share a batch
 
 
 def _refuse_both(sent: RequestInput) -> None:
