@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException
 from gateway.access import rights
 from gateway.access.caller import Caller
 from gateway.errors import Forbidden, GatewayError
-from gateway.http import docs, modelconfig, problems, repository, routes
+from gateway.http import docs, modelconfig, problems, repository, routes, statistics
 from gateway.http.service import Service
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,13 @@ logger = logging.getLogger(__name__)
 def application(service: Service, *, body_bytes_max: int) -> Litestar:
     """One gateway's application over a service that is already open. Its OpenAPI document lists the prediction routes too."""
     app = Litestar(
-        route_handlers=[*routes.HANDLERS, *repository.HANDLERS, *modelconfig.HANDLERS, *docs.assets()],
+        route_handlers=[
+            *routes.HANDLERS,
+            *repository.HANDLERS,
+            *modelconfig.HANDLERS,
+            *statistics.HANDLERS,
+            *docs.assets(),
+        ],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         openapi_config=docs.config(service.version),
         tags=["server"],

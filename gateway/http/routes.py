@@ -1,7 +1,7 @@
 """Everything that is not a prediction: health, metadata, what is loaded. Ordinary Litestar handlers.
 
 Bodies follow the Open Inference Protocol; the numbers in the docstrings are those of its endpoints E1 to E7 and rules. The
-endpoints of its extensions are in `gateway.http.repository` and `gateway.http.modelconfig`.
+endpoints of its extensions are in `gateway.http.repository`, `gateway.http.modelconfig` and `gateway.http.statistics`.
 """
 
 import asyncio
@@ -28,8 +28,9 @@ EXTENSIONS = (
     "model_repository",
     "model_repository(unload_dependents)",
     "model_repository_extension",
+    "statistics",
 )
-"""What E3 lists: only what is true. The last is KServe's word for the one before."""
+"""What E3 lists: only what is true. `model_repository_extension` is KServe's word for `model_repository`."""
 
 
 class Live(msgspec.Struct, frozen=True):

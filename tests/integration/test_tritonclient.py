@@ -27,6 +27,7 @@ async def _publish(root: Path) -> None:
     await models.publish_mlp(store)
     await models.publish_mlp(store, seed=1, promote_to="candidate")
     await models.publish_mlp(store, "idle")
+    await models.publish_mlp(store, "counted")
     await identities.publish(store, "every", identities.EVERY_SIGNATURE)
     await identities.publish(store, "text", identities.TEXT_SIGNATURE)
     await identities.publish(store, "ranked", identities.signature({"x": ("FP32", (4,))}), LABELS)
@@ -73,7 +74,7 @@ def test_health_metadata_and_extensions(client: Any) -> None:
     assert client.is_model_ready("mlp", "1")
     assert not client.is_model_ready("nosuch")
     server = client.get_server_metadata(query_params={"test_1": 1, "test_2": 2})  # OIP-6
-    assert {"binary_tensor_data", "classification", "model_repository", "model_configuration"} <= set(
+    assert {"binary_tensor_data", "classification", "model_repository", "model_configuration", "statistics"} <= set(
         server["extensions"]
     )
     assert not {"sequence", "system_shared_memory", "cuda_shared_memory", "trace"} & set(server["extensions"])
@@ -286,3 +287,33 @@ async def test_the_asyncio_client_runs_concurrent_calls(gateway: Gateway) -> Non
         for x, scores in zip(xs, answers, strict=True):
             alone = await client.infer("mlp", [sent("features", x)])
             np.testing.assert_allclose(scores, alone.as_numpy("scores"), rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_count_rows_runs_and_failures(client: Any) -> None:  # OIP E11, section 4
+    client.load_model("counted")
+    [before] = client.get_inference_statistics("counted")["model_stats"]
+    assert (before["inference_count"], before["inference_stats"]["success"]) == (0, {"count": 0, "ns": 0})
+    for rows in (1, 1, 3):
+        client.infer("counted", [sent("features", features(rows))])
+    with pytest.raises(InferenceServerException):
+        client.infer("counted", [sent("wrong", features())])
+    [stats] = client.get_inference_statistics("counted")["model_stats"]
+    assert (stats["name"], stats["version"]) == ("counted", "1")
+    assert (stats["inference_count"], stats["execution_count"]) == (5, 3)
+    steps = stats["inference_stats"]
+    assert (steps["success"]["count"], steps["fail"]["count"]) == (3, 1)
+    assert steps["cache_hit"] == steps["cache_miss"] == {"count": 0, "ns": 0}
+    for step in ("compute_input", "compute_infer", "compute_output"):
+        assert 0 < steps[step]["ns"] < steps["success"]["ns"]
+    assert {batch["batch_size"]: batch["compute_infer"]["count"] for batch in stats["batch_stats"]} == {1: 2, 3: 1}
+    assert stats["last_inference"] > 1_700_000_000_000
+    assert stats["memory_usage"][0]["byte_size"] > 0
+    everything = client.get_inference_statistics()["model_stats"]
+    assert stats in everything
+    assert client.get_inference_statistics("counted", "1")["model_stats"] == [stats]
+    client.unload_model("counted")
+    [after] = client.get_inference_statistics("counted")["model_stats"]
+    assert (after["inference_count"], after["memory_usage"]) == (5, [])
+    for name, version, message in (("nosuch", "", "no model is named"), ("counted", "9", "no version 9; published: 1")):
+        with pytest.raises(InferenceServerException, match=message):
+            client.get_inference_statistics(name, version)
