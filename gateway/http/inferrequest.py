@@ -4,7 +4,6 @@ Two readers give the same: msgspec for most bodies, simdjson for long ones, whic
 Python object for each. The second takes plain bodies only and leaves every other, and so every refusal, to the first.
 """
 
-import threading
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
@@ -13,7 +12,7 @@ import simdjson
 
 from gateway.contract.words import Datatype
 from gateway.errors import InvalidInput
-from gateway.http import jsonbody, tensorjson
+from gateway.http import jsonbody, longjson
 from gateway.runtime.tensors import Array
 
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # longer ones are nobody's, and cannot all be printed
@@ -62,7 +61,7 @@ _requests = msgspec.json.Decoder(InferRequest)
 
 def read(body: jsonbody.Text) -> tuple[InferRequest, Arrays]:
     """The request. Raises `InvalidInput`: where the JSON breaks, or which field has the wrong type."""
-    if len(body) >= LONG_BYTES:
+    if len(body) >= longjson.LONG_BYTES:
         found = read_long(body)
         if found is not None:
             return found
@@ -71,8 +70,8 @@ def read(body: jsonbody.Text) -> tuple[InferRequest, Arrays]:
 
 def read_long(body: jsonbody.Text) -> tuple[InferRequest, Arrays] | None:
     """The same by simdjson, or None when the body is not plain: `read` then asks msgspec."""
-    document = parse(body)
-    if document is None:
+    document = longjson.parse(body)
+    if not isinstance(document, simdjson.Object):
         return None
     try:
         return _plain_request(document, *jsonbody.opened(body))
@@ -80,31 +79,13 @@ def read_long(body: jsonbody.Text) -> tuple[InferRequest, Arrays] | None:
         return None
 
 
-def parse(body: jsonbody.Text) -> simdjson.Object | None:
-    """The parsed object, to be forgotten before the next call in this thread; None when it is no JSON object for simdjson."""
-    parser = getattr(_local, "parser", None)
-    if parser is None or len(body) > _KEPT_BYTES:
-        parser = simdjson.Parser()
-    _local.parser = None
-    try:
-        document = parser.parse(body)
-    except (ValueError, RuntimeError):
-        return None
-    if len(body) <= _KEPT_BYTES:
-        _local.parser = parser
-    return document if isinstance(document, simdjson.Object) else None
-
-
 class _NotPlainError(Exception):
     """Not a refusal: msgspec decides."""
 
 
-_local = threading.local()
-
-
 def _plain_request(document: simdjson.Object, brackets: int, braces: int) -> tuple[InferRequest, Arrays]:
     """Plain means: no key twice, no arrays but those the protocol has, and so no depth worth checking."""
-    if braces >= jsonbody.DEPTH_MAX - tensorjson.DIMENSIONS_MAX - 4:
+    if braces >= jsonbody.DEPTH_MAX - longjson.DIMENSIONS_MAX - 4:
         raise _NotPlainError
     fields = _fields(document)
     sent = fields.get("inputs")
@@ -141,7 +122,7 @@ def _converted(plain: dict[str, Any]) -> InferRequest:  # Any: JSON
 def _numbers(sent: RequestInput, data: Any) -> tuple[Array, int]:  # Any: JSON
     if not isinstance(data, simdjson.Array) or sent.datatype not in _DATATYPES:
         raise _NotPlainError
-    found = tensorjson.numbers(data, sent.datatype, sent.shape)  # type: ignore[arg-type]  # it is a datatype
+    found = longjson.numbers(data, sent.datatype, sent.shape)  # type: ignore[arg-type]  # it is a datatype
     if found is None:
         raise _NotPlainError
     return found

@@ -1,10 +1,9 @@
 """JSON numbers and strings to arrays and back, by the tensor's datatype; data may be nested or flat, row-major (OIP-8).
 
-`array` takes any JSON that msgspec accepts. `numbers` takes what simdjson has parsed, which is twice as fast on long data, and
-gives up on whatever is not plain: then `array` decides, so that a body is judged alike whichever way it goes.
+`array` takes any JSON that msgspec accepts and has the last word. `gateway.http.longjson` is twice as fast on long data and comes
+first there, but gives up on whatever is not plain.
 """
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct
@@ -17,10 +16,9 @@ import numpy as np
 from gateway.contract.manifest import Tensor
 from gateway.contract.words import Datatype
 from gateway.errors import InvalidInput
-from gateway.http import jsonbody
+from gateway.http import jsonbody, longjson
+from gateway.http.longjson import DIMENSIONS_MAX
 from gateway.runtime.tensors import DTYPES, Array, check_shape, shaped
-
-DIMENSIONS_MAX = 16  # how deep data may be nested; onnxruntime's graphs have half as many
 
 Element = type[bool] | type[int] | type[float] | type[str]
 _ELEMENTS: dict[Datatype, Element] = {"BOOL": bool, "BYTES": str, "FP16": float, "FP32": float, "FP64": float}
@@ -28,11 +26,6 @@ _CODES: dict[Datatype, str] = {
     "INT8": "b", "UINT8": "B", "INT16": "h", "UINT16": "H", "INT32": "i", "UINT32": "I", "INT64": "q", "UINT64": "Q",
     "FP32": "f", "FP64": "d",
 }  # fmt: skip
-_PARSED: dict[Datatype, tuple[str, "np.dtype[Any]"]] = {
-    **dict.fromkeys(("FP32", "FP64"), ("d", np.dtype(np.float64))),
-    **dict.fromkeys(("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64"), ("i", np.dtype(np.int64))),
-    "UINT64": ("u", np.dtype(np.uint64)),
-}
 
 
 def array(tensor: Tensor, data: msgspec.Raw, shape: Sequence[int]) -> Array:
@@ -52,30 +45,13 @@ def nested(tensor: Tensor, data: msgspec.Raw) -> Array:
     """The tensor that nested lists are, whose shape is theirs. Raises `InvalidInput` naming the tensor."""
     if tensor.datatype == "FP16":
         raise _fp16(tensor)
-    array = _of_depth(tensor, data, len(tensor.shape))
+    array = None
+    if len(memoryview(data)) >= longjson.LONG_BYTES:
+        array = longjson.nested(data, tensor.datatype, len(tensor.shape))
+    if array is None:
+        array = _of_depth(tensor, data, len(tensor.shape))
     check_shape(tensor, array.shape)
     return array
-
-
-def numbers(parsed: Any, datatype: Datatype, shape: Sequence[int]) -> tuple[Array, int] | None:  # Any: a simdjson Array
-    """The flat array of this datatype, and how many JSON arrays its data consists of. None for what `array` must decide.
-
-    That no element is an array itself is left to the caller, who compares the brackets of the whole body with those known.
-    """
-    found = _PARSED.get(datatype)
-    if found is None or not len(parsed) or not 0 < len(shape) <= DIMENSIONS_MAX:
-        return None
-    is_nested = isinstance(parsed[0], type(parsed))
-    if is_nested and not _is_nested(parsed, shape):
-        return None
-    try:
-        wide = np.frombuffer(parsed.as_buffer(of_type=found[0]), found[1])
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    if wide.size != math.prod(shape):
-        return None
-    flat = _narrowed(wide, DTYPES[datatype])
-    return None if flat is None else (flat, _arrays(shape) if is_nested else 1)
 
 
 def encode(array: Array) -> bytes:
@@ -161,30 +137,3 @@ def _decoder(datatype: Datatype, depth: int) -> "msgspec.json.Decoder[Any]":  # 
     for _ in range(depth):
         kind = list[kind]
     return msgspec.json.Decoder(kind)
-
-
-def _is_nested(parsed: Any, shape: Sequence[int]) -> bool:  # Any: a simdjson Array
-    """Whether there is an array for every index but the last, each as long as the shape says."""
-    if len(parsed) != shape[0]:
-        return False
-    kind, rest = type(parsed), shape[1:]
-    return not rest or all(isinstance(part, kind) and _is_nested(part, rest) for part in parsed)
-
-
-def _arrays(shape: Sequence[int]) -> int:
-    """How many arrays nested data of this shape consists of."""
-    return 1 + sum(math.prod(shape[:depth]) for depth in range(1, len(shape)))
-
-
-def _narrowed(wide: Array, dtype: "np.dtype[Any]") -> Array | None:
-    """The same values in `dtype`, or None when one does not fit."""
-    if wide.dtype == dtype:
-        return wide
-    if dtype.kind == "f":
-        try:
-            with np.errstate(over="raise"):
-                return wide.astype(dtype)
-        except FloatingPointError:
-            return None
-    limits = np.iinfo(dtype)
-    return wide.astype(dtype) if limits.min <= wide.min() and wide.max() <= limits.max else None

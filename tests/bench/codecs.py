@@ -19,7 +19,7 @@ import simdjson
 
 from gateway.contract.manifest import Signature, Tensor
 from gateway.dataplane import Sent
-from gateway.http import inferrequest, jsonbody, tensorbytes, tensorjson
+from gateway.http import inferrequest, jsonbody, longjson, tensorbytes, tensorjson
 from gateway.http.openinference import HEADER, OpenInference
 from tests.support.residents import resident_of
 
@@ -89,9 +89,7 @@ def _decoding(what: str, shape: tuple[int, ...]) -> None:
     }
     for name, candidate in candidates.items():
         assert np.array_equal(candidate(), values.astype(np.float32)), name
-    kept = (
-        "simdjson, checked (gateway, long bodies)" if len(body) >= inferrequest.LONG_BYTES else next(iter(candidates))
-    )
+    kept = "simdjson, checked (gateway, long bodies)" if len(body) >= longjson.LONG_BYTES else next(iter(candidates))
     _print(f"decode {what} ({len(body)} bytes)", candidates, kept)
 
 

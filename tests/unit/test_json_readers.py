@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.contract.manifest import Tensor
 from gateway.errors import InvalidInput
-from gateway.http import inferrequest, jsonbody, tensorjson
+from gateway.http import inferrequest, jsonbody, longjson, tensorjson
 from gateway.runtime.tensors import DTYPES, Array
 
 FLOATS = st.one_of(st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(-(2**70), 2**70))
@@ -123,6 +123,24 @@ def test_what_the_fast_reader_takes_is_what_the_careful_one_reads(body: bytes) -
         assert np.array_equal(fast_array.reshape(-1), slow_array.reshape(-1))
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_nested_lists_are_read_alike(data: st.DataObject) -> None:
+    """As the V1 door has them: their shape is their own."""
+    shape = tuple(data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
+    datatype = data.draw(st.sampled_from(["FP32", "FP64", "UINT8", "INT64", "BOOL", "BYTES"]))
+    elements: st.SearchStrategy[str] = (FLOATS if datatype.startswith("FP") else WHOLE).map(repr)
+    if data.draw(st.integers(0, 2)) == 0:
+        elements = st.one_of(elements, elements, elements, NUMBERS.map(repr), ODD)
+    text = data.draw(nested_texts(shape, elements, data.draw(st.integers(0, 3)) == 0))
+    dimensions = data.draw(st.sampled_from([len(shape), len(shape), len(shape) + 1]))
+    fast = longjson.nested(msgspec.Raw(text.encode()), datatype, dimensions)
+    if fast is not None:
+        tensor = Tensor("x", datatype, ("batch", *(f"d{at}" for at in range(1, dimensions))))
+        slow = tensorjson.nested(tensor, msgspec.Raw(text.encode()))  # too short for the fast reader to be asked
+        assert (fast.dtype, fast.tolist()) == (slow.dtype, slow.tolist())
+
+
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("datatype", ["FP32", "FP64", "UINT8", "INT64", "UINT64"])
 def test_plain_long_bodies_do_go_the_fast_way(datatype: Any, nested: bool) -> None:
@@ -143,9 +161,21 @@ def test_plain_long_bodies_do_go_the_fast_way(datatype: Any, nested: bool) -> No
     assert np.array_equal(inferrequest.read(memoryview(body + b" " * 5000))[1][0], arrays[0])
 
 
+def test_plain_long_instances_do_go_the_fast_way() -> None:
+    values = np.random.default_rng(0).random((4, 3, 200), np.float32)
+    text = msgspec.Raw(json.dumps(values.tolist()).encode())
+    found = longjson.nested(text, "FP32", 3)
+    assert found is not None
+    assert np.array_equal(found, values)
+    assert np.array_equal(tensorjson.nested(Tensor("x", "FP32", ("batch", 3, 200)), text), values)
+    ragged = msgspec.Raw(json.dumps([*values.tolist(), values.tolist()[0][:2]]).encode())
+    with pytest.raises(InvalidInput, match="'x', data"):
+        tensorjson.nested(Tensor("x", "FP32", ("batch", 3, 200)), ragged)
+
+
 def test_a_parser_survives_documents_that_are_still_held() -> None:
     body = json.dumps({"inputs": [{"name": "x", "shape": [3], "datatype": "FP32", "data": [1, 2, 3]}]}).encode()
-    held = inferrequest.parse(body)
+    held = longjson.parse(body)
     found = inferrequest.read_long(body)
     assert held is not None
     assert found is None or found[1][0].tolist() == [1, 2, 3]
