@@ -19,10 +19,8 @@ Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # longer ones a
 Parameter = str | Whole | float | bool | None
 Parameters = dict[str, Parameter]
 
-LONG_BYTES = 4096  # from here simdjson is faster: `python -m tests.bench.codecs`
-_KEPT_BYTES = (
-    1 << 20
-)  # a parser keeps 13 times the longest body it has seen, so one that has seen longer ones is dropped
+_FIELDS_MAX = 32  # of a plain object: simdjson looks for each from the first on, which is a square
+_INPUTS_MAX = 64  # of a plain request
 _DATATYPES = frozenset(get_args(Datatype))
 
 
@@ -89,7 +87,7 @@ def _plain_request(document: simdjson.Object, brackets: int, braces: int) -> tup
         raise _NotPlainError
     fields = _fields(document)
     sent = fields.get("inputs")
-    if not isinstance(sent, simdjson.Array):
+    if not isinstance(sent, simdjson.Array) or len(sent) > _INPUTS_MAX:
         raise _NotPlainError
     inputs = [_fields(item) for item in sent]
     datas = [item.pop("data", None) for item in inputs]
@@ -133,7 +131,7 @@ def _fields(item: Any) -> dict[str, Any]:  # Any: JSON
     if not isinstance(item, simdjson.Object):
         raise _NotPlainError
     names = list(item.keys())
-    if len(names) != len(set(names)):
+    if len(names) > _FIELDS_MAX or len(names) != len(set(names)):
         raise _NotPlainError
     return {name: item[name] for name in names}  # `items()` would make Python objects of everything below
 
@@ -145,7 +143,7 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
 def _outputs(outputs: Any) -> Any:  # Any: JSON
     if outputs is None:
         return None
-    if not isinstance(outputs, simdjson.Array):
+    if not isinstance(outputs, simdjson.Array) or len(outputs) > _INPUTS_MAX:
         raise _NotPlainError
     return [_known(_fields(item)) for item in outputs]
 

@@ -233,3 +233,17 @@ def test_numbers_come_back_as_they_went(values: list[float], datatype: Any) -> N
     back = [math.nan if value is None else value for value in json.loads(text)]
     finite = np.where(np.isfinite(array), array, np.nan)  # JSON has no word for the others
     assert np.array_equal(np.array(back).astype(array.dtype), finite, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + b",".join(b'"k%d":1' % at for at in range(300_000)) + b"}",
+        b'{"inputs":[{' + b",".join(b'"k%d":1' % at for at in range(300_000)) + b"}]}",
+        b'{"inputs":[],"parameters":{' + b",".join(b'"k%d":1' % at for at in range(300_000)) + b"}}",
+        b'{"inputs":[' + b'{"name":"x"},' * 300_000 + b"{}]}",
+    ],
+)
+def test_many_keys_and_inputs_are_nothing_for_the_fast_reader(body: bytes) -> None:
+    """It looks for a key from the first on: with so many it would take minutes, and the run end in the suite's time-out."""
+    assert inferrequest.read_long(body) is None
