@@ -56,9 +56,11 @@ def prediction_paths() -> dict[str, PathItem]:
     """The routes that Litestar does not see, for its OpenAPI document."""
     tensors = _operation("infer", "Open Inference Protocol tensors in, tensors out, as JSON or as bytes", _TENSORS)
     tensors.parameters = [_header("Inference-Header-Content-Length", "where the JSON ends, when raw tensors follow it")]
+    _also(tensors, "application/octet-stream", "the JSON, then the tensors of the inputs with binary_data_size")
     rows = _operation("predict", "Rows of named values in, predictions and a receipt out", _ROWS)
     v1 = _operation("v1_predict", "KServe's V1 protocol: instances in, predictions out", _INSTANCES)
     invoke = _operation("invocations", "SageMaker: rows, instances, tensors or CSV in, predictions out", _ROWS)
+    _also(invoke, "text/csv", "lines of the model's columns in their order, without a head")
     invoke.parameters = [_header("X-Amzn-SageMaker-Target-Model", "the model; without it sagemaker.default_model")]
     return {
         "/v2/models/{model}/infer": _item(tensors, "model"),
@@ -91,6 +93,13 @@ def _swagger_folder() -> Path | None:
     except metadata.PackageNotFoundError:
         return None
     return Path(str(distribution.locate_file("flask_swagger_ui/dist")))
+
+
+def _also(operation: Operation, media_type: str, description: str) -> None:
+    """Another form that the body may have."""
+    assert isinstance(operation.request_body, RequestBody)
+    schema = Schema(type=OpenAPIType.STRING, description=description)
+    operation.request_body.content[media_type] = OpenAPIMediaType(schema=schema)
 
 
 def _header(name: str, description: str) -> Parameter:
