@@ -191,6 +191,11 @@ def test_timeout_and_priority_are_parameters(client: Any) -> None:  # OIP-12
     x = features()
     answer = client.infer("mlp", [sent("features", x)], timeout=5_000_000, priority=1, parameters={"mine": "x", "n": 1})
     assert answer.as_numpy("scores").shape == (1, 10)
+    with pytest.raises(
+        InferenceServerException, match="deadline"
+    ) as late:  # a microsecond, for what has to wait for a worker
+        client.infer("mlp", [sent("features", features(5000))], timeout=1)
+    assert late.value.status() == "503"
 
 
 def test_sequences_are_refused(client: Any) -> None:  # OIP-14
