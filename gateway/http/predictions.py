@@ -18,7 +18,7 @@ import msgspec
 from gateway.access.caller import Caller
 from gateway.access.gate import Gate
 from gateway.dataplane import Call, DataPlane, Door, Prediction, Sent
-from gateway.errors import GatewayError, InvalidInput
+from gateway.errors import GatewayError, InvalidInput, Overloaded
 from gateway.http import compression as compressing
 from gateway.http.kservev1 import V1
 from gateway.http.messages import Request, Response
@@ -34,9 +34,10 @@ from gateway.telemetry.requestlog import RequestLog
 # How many targets of what length are remembered with their routes: the names in them are a stranger's free text.
 ROUTES_MAX = 4096
 TARGET_BYTES_MAX = 256
-INFLATING_MAX = (
-    2  # long bodies inflated at once: each may grow to `compression.inflated_bytes_max` before it is decoded
-)
+# How many long bodies are inflated at once, for each may grow to `compression.inflated_bytes_max` before it is decoded; and how
+# many may wait for it: seconds of work.
+INFLATING_MAX = 2
+INFLATING_QUEUE_MAX = 64
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ class Predictions:
         self._sagemaker = sagemaker
         self._known: dict[bytes, Route | None] = {}
         self._inflating = asyncio.Semaphore(INFLATING_MAX)
+        self._to_inflate = 0
 
     def match(self, target: bytes) -> Route | None:
         """The route of a request target, or None. Parsed once per distinct target."""
@@ -151,8 +153,14 @@ class Predictions:
     async def inflated(self, route: Route, request: Request) -> Request:
         """The request without its content coding. Raises as `call` does, and `PayloadTooLarge`. A stranger's stays as it is."""
         self._caller(request.headers, self._model(route, request.headers))
-        async with self._inflating:
-            body = await asyncio.to_thread(self._inflated, request)
+        if self._to_inflate >= INFLATING_MAX + INFLATING_QUEUE_MAX:
+            raise Overloaded(f"{self._to_inflate} compressed bodies are before this one; send it as it is, or later")
+        self._to_inflate += 1
+        try:
+            async with self._inflating:
+                body = await asyncio.to_thread(self._inflated, request)
+        finally:
+            self._to_inflate -= 1
         headers = {name: value for name, value in request.headers.items() if name != b"content-encoding"}
         return msgspec.structs.replace(request, body=body, headers=headers)
 

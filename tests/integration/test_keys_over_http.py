@@ -1,6 +1,7 @@
 """Keys as clients meet them: a real gateway that listens where others could reach it, and a store that holds keys."""
 
 import asyncio
+import gzip
 import json
 import subprocess
 import sys
@@ -165,3 +166,48 @@ def _await_status(gateway: Gateway, key: str, status: int) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"never {status}: {json.dumps(predict(gateway, 'tiny', key).headers)}")
+
+
+def test_the_other_doors_ask_for_keys_too(gateway: Gateway, keys: dict[str, str]) -> None:
+    doors: list[tuple[str, Any, dict[str, str]]] = [
+        ("/v1/models/mlp:predict", {"instances": [[0.1] * 32]}, {}),
+        ("/invocations", {"instances": [[0.1] * 32]}, {"X-Amzn-SageMaker-Target-Model": "mlp"}),
+    ]
+    for path, body, headers in doors:
+        assert gateway.request("POST", path, body, **headers).status == 401
+        assert gateway.request("POST", path, body, Steelyard_Key=keys["tiny"], **headers).status == 403
+        assert gateway.request("POST", path, body, Steelyard_Key=keys["all"], **headers).status == 200
+
+
+def test_the_repository_shows_a_key_its_models_and_changes_for_admins(gateway: Gateway, keys: dict[str, str]) -> None:
+    index = gateway.request("POST", "/v2/repository/index", b"", Steelyard_Key=keys["tiny"]).json
+    assert {entry["name"] for entry in index} == {"tiny"}
+    assert gateway.request("GET", "/v1/models", Steelyard_Key=keys["tiny"]).json == {"models": ["tiny"]}
+    for action in ("load", "unload"):
+        path = f"/v2/repository/models/tiny/{action}"
+        assert gateway.request("POST", path, b"").status == 401
+        assert gateway.request("POST", path, b"", Steelyard_Key=keys["tiny"]).status == 403
+        assert gateway.request("POST", path, b"", Steelyard_Key=keys["all"]).status == 200
+    assert predict(gateway, "mlp", keys["all"]).status == 200
+    statistics = gateway.request("GET", "/v2/models/stats", Steelyard_Key=keys["tiny"]).json["model_stats"]
+    assert {stat["name"] for stat in statistics} <= {"tiny"}
+    assert gateway.request("GET", "/v2/models/mlp/stats", Steelyard_Key=keys["tiny"]).status == 403
+    assert gateway.request("GET", "/v2/models/mlp/config", Steelyard_Key=keys["tiny"]).status == 403
+
+
+def test_a_strangers_body_is_not_inflated(gateway: Gateway, keys: dict[str, str]) -> None:
+    bomb = gzip.compress(bytes(100 << 20))
+    assert len(bomb) > 4096  # long enough for a thread
+    path = "/v2/models/mlp/infer"
+    assert gateway.request("POST", path, bomb, Content_Encoding="gzip").status == 401
+    assert gateway.request("POST", path, bomb, Content_Encoding="gzip", Steelyard_Key=keys["tiny"]).status == 403
+    assert gateway.request("POST", path, bomb, Content_Encoding="gzip", Steelyard_Key=keys["all"]).status == 413
+    long = {"inputs": [MLP["inputs"][0] | {"shape": [2000, 32], "data": [round(at * 0.37, 3) for at in range(64_000)]}]}
+    packed = gzip.compress(json.dumps(long).encode())
+    assert len(packed) > 4096
+    assert gateway.request("POST", path, packed, Content_Encoding="gzip", Steelyard_Key=keys["all"]).status == 200
+    statuses = [  # limits hold for what takes the long way too
+        gateway.request("POST", path, packed, Content_Encoding="gzip", Steelyard_Key=keys["slow"]).status
+        for _ in range(5)
+    ]
+    assert 429 in statuses
