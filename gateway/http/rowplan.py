@@ -109,6 +109,8 @@ def _gather(tensor: Tensor, values: Sequence[Sequence[Any]]) -> Array:  # Any: b
 def _of_columns(tensor: Tensor, values: Sequence[Sequence[Any]]) -> Array:
     flat = list(chain.from_iterable(values))
     if None in flat:
+        if not tensor.datatype.startswith("FP"):
+            raise ValueError(f"null cannot be {tensor.datatype}")
         flat = [math.nan if value is None else value for value in flat]
     return tensorjson.from_list(tensor.datatype, flat).reshape(len(values), len(tensor.columns))
 

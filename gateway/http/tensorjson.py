@@ -24,7 +24,7 @@ Element = type[bool] | type[int] | type[float] | type[str]
 _ELEMENTS: dict[Datatype, Element] = {"BOOL": bool, "BYTES": str, "FP16": float, "FP32": float, "FP64": float}
 _CODES: dict[Datatype, str] = {
     "INT8": "b", "UINT8": "B", "INT16": "h", "UINT16": "H", "INT32": "i", "UINT32": "I", "INT64": "q", "UINT64": "Q",
-    "FP32": "f", "FP64": "d",
+    "FP16": "e", "FP32": "f", "FP64": "d",
 }  # fmt: skip
 
 

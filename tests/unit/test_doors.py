@@ -132,6 +132,39 @@ def test_a_value_that_does_not_fit_its_tensor_is_refused(change: dict[str, Any],
         decode_rows({"rows": [row | change]}, LOOSE)
 
 
+NARROW = resident_of(
+    Signature(
+        (
+            Tensor("half", "FP16", ("batch", 1), (Column("h", "number", nullable=True),)),
+            Tensor("flag", "BOOL", ("batch", 1), (Column("f", "boolean", nullable=True),)),
+            Tensor("text", "BYTES", ("batch", 1), (Column("t", "string", nullable=True),)),
+            Tensor("whole", "INT8", ("batch", 1), (Column("w", "integer", nullable=True),)),
+        ),
+        (Tensor("scores", "FP32", ("batch", 1)),),
+    ),
+    name="narrow",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"h": 70_000}, "columns 'h' as FP16: element 1 does not fit FP16"),
+        ({"f": None}, "columns 'f' as BOOL: null cannot be BOOL"),
+        ({"t": None}, "columns 't' as BYTES: null cannot be BYTES"),
+        ({"w": None}, "columns 'w' as INT8: null cannot be INT8"),
+        ({"w": 128}, "columns 'w' as INT8: element 1 does not fit INT8"),
+    ],
+)
+def test_null_is_a_missing_number_and_nothing_else(change: dict[str, Any], message: str) -> None:
+    row = {"h": None, "f": True, "t": "a", "w": 1}
+    decoded = decode_rows({"rows": [row, row | {"h": 0.5}]}, NARROW)
+    assert np.isnan(decoded.inputs["half"][0, 0])
+    assert decoded.inputs["half"].dtype == np.float16
+    with pytest.raises(InvalidInput, match=message):
+        decode_rows({"rows": [row, row | change]}, NARROW)
+
+
 def test_rows_that_differ_in_shape_are_refused() -> None:
     row = {"n": 1, "r": 0.5, "k": None}
     with pytest.raises(InvalidInput, match="'words'"):
