@@ -131,6 +131,31 @@ def test_a_wrong_repository_request_is_a_sentence(client: httpx.Client, path: st
     assert client.post("/v2/repository/index").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "name", ["..%2F..%2Fetc", "%2e%2e", "%00", "mlp%00", "a%2Fb", "MLP", "%ff", "x" * 200, "%E2%80%AE"]
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2/models/{}/config"),
+        ("GET", "/v2/models/{}/versions/1/config"),
+        ("GET", "/v2/models/{}/stats"),
+        ("GET", "/v2/models/{}/versions/1/stats"),
+        ("GET", "/v1/models/{}"),
+        ("POST", "/v2/repository/models/{}/load"),
+        ("POST", "/v2/repository/models/{}/unload"),
+        ("POST", "/v1/models/{}:predict"),
+        ("POST", "/v2/models/{}/infer"),
+        ("POST", "/v2/models/mlp/versions/{}/infer"),
+    ],
+)
+def test_strange_names_are_not_found(gateway: Gateway, method: str, path: str, name: str) -> None:  # OIP-2, 7
+    answer = gateway.request(method, path.format(name), b'{"instances": [[1]]}' if method == "POST" else None)
+    assert answer.status in {400, 404}, answer.body
+    assert re.search(r"no model is named|no route|is not a number|has no version", answer.error), answer.error
+    assert "Traceback" not in gateway.log.read_text()
+
+
 def image(data: Any) -> bytes:
     return json.dumps(
         {"inputs": [{"name": "pixels", "shape": [1, 3, 96, 96], "datatype": "FP32", "data": data}]}
