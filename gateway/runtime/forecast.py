@@ -7,12 +7,10 @@ import math
 
 from gateway.errors import DeadlineExceeded
 from gateway.runtime.backlog import Backlog
+from gateway.runtime.costmodel import HOP_NS
 from gateway.runtime.lanes import Lane, Price, Waiting
 from gateway.runtime.ranking import Rank
 from gateway.runtime.runs import Run
-
-HOP_NS = 100_000
-"""What handing a batch to a worker takes, at first (measured: 20 us to one that has just ended a run)."""
 
 HOP_GAIN, HOP_JUMP_MAX = 1 / 16, 4.0
 """The hand-over is corrected by every run, as in Jacobson 1988; one that is far out counts as four times the usual."""

@@ -17,7 +17,7 @@ from gateway.contract.words import Positive
 from gateway.errors import InvalidInput
 from gateway.runtime import memory
 from gateway.runtime.batcher import Batcher
-from gateway.runtime.costmodel import CostModel
+from gateway.runtime.costmodel import CostModel, rows_worth
 from gateway.runtime.lanes import Lanes
 from gateway.runtime.parts import submit_in_parts
 from gateway.runtime.session import Session, pick_variant
@@ -77,7 +77,7 @@ class LoadedModel:
         self.lanes = Lanes(
             session.run,
             self.cost,
-            max_batch=variant.max_batch,
+            max_batch=min(variant.max_batch, rows_worth(variant.latency)),
             merges=variant.batch_invariant,
             length=_length(manifest.signature) if manifest.signature.has_length else None,
         )

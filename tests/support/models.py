@@ -127,7 +127,10 @@ async def publish_cnn(
         outputs=(Tensor(name="scores", datatype="FP32", shape=("batch", 10)),),
     )
     manifest, contents = manifest_of(name, signature, {"fp32": cnn_graph(seed)})
-    latency = (Latency(batch_rows=1, p50_ns=CNN_ROW_NS, p99_ns=2 * CNN_ROW_NS, runs=300),)
+    latency = tuple(
+        Latency(batch_rows=rows, p50_ns=round(row_ns * rows), p99_ns=round(2 * row_ns * rows), runs=300)
+        for rows, row_ns in ((1, CNN_ROW_NS), (8, 1.15 * CNN_ROW_NS), (32, 1.15 * CNN_ROW_NS))  # as measured
+    )
     cost = BatchCost(base_ns=20_000, row_ns=CNN_ROW_NS)
     [variant] = manifest.variants
     variant = msgspec.structs.replace(variant, max_batch=32, latency=latency, batch_cost=cost)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.contract.manifest import BatchCost
-from gateway.runtime.costmodel import ROWS_ENOUGH_MIN, CostModel
+from gateway.contract.manifest import BatchCost, Latency
+from gateway.runtime.costmodel import ROWS_ENOUGH_MIN, ROWS_MAX, CostModel, rows_worth
 
 PUBLISHED = BatchCost(base_ns=300_000, row_ns=2_000_000)
 
@@ -104,3 +104,33 @@ def test_a_batch_grows_only_while_that_saves_something():
     heavy_base = CostModel(BatchCost(base_ns=2_000_000, row_ns=20_000), has_length=False)
     assert heavy_rows.rows_enough(1, 100_000) == ROWS_ENOUGH_MIN
     assert heavy_base.rows_enough(1, 100_000) == 32 * 105
+
+
+def cells(*cells: tuple[int, float], length: int = 1) -> list[Latency]:
+    """Latencies of these batch sizes, from milliseconds per row."""
+    return [
+        Latency(batch_rows=rows, p50_ns=round(ms * rows * 1e6), p99_ns=round(ms * rows * 2e6), runs=30, length=length)
+        for rows, ms in cells
+    ]
+
+
+@pytest.mark.parametrize(
+    ("published", "rows"),
+    [
+        (cells((1, 2.0), (8, 2.3), (32, 2.3)), 1),  # rows get dearer together
+        (cells((1, 0.2), (8, 0.05), (32, 0.0495), (128, 0.06)), 32),  # the hand-over counts too
+        (cells((1, 2.0), (8, 1.0), (32, 1.0)), 8),  # all the gain is at eight
+    ],
+)
+def test_a_batch_is_no_larger_than_what_was_measured_to_be_worth_it(published: list[Latency], rows: int) -> None:
+    assert rows_worth(published) == rows
+
+
+@pytest.mark.parametrize("published", [[], cells((1, 2.0)), cells((1, 2.0), (8, 1.0), (32, 0.5))])
+def test_nothing_measured_or_still_cheaper_at_the_end_is_no_limit(published: list[Latency]) -> None:
+    assert rows_worth(published) == ROWS_MAX
+
+
+def test_the_longest_rows_decide() -> None:
+    published = cells((1, 2.0), (8, 2.3), length=64) + cells((1, 2.0), (8, 1.0), length=8)
+    assert rows_worth(published) == 1
