@@ -27,6 +27,7 @@ from gateway.telemetry.reasons import reason_of
 logger = logging.getLogger(__name__)
 
 AHEAD_BYTES_MAX = 64 * 1024  # what a client may send ahead of an answer before its socket is left unread
+PIECES_MAX = 4096  # of a body before they are joined: a piece of one byte takes forty
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, zero seconds
 _NEVER_S = float("inf")
 _REASONS = {408: "deadline", 413: "too_large", 431: "too_large", 503: "overloaded"}
@@ -58,7 +59,7 @@ class Connection(asyncio.Protocol):
     _target: bytes
     _pairs: list[tuple[bytes, bytes]]
     _headers: dict[bytes, bytes]
-    _body: bytes | bytearray
+    _body: list[bytes]
     _arrived_ns: int
     _head_bytes: int
     _held_bytes: int  # of the body, as counted by admission
@@ -194,19 +195,17 @@ class Connection(asyncio.Protocol):
         self._held_bytes += len(piece)
         if self._held_bytes > self._options.body_bytes_max:
             self._refuse(413, self._too_large())
-        elif not self._body:
-            self._body = piece
         else:
-            if isinstance(self._body, bytes):
-                self._body = bytearray(self._body)
-            self._body += piece
+            self._body.append(piece)
+            if len(self._body) >= PIECES_MAX:
+                self._body = [b"".join(self._body)]
 
     def on_message_complete(self) -> None:
         if self._is_over:
             return
         self._is_reading = False
         # A body is counted here until it is whole; one that has to wait is then counted by the data plane.
-        body = self._body if isinstance(self._body, bytes) else bytes(self._body)
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._drop_body()
         close = not self._parser.should_keep_alive() or self._parser.should_upgrade()
         request = Request(
@@ -220,7 +219,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._pairs = []
         self._headers = {}
-        self._body = b""
+        self._body = []
         self._held_bytes = 0
         self._head_bytes = self._fed_bytes
         self._is_head = True
@@ -282,7 +281,7 @@ class Connection(asyncio.Protocol):
     def _drop_body(self) -> None:
         self._admission.release(self._held_bytes)
         self._held_bytes = 0
-        self._body = b""
+        self._body = []
 
     def _too_large(self) -> str:
         return f"the body is larger than {self._options.body_bytes_max} bytes (server.body_bytes_max)"

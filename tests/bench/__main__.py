@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from gateway.objectstore.local import LocalStore
 from tests.bench import bare
-from tests.bench.cell import CONNECTIONS, CORES, ROUNDS, Figures, measure
+from tests.bench.cell import CONNECTIONS, CORES, ROUNDS, cpu_us, measure
 from tests.support import gateways, models
 from tests.support.servers import free_ports
 
@@ -39,23 +40,43 @@ def main() -> None:
         graph.write_bytes(models.mlp_graph(FEATURES))
         run_us, decode_run_encode_us = _in_process(graph, body.encode())
         print(f"bare session.run {run_us:.1f} us; decode + run + encode in process {decode_run_encode_us:.1f} us")
-        with _gateway(root, Path(folder)) as gateway, _bare(graph) as port:
-            targets = {"bare ASGI": (port, "/"), "gateway": (gateway.port, "/v2/models/mlp/infer")}
-            print(f"{'connections':>11} {'server':<10} {'req/s':>8} {'p50 us':>8} {'p99 us':>8}  ratio of req/s")
+        with _gateway(root, Path(folder)) as gateway, _bare(graph) as bare_server:
+            targets = {
+                "bare ASGI": bare_server,
+                "gateway": Target(gateway.process.pid, gateway.port, "/v2/models/mlp/infer"),
+            }
+            print(f"{'':>54}  ratios to bare ASGI")
+            print(
+                f"{'connections':>11} {'server':<10} {'req/s':>8} {'p50 us':>8} {'p99 us':>8} {'CPU us':>7}  "
+                f"{'req/s':>6} {'CPU':>6}"
+            )
             for connections in CONNECTIONS:
                 _compare(targets, body, connections)
             print(f"gateway resident memory {_rss_mb(gateway.process.pid):.0f} MB")
 
 
-def _compare(targets: dict[str, tuple[int, str]], body: str, connections: int) -> None:
-    rounds: dict[str, list[Figures]] = {name: [] for name in targets}
+class Target(msgspec.Struct, frozen=True):
+    """A server under load."""
+
+    pid: int
+    port: int
+    path: str
+
+
+def _compare(targets: dict[str, Target], body: str, connections: int) -> None:
+    """Requests per second say what a client sees; CPU time per answer is what neighbours on the machine do not change."""
+    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in targets}
     for _ in range(ROUNDS):
-        for name, (port, path) in targets.items():
-            rounds[name].append(measure(port, path, body, connections))
-    base = statistics.median(figures.rps for figures in rounds["bare ASGI"])
-    for name, figures in rounds.items():
-        rps, p50, p99 = (statistics.median(getattr(f, field) for f in figures) for field in ("rps", "p50_us", "p99_us"))
-        print(f"{connections:>11} {name:<10} {rps:>8.0f} {p50:>8.0f} {p99:>8.0f}  {rps / base:.2f}", flush=True)
+        for name, target in targets.items():
+            before_us = cpu_us(target.pid)
+            figures = measure(target.port, target.path, body, connections)
+            per_answer_us = (cpu_us(target.pid) - before_us) / figures.answers
+            rounds[name].append((figures.rps, figures.p50_us, figures.p99_us, per_answer_us))
+    rows = {name: [statistics.median(column) for column in zip(*cells, strict=True)] for name, cells in rounds.items()}
+    base = rows["bare ASGI"]
+    for name, (rps, p50, p99, cpu) in rows.items():
+        seen = f"{rps:>8.0f} {p50:>8.0f} {p99:>8.0f} {cpu:>7.0f}"
+        print(f"{connections:>11} {name:<10} {seen}  {rps / base[0]:>6.2f} {base[3] / cpu:>6.2f}", flush=True)
 
 
 def _in_process(graph: Path, body: bytes) -> tuple[float, float]:
@@ -83,13 +104,13 @@ def _gateway(root: Path, folder: Path) -> Iterator[gateways.Gateway]:
 
 
 @contextlib.contextmanager
-def _bare(graph: Path) -> Iterator[int]:
+def _bare(graph: Path) -> Iterator[Target]:
     (port,) = free_ports(1)
-    with subprocess.Popen([sys.executable, "-m", "tests.bench.bare", str(graph), str(port)]) as process:
+    command = ["taskset", "-c", str(CORES[0]), sys.executable, "-m", "tests.bench.bare", str(graph), str(port)]
+    with subprocess.Popen(command) as process:
         try:
             _await(port)
-            _pin(process.pid)
-            yield port
+            yield Target(process.pid, port, "/")
         finally:
             process.kill()
 
@@ -103,12 +124,6 @@ def _await(port: int) -> None:
             return
         time.sleep(0.05)
     raise SystemExit("the baseline did not start")
-
-
-def _pin(pid: int) -> None:
-    """All threads of the server on the first core."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), {CORES[0]})
 
 
 def _rss_mb(pid: int) -> float:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -32,6 +33,12 @@ class Figures(msgspec.Struct, frozen=True):
 
 class LoadFailed(RuntimeError):
     """The server went away, or answered something else than 200."""
+
+
+def cpu_us(pid: int) -> float:
+    """CPU time that a process has used, in microseconds: what survives a busy machine. Exact to a clock tick of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1e6 / os.sysconf("SC_CLK_TCK")  # utime and stime
 
 
 def measure(port: int, path: str, body: str | bytes, connections: int, **headers: str) -> Figures:
