@@ -45,7 +45,7 @@ def show(name: str, number: int | None, store: str) -> None:
 async def _listing(url: str) -> list[tuple[str, str, str]]:
     from gateway.errors import ModelNotFound
     from gateway.objectstore.opening import open_store
-    from gateway.repository.registry import Registry
+    from gateway.registry.reading import Registry
 
     store = open_store(url)
     try:
@@ -64,7 +64,7 @@ async def _listing(url: str) -> list[tuple[str, str, str]]:
 
 async def _manifest(url: str, name: str, number: int | None) -> tuple[int, Manifest]:
     from gateway.objectstore.opening import open_store
-    from gateway.repository.registry import Registry
+    from gateway.registry.reading import Registry
 
     store = open_store(url)
     try:

@@ -17,8 +17,8 @@ from gateway.contract.manifest import Manifest, Variant
 from gateway.contract.registry import Promotion
 from gateway.errors import ArtifactError, GatewayError, InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
+from gateway.registry.reading import AliasState, Registry
 from gateway.repository.blobs import BlobCache
-from gateway.repository.registry import AliasState, Registry
 
 logger = logging.getLogger(__name__)
 M = TypeVar("M")
