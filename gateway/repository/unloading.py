@@ -1,0 +1,47 @@
+"""Gives memory back after a model has left: its session is destroyed and the allocator trimmed, off the event loop."""
+
+import asyncio
+import ctypes
+import logging
+
+logger = logging.getLogger(__name__)
+
+
+class Unloader:
+    """Used on the event loop. Unloads that come while one is under way share the next trim."""
+
+    def __init__(self) -> None:
+        self._boxes: list[list[object]] = []
+        self._work: asyncio.Task[None] | None = None
+
+    def release(self, box: list[object]) -> None:
+        """`box` holds what should be the last references: freeing a large session takes milliseconds, in a thread."""
+        self._boxes.append(box)
+        if self._work is None:
+            self._work = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        try:
+            while self._boxes:
+                boxes, self._boxes = self._boxes, []
+                await asyncio.to_thread(_free, boxes)
+        finally:
+            self._work = None
+
+
+def _free(boxes: list[list[object]]) -> None:
+    for box in boxes:
+        box.clear()
+    if _trim is not None:
+        _trim(0)
+
+
+def _find_trim() -> "ctypes._NamedFuncPointer | None":
+    """glibc keeps freed memory in its arenas; other C libraries have no such call."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
+
+
+_trim = _find_trim()
