@@ -123,8 +123,8 @@ class Follower(Generic[M]):
             try:
                 champion = await self._champion(serving, promotion)
             except ArtifactError as error:
-                serving.etag, serving.refusal = state.etag, str(error)
-                logger.warning("%s: version %d is refused: %s", serving.name, promotion.version, error)
+                serving.etag, serving.refusal = state.etag, f"version {promotion.version} is refused: {error}"
+                logger.warning("%s@%d stays: %s", serving.name, old.version, serving.refusal)
                 return
             if not self._roster.is_served(serving):
                 return  # it was evicted meanwhile
