@@ -69,7 +69,13 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load delays no prediction
         loader = Loader(workers, builder, runtime, cpu_flags=cpu_flags())
         repository = Repository(
-            store, loader, _Residency(meter), settings.repository, cache_dir=_cache_dir(settings.repository.cache_dir)
+            store,
+            loader,
+            _Residency(meter),
+            settings.repository,
+            cache_dir=_cache_dir(settings.repository.cache_dir),
+            container_bytes=here.memory_bytes,
+            kept=settings.preload,
         )
         stack.callback(repository.close)
         admission = Admission(settings.admission)

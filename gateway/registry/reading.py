@@ -99,7 +99,7 @@ class Registry:
     async def _unknown(self, model: str, version: str) -> ModelNotFound:
         versions = ", ".join(map(str, await self.versions(model))) if is_name(model) else ""
         if versions and is_number(version):
-            return ModelNotFound(f"model '{model}' has no version {int(version)}; published: {versions}")
+            return ModelNotFound(f"model '{model}' has no version {version}; published: {versions}")
         if versions and version == layout.CHAMPION:
             return ModelNotFound(f"model '{model}' has versions but none is promoted to '{layout.CHAMPION}' yet")
         if versions:
@@ -122,8 +122,8 @@ def is_name(text: str) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Whether this asks for a version by its number; anything else is the name of an alias."""
-    return text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX
+    """Whether this asks for a version by its number, written the one way numbers are; anything else is the name of an alias."""
+    return text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX and text == str(int(text))
 
 
 def _alias_state(body: bytes, etag: str, model: str) -> AliasState:

@@ -122,7 +122,7 @@ class Repository(Generic[M]):
         """The same, loaded if need be. Raises `ModelNotFound`, an `ArtifactError`, `ModelNotReady` or a store error."""
         if resident := self.resident(name, version, key):
             return resident
-        serving = await self._serving((name, _canonical(version)))
+        serving = await self._serving((name, layout.CHAMPION if version is None else version))
         serving.calls += 1
         resident = serving.choose(key)
         resident.use.count += 1
@@ -137,7 +137,7 @@ class Repository(Generic[M]):
 
     async def manifest(self, name: str, version: str | None = None) -> Manifest:
         """What is published under this name, without loading it. Raises as `ready` does."""
-        asked = _canonical(version)
+        asked = layout.CHAMPION if version is None else version
         serving = self._asked.get((name, asked))
         if serving is not None:
             return serving.champion.manifest
@@ -248,8 +248,3 @@ class Repository(Generic[M]):
             self._memory.drop_unless(serving.name, self._roster.needed(serving.name))
 
 
-def _canonical(version: str | None) -> str:
-    """What was asked for, one text for each thing: 007 is version 7."""
-    if version is None:
-        return layout.CHAMPION
-    return str(int(version)) if is_number(version) else version
