@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+FADE_ROUNDS = 16
+
 
 class Use(msgspec.Struct):
     """How a resident is used. The hot path touches `count` and `clock`, and the data plane counts `running`; nothing else may."""
@@ -46,5 +48,10 @@ def victims(candidates: Iterable[Candidate], need_bytes: int) -> list[Candidate]
 
 
 def fade(residents: int) -> float:
-    """What is left of every use count after an eviction: about a third once as many have gone as there are in memory."""
-    return 1 - 1 / max(2, residents)
+    """What is left of every use count after an eviction: about a third once 16 times as many have gone as there are in memory.
+
+    Over 20,000 requests by Zipf's law to 200 equal models, 20 in memory, this hits 0.54, least recently used 0.47; when the
+    popular names change every 5,000 requests, 0.53. Without fading it is 0.55 and 0.46, with 1 instead of 16 it is 0.49 for both
+    (`python -m tests.bench.models` prints the first pair).
+    """
+    return 1 - 1 / (FADE_ROUNDS * max(2, residents))
