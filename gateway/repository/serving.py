@@ -79,7 +79,7 @@ class Serving(Generic[M]):
             return self.champion
         if key:
             digest = self._circle.copy()
-            digest.update(key.encode("utf-8", "surrogateescape"))
+            digest.update(key.encode("utf-8", "surrogatepass"))
             place = int.from_bytes(digest.digest(), "big") % WHOLE_BP
         else:
             place = random.randrange(WHOLE_BP)  # noqa: S311 - spreads requests, hides nothing
