@@ -246,5 +246,3 @@ class Repository(Generic[M]):
         for serving in pinned[: max(0, len(pinned) - max(1, self._options.pinned_max))]:
             self._roster.drop(serving)
             self._memory.drop_unless(serving.name, self._roster.needed(serving.name))
-
-
