@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import getpass
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +23,15 @@ DEFAULT_STORE = "./.steelyard/store"
 
 STORE_HELP = "Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]"
 
+
+def _user_name() -> str:
+    """In a container the user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 store = click.option(
     "--store",
     envvar="STEELYARD_STORE",
@@ -33,7 +43,7 @@ store = click.option(
 
 alias = click.option("--alias", default=layout.CHAMPION, show_default=True, help="The name that callers follow.")
 reason = click.option("--reason", default="", help="Why, for the history.")
-actor = click.option("--actor", default=getpass.getuser, metavar="NAME", help="Who decides.  [default: your user name]")
+actor = click.option("--actor", default=_user_name, metavar="NAME", help="Who decides.  [default: your user name]")
 
 
 def console() -> "Console":

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import BinaryIO
 import msgspec
 
 from gateway.errors import CacheUnusable
+from gateway.objectstore import durable
 
 LOCK = ".lock"
 PARTIAL = ".partial-"
 READ_BYTES = 1 << 20
+_OURS = re.compile(r"[0-9a-f]{64}-")
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
@@ -129,8 +132,7 @@ class CacheFolder:
             raise PermissionError(
                 errno.EPERM, "belongs to another user, who could swap files; set repository.cache_dir"
             )
-        with (self.folder / LOCK).open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with durable.locked(self.folder / LOCK):  # not longer than its own deadline
             yield
 
     def _make_room(self, size: int) -> None:
@@ -156,13 +158,13 @@ class CacheFolder:
             )
 
     def _entries(self) -> list["_Entry"]:
-        """All files but the lock, the least recently used first."""
+        """Our files, the least recently used first. Should we be pointed at a folder with others, those are left alone."""
         rows = []
         for path in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if path.name != LOCK and path.is_file():
+                is_partial = path.name.startswith(PARTIAL)
+                if is_partial or _OURS.match(path.name):
                     state = path.stat()
-                    is_partial = path.name.startswith(PARTIAL)
                     rows.append(_Entry(path, state.st_size, state.st_mtime_ns, is_partial))
         return sorted(rows, key=lambda row: row.used_ns)
 

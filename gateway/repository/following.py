@@ -9,8 +9,9 @@ are spread over it, so that they are never a burst.
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Generic
+from typing import Generic
 
 import msgspec
 
@@ -89,7 +90,7 @@ class Follower(Generic[M]):
                 due.append(serving)
         return sorted(due, key=lambda serving: serving.looked_s)
 
-    def _start(self, serving: Serving[M], work: Any) -> "asyncio.Task[None]":  # Any: one of our two coroutine methods
+    def _start(self, serving: Serving[M], work: Callable[[Serving[M]], Awaitable[None]]) -> "asyncio.Task[None]":
         asked = serving.asked
         task = self._looks.get(asked)
         if task is None:
@@ -98,7 +99,7 @@ class Follower(Generic[M]):
             task.add_done_callback(lambda _: self._looks.pop(asked, None))
         return task
 
-    async def _reported(self, serving: Serving[M], work: Any) -> None:  # Any: as above
+    async def _reported(self, serving: Serving[M], work: Callable[[Serving[M]], Awaitable[None]]) -> None:
         try:
             await work(serving)
             self._report(serving, "")

@@ -14,11 +14,10 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from gateway.contract import codec, layout
+from gateway.contract import codec
 from gateway.contract.golden import Golden
 from gateway.contract.manifest import Manifest, Variant
-from gateway.errors import DigestMismatch, ModelNotReady, ObjectNotFound, UnsupportedModel
-from gateway.objectstore.protocol import ObjectStore
+from gateway.errors import ModelNotReady, UnsupportedModel
 from gateway.registry.reading import Registry
 from gateway.repository import eviction, golden
 from gateway.repository.blobs import BlobCache
@@ -98,7 +97,6 @@ class Memory(Generic[M]):
 
     def __init__(
         self,
-        store: ObjectStore,
         registry: Registry,
         blobs: BlobCache,
         loader: ModelLoader[M],
@@ -113,7 +111,6 @@ class Memory(Generic[M]):
         self.counts = MemoryCounts()
         self.clock = 0.0
         self.held: dict[Key, Resident[M]] = {}
-        self._store = store
         self._registry = registry
         self._blobs = blobs
         self._loader = loader
@@ -210,14 +207,8 @@ class Memory(Generic[M]):
             raise UnsupportedModel(
                 f"model '{manifest.model}': '{file.name}' is {file.size:,} bytes; golden vectors have at most {GOLDEN_BYTES_MAX:,}"
             )
-        try:
-            body = (await self._store.get(layout.blob(manifest.model, file.sha256))).body
-        except ObjectNotFound:
-            raise DigestMismatch(f"model '{manifest.model}': file '{file.name}' is missing from the store") from None
-        if codec.sha256(body) != file.sha256:
-            raise DigestMismatch(
-                f"model '{manifest.model}': the bytes of '{file.name}' do not have the digest in its manifest"
-            )
+        async with self._blobs.held(manifest.model, file) as path:
+            body = await asyncio.to_thread(path.read_bytes)
         return codec.decode(body, Golden, what=f"'{file.name}' of model '{manifest.model}'")
 
     async def _check(self, vectors: Golden | None, name: str, variant: Variant, model: M) -> None:
@@ -278,6 +269,7 @@ class Memory(Generic[M]):
     def _evict(self, group: Sequence[Resident[M]], worth: float) -> None:
         self.clock = max(self.clock, worth)
         self.counts.evictions += 1
+        logger.info("%s@%d makes room in memory", group[0].name, group[0].version)
         self._evicted(group[0])
         for resident in group:
             self._unload(resident.key)

@@ -83,7 +83,6 @@ class Repository(Generic[M]):
         self._options = options
         self._roster: Roster[M] = Roster(() if options.evict_preloaded else kept)
         self._memory = Memory(
-            store,
             self.registry,
             BlobCache(store, cache_dir, bytes_max=options.cache_bytes_max, parts_max=options.download_parts_max),
             loader,

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,27 @@ async def test_a_store_on_the_same_disk_is_not_copied(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 1
 
 
+async def test_a_store_on_another_disk_is_copied(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        if _device(Path(other)) == _device(tmp_path):
+            pytest.skip("there is only one file system here")
+        store = LocalStore(Path(other))
+        file = await stored(store, LARGE)
+        async with cache(store, tmp_path).held("tiny", file) as path:
+            assert not path.samefile(store.path(layout.blob("tiny", file.sha256)))
+            assert path.read_bytes() == LARGE
+
+
+async def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "thesis.txt").write_bytes(bytes(5 * MIB))
+    store = Parts()
+    for number in range(3):
+        await fetched(cache(store, tmp_path, bytes_max=MIB), await stored(store, bytes([number]) * MIB))
+    assert "thesis.txt" in names(tmp_path)
+    assert len(names(tmp_path)) == 2
+
+
 async def test_the_least_recently_used_files_make_room(tmp_path: Path) -> None:
     store = Parts()
     files = [await stored(store, bytes([number]) * MIB) for number in range(4)]
@@ -260,7 +282,7 @@ for number in range(40):
             with contextlib.suppress(FileNotFoundError):
                 sizes[path.stat().st_ino] = path.stat().st_size
     assert sum(sizes.values()) <= 3_000_000
-    partial.commit(root / f"{os.getpid()}-{number}").close()
+    partial.commit(root / f"{os.getpid():064x}-{number}").close()
 """
 
 
@@ -294,6 +316,10 @@ def test_a_name_given_to_another_file_meanwhile_is_not_held(tmp_path: Path) -> N
     held = folder.hold("file", described(SMALL).sha256)
     assert held is not None
     held.close()
+
+
+def _device(path: Path) -> int:
+    return path.stat().st_dev
 
 
 def _age(folder: Path, file: File, *, seconds: float) -> None:
