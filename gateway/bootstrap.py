@@ -77,7 +77,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
             container_bytes=here.memory_bytes,
             kept=settings.preload,
         )
-        stack.callback(repository.close)
+        stack.push_async_callback(repository.aclose)
         admission = Admission(settings.admission)
         measures, request_log = Measures(settings.telemetry), RequestLog(settings.log.requests)
         observers: list[Observer] = [measures, startup]

@@ -73,9 +73,12 @@ class Follower(Generic[M]):
         if _lacking(serving):
             self._start(serving, self._complete)
 
-    def close(self) -> None:
-        for task in self._looks.values():
+    def close(self) -> list["asyncio.Task[None]"]:
+        """Looks that are under way, now cancelled."""
+        tasks = list(self._looks.values())
+        for task in tasks:
             task.cancel()
+        return tasks
 
     def _due(self) -> list[Serving[M]]:
         """Who is looked at in the coming interval, the longest ago first; those who are not called any more go to sleep."""
@@ -108,6 +111,9 @@ class Follower(Generic[M]):
         except Exception:  # a bug or a sick machine: say so, keep serving, look again
             logger.exception("%s: following its alias '%s' failed", serving.name, serving.alias)
             self._report(serving, "following the alias failed; the gateway's log has the reason")
+        finally:
+            if not self._roster.is_served(serving):  # it left memory meanwhile: what was loaded for it is for nobody
+                self._memory.drop_unless(serving.name, self._roster.needed(serving.name))
 
     async def _look(self, serving: Serving[M]) -> None:
         async with self._slots:

@@ -163,13 +163,15 @@ class Memory(Generic[M]):
         for key in [key for key in self.held if key[0] == name and key not in needed and key not in self._claims]:
             self._unload(key)
 
-    def close(self) -> None:
-        """Forget everything; the observer hears of each."""
-        for task in self._loading.values():
+    async def aclose(self) -> None:
+        """End loads, which leave no unfinished file; forget everything, and the observer hears of each."""
+        tasks = list(self._loading.values())
+        for task in tasks:
             task.cancel()
-        for resident in self.held.values():
-            self._observer.unloaded(resident)
-        self.held.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for key in list(self.held):
+            self._unload(key)
+        await self._unloader.aclose()
 
     def _ended(self, key: Key, done: "asyncio.Task[Resident[M]]") -> None:
         del self._loading[key]

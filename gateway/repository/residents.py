@@ -63,7 +63,7 @@ MEMORY_SHARE = 0.6
 
 
 class Repository(Generic[M]):
-    """All public methods run on the event loop. `close` ends the polling.
+    """All public methods run on the event loop. `aclose` ends the polling.
 
     `container_bytes`: the container's memory limit, 0 for none. `kept`: names that are not evicted, the preloaded ones.
     """
@@ -175,14 +175,15 @@ class Repository(Generic[M]):
         """Keeps up with the aliases of all loaded names until cancelled."""
         await self._follower.run()
 
-    def close(self) -> None:
-        """Forget everything; the observer hears of each."""
-        for task in self._resolving.values():
+    async def aclose(self) -> None:
+        """End everything that is under way and forget everything; the observer hears of each model that leaves."""
+        tasks = [*self._resolving.values(), *self._follower.close()]
+        for task in tasks:
             task.cancel()
-        self._follower.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for serving in list(self._roster.servings()):
             self._roster.drop(serving)
-        self._memory.close()
+        await self._memory.aclose()
 
     async def _serving(self, asked: Asked) -> Serving[M]:
         if found := self._asked.get(asked):

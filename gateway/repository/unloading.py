@@ -24,6 +24,11 @@ class Unloader:
         if self._work is None:
             self._work = asyncio.create_task(self._drain())
 
+    async def aclose(self) -> None:
+        """Until everything is freed."""
+        if self._work is not None:
+            await self._work
+
     async def _drain(self) -> None:
         try:
             while self._boxes:

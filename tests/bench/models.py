@@ -188,7 +188,7 @@ async def _opened(root: Path, folder: Path, **options: Any) -> AsyncIterator[tup
         try:
             yield repository, store
         finally:
-            repository.close()
+            await repository.aclose()
 
 
 def _rss_mb() -> float:

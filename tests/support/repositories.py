@@ -117,7 +117,7 @@ async def weighing(
     try:
         yield repository, loader, observed
     finally:
-        repository.close()
+        await repository.aclose()
         assert observed.inside == set()
 
 
@@ -131,7 +131,7 @@ async def real(store: ObjectStore, folder: Path, **options: Any) -> AsyncIterato
         try:
             yield repository
         finally:
-            repository.close()
+            await repository.aclose()
 
 
 async def followed(repository: Repository[Any], name: str, alias: str = "champion") -> None:

@@ -402,3 +402,71 @@ async def test_the_alias_of_another_model_is_refused(store: Any, tmp_path: Path)
     async with weighing(store, tmp_path) as (repository, _, _):
         with pytest.raises(Exception, match="its alias is for 'b'"):
             await repository.ready("a")
+
+
+async def test_a_shadow_belongs_to_one_champion_and_leaves_when_it_is_ended(store: Any, tmp_path: Path) -> None:
+    await publish(store, "a", versions=4)
+    await releasing.shadow(store, model="a", version=3, sample_bp=10_000, **CHAMPION)
+    await releasing.canary(store, model="a", version=4, weight_bp=5000, **CHAMPION)
+    async with weighing(store, tmp_path) as (repository, _, observed):
+        await repository.ready("a")
+        await until(lambda: len(observed.inside) == 3)
+        before = repository.shadow(await repository.ready("a", "1"))
+        assert before is not None
+        assert before.version == 3
+        assert repository.shadow(await repository.ready("a", "4")) is None  # only what the champion answers is mirrored
+
+        await releasing.promote(store, model="a", version=2, **CHAMPION)
+        await followed(repository, "a")
+        assert repository.shadow(await repository.ready("a", "1")) is None
+        after = repository.shadow(await repository.ready("a", "2"))
+        assert after is not None
+        assert after is not before  # it is compared with another champion now
+        assert after.version == 3
+
+        await releasing.shadow(store, model="a", version=3, sample_bp=0, **CHAMPION)
+        await followed(repository, "a")
+        assert repository.shadow(await repository.ready("a", "2")) is None
+        assert ("a", 3) not in observed.inside
+
+
+async def test_a_shadow_leaves_with_its_champion(store: Any, tmp_path: Path) -> None:
+    await publish(store, "a", versions=2)
+    await releasing.shadow(store, model="a", version=2, sample_bp=10_000, **CHAMPION)
+    async with weighing(store, tmp_path) as (repository, _, observed):
+        champion = await repository.ready("a")
+        await until(lambda: len(observed.inside) == 2)
+        assert repository.unload("a")
+        assert observed.inside == set()
+        assert repository.shadow(champion) is None  # a request that is still running mirrors nothing
+
+
+async def test_a_canary_asked_for_by_number_too_leaves_with_its_champion_only(store: Any, tmp_path: Path) -> None:
+    await publish(store, "a", versions=2)
+    await publish(store, "b")
+    await releasing.canary(store, model="a", version=2, weight_bp=5000, **CHAMPION)
+    async with weighing(store, tmp_path, memory_bytes_max=3000) as (repository, _, observed):
+        await repository.ready("a")
+        await until(lambda: len(observed.inside) == 2)
+        await repository.ready("a", "2")
+        for _ in range(100):
+            repository.resident("a", None, "x")
+            repository.resident("a", "1")
+        await repository.ready("b")
+        await publish(store, "c")
+        await repository.ready("c")
+        in_memory = {version for name, version in observed.inside if name == "a"}
+        assert in_memory in ({1, 2}, set(), {2})  # never the champion without the canary it sends callers to
+        for serving in repository.servings():
+            assert all(canary.is_loaded for canary in serving.canaries)
+
+
+async def test_what_was_just_loaded_is_not_dropped_before_it_is_put_to_use(store: Any, tmp_path: Path) -> None:
+    await publish(store, "a")
+    async with weighing(store, tmp_path) as (repository, _, observed):
+        await repository.ready("a")
+        with repository._memory.claim(("a", 1)), repository._memory.claim(("a", 1)):
+            repository._memory.drop_unless("a", ())
+        assert observed.inside == {("a", 1)}
+        repository._memory.drop_unless("a", ())
+        assert observed.inside == set()
