@@ -9,12 +9,14 @@ import asyncio
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Generic
+from typing import Annotated, Generic
 
 import msgspec
+from msgspec import Meta
 
 from gateway.contract import layout
 from gateway.contract.manifest import Manifest
+from gateway.contract.words import Count, Positive
 from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry.reading import Registry, is_number
@@ -38,24 +40,24 @@ class RepositoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     `memory_bytes_max`: what all models together may hold; 0 means `MEMORY_SHARE` of the container's memory limit.
     `evict_preloaded`: whether preloaded models may leave memory too. `loads_max`: loads at once; each holds a model being built.
     `shadows_max`: how many requests a shadow may be behind before the next is dropped; each keeps its tensors in memory.
-    `cache_bytes_max`: of downloaded files; 8 GiB leave room on the 20 GiB that a Fargate task has. `download_parts_max`: parts of
-    8 MiB in flight over all downloads, the number at which one S3 connection's 100 MB/s or less no longer is the limit.
+    `cache_bytes_max`: of downloaded files, over all processes that share `cache_dir`; 8 GiB leave room on the 20 GiB of disk that a
+    Fargate task has. `download_parts_max`: parts of 8 MiB in flight over all downloads, each of them in memory.
     """
 
-    poll_s: float = 5.0
-    polls_max: int = 8
-    idle_s: float = 60.0
-    wake_s: float = 1.0
-    refused_s: float = 2.0
-    refused_max: int = 1024
-    pinned_max: int = 16
-    memory_bytes_max: int = 0
+    poll_s: Annotated[float, Meta(gt=0)] = 5.0
+    polls_max: Positive = 8
+    idle_s: Annotated[float, Meta(ge=0)] = 60.0
+    wake_s: Annotated[float, Meta(ge=0)] = 1.0
+    refused_s: Annotated[float, Meta(ge=0)] = 2.0
+    refused_max: Positive = 1024
+    pinned_max: Positive = 16
+    memory_bytes_max: Count = 0
     evict_preloaded: bool = False
-    loads_max: int = 4
-    shadows_max: int = 4
+    loads_max: Positive = 4
+    shadows_max: Positive = 4
     cache_dir: str = ""
-    cache_bytes_max: int = 8 << 30
-    download_parts_max: int = 8
+    cache_bytes_max: Positive = 8 << 30
+    download_parts_max: Positive = 8
 
 
 MEMORY_SHARE = 0.6
@@ -243,6 +245,6 @@ class Repository(Generic[M]):
     def _drop_surplus(self) -> None:
         """Of the versions asked for by number, all but the `pinned_max` most recently used; what an alias needs stays in memory."""
         pinned = self._roster.pinned()
-        for serving in pinned[: max(0, len(pinned) - max(1, self._options.pinned_max))]:
+        for serving in pinned[: max(0, len(pinned) - self._options.pinned_max)]:
             self._roster.drop(serving)
             self._memory.drop_unless(serving.name, self._roster.needed(serving.name))
