@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from time import perf_counter_ns
 
 from gateway.contract import layout
+from gateway.contract.ledger import Phases
 from gateway.contract.manifest import File
 from gateway.errors import BucketNotFound, CacheUnusable, DigestMismatch, ObjectNotFound, StoreRefused, StoreUnavailable
 from gateway.objectstore.blocking import in_thread
@@ -35,8 +37,8 @@ class BlobCache:
         self._parts = asyncio.Semaphore(parts_max)
 
     @contextlib.asynccontextmanager
-    async def held(self, model: str, file: File) -> AsyncIterator[Path]:
-        """A local file with exactly this digest, which stays until the end of the block.
+    async def held(self, model: str, file: File, spent: Phases) -> AsyncIterator[Path]:
+        """A local file with exactly this digest, which stays until the end of the block. `spent` grows by what that took.
 
         Raises `DigestMismatch`, `CacheUnusable` (full, read-only, not ours) or a store error; no unfinished file is left.
         """
@@ -44,8 +46,13 @@ class BlobCache:
         with contextlib.ExitStack() as lease:
             try:
                 # Entered in the thread: a caller that is cancelled meanwhile leaves no lock behind.
-                if not await in_thread(self._hold, path, file.sha256, lease):
+                began_ns = perf_counter_ns()
+                is_cached = await in_thread(self._hold, path, file.sha256, lease)
+                spent.verify_ns += perf_counter_ns() - began_ns
+                if not is_cached:
+                    began_ns = perf_counter_ns()
                     await self._fetch(layout.blob(model, file.sha256), path, file, lease)
+                    spent.download_ns += perf_counter_ns() - began_ns
             except ObjectNotFound:
                 raise DigestMismatch(f"model '{model}': file '{file.name}' is missing from the store") from None
             except OSError as error:

@@ -18,7 +18,8 @@ import msgspec
 from gateway.contract.registry import Promotion
 from gateway.errors import ArtifactError, GatewayError, ModelNotFound
 from gateway.registry.reading import AliasState, Registry
-from gateway.repository.memory import M, Memory, ModelLoader, Resident
+from gateway.repository.loading import M, ModelLoader
+from gateway.repository.memory import Memory, Resident
 from gateway.repository.roster import Asked, Roster
 from gateway.repository.serving import Serving
 from gateway.repository.shadows import ShadowRun

@@ -1,7 +1,7 @@
 """Which model versions are in memory: loads each once, checks it, weighs it, and makes room for it within a budget.
 
-Knows no aliases: `gateway.repository.residents` says what is needed and which residents go together. A model is in memory when its
-files are verified, its session is built and its golden vectors came out right; until then nobody sees it.
+Knows no aliases: `gateway.repository.roster` says what is needed and which residents go together. A model is in memory when its
+files are verified, its session is built and its golden vectors came out right (`loading`); until then nobody sees it.
 """
 
 import asyncio
@@ -9,50 +9,24 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol
 
 import msgspec
 
-from gateway.contract import codec
-from gateway.contract.golden import Golden
+from gateway.contract.ledger import Phases
 from gateway.contract.manifest import Manifest, Variant
 from gateway.errors import ModelNotReady, UnsupportedModel
 from gateway.registry.reading import Registry
-from gateway.repository import eviction, golden
+from gateway.repository import eviction, loading
 from gateway.repository.blobs import BlobCache
 from gateway.repository.eviction import Candidate, Use, victims
-from gateway.repository.shadows import Array, Ran
+from gateway.repository.loading import M, ModelLoader
 from gateway.repository.unloading import Unloader
 
 logger = logging.getLogger(__name__)
 
-GOLDEN_BYTES_MAX = 16 << 20
-"""A few rows; an artifact that claims more is not what a publisher of ours writes."""
-
-
-class Model(Protocol):
-    """Anything that knows what memory it takes."""
-
-    @property
-    def resident_bytes(self) -> int: ...
-
-
-M = TypeVar("M", bound=Model)
 Key = tuple[str, int]
 """A model's name and a version's number."""
-
-
-class ModelLoader(Protocol[M]):
-    """What turns verified files into a model; `gateway.runtime.model.Loader` is one."""
-
-    def variant(self, manifest: Manifest) -> Variant: ...
-
-    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[M, int]: ...
-
-    async def answer(self, model: M, inputs: dict[str, Array]) -> Ran:
-        """One run off the event loop, and not in the threads that answer callers."""
-        ...
 
 
 class Resident(msgspec.Struct, Generic[M], frozen=True, eq=False):
@@ -75,7 +49,7 @@ class Resident(msgspec.Struct, Generic[M], frozen=True, eq=False):
 class ResidencyObserver(Protocol[M]):
     """Who is told when a model enters and leaves memory: the meter, for residency and load cost."""
 
-    def loaded(self, resident: Resident[M], cpu_ns: int) -> None: ...
+    def loaded(self, resident: Resident[M], cpu_ns: int, spent: Phases) -> None: ...
 
     def unloaded(self, resident: Resident[M]) -> None: ...
 
@@ -186,39 +160,18 @@ class Memory(Generic[M]):
         promised_bytes = variant.resident_bytes or manifest.file(variant.file).size
         self._require_fits(name, promised_bytes)
         async with self._slots, self._reserved(name, promised_bytes, spare, leaving_bytes):
-            vectors = await self._golden(manifest)
-            async with self._blobs.held(name, manifest.file(variant.file)) as path:
-                began_ns = time.perf_counter_ns()
-                model, cpu_ns = await self._loader.load(manifest, variant, path)
-            await self._check(vectors, name, variant, model)
-            reload_ns = time.perf_counter_ns() - began_ns
-        self._require_fits(name, model.resident_bytes)
-        self._make_room(name, model.resident_bytes, spare, leaving_bytes, reserved_bytes=0)
-        resident = Resident(name, version, manifest, variant, model, time.time_ns(), reload_ns, Use(clock=self.clock))
+            loaded = await loading.load(self._blobs, self._loader, manifest, variant)
+        self._require_fits(name, loaded.model.resident_bytes)
+        self._make_room(name, loaded.model.resident_bytes, spare, leaving_bytes, reserved_bytes=0)
+        resident = Resident(
+            name, version, manifest, variant, loaded.model, time.time_ns(), loaded.reload_ns, Use(clock=self.clock)
+        )
         self.held[resident.key] = resident
         self.counts.loads += 1
-        self._observer.loaded(resident, cpu_ns)
-        logger.info("loaded %s@%d variant %s in %d ms of CPU", name, version, variant.id, cpu_ns // 1_000_000)
+        self.counts.unchecked += not loaded.is_checked
+        self._observer.loaded(resident, loaded.cpu_ns, loaded.spent)
+        logger.info("loaded %s@%d variant %s in %d ms of CPU", name, version, variant.id, loaded.cpu_ns // 1_000_000)
         return resident
-
-    async def _golden(self, manifest: Manifest) -> Golden | None:
-        file = next((file for file in manifest.files if file.role == "golden"), None)
-        if file is None:
-            return None
-        if file.size > GOLDEN_BYTES_MAX:
-            raise UnsupportedModel(
-                f"model '{manifest.model}': '{file.name}' is {file.size:,} bytes; golden vectors have at most {GOLDEN_BYTES_MAX:,}"
-            )
-        async with self._blobs.held(manifest.model, file) as path:
-            body = await asyncio.to_thread(path.read_bytes)
-        return codec.decode(body, Golden, what=f"'{file.name}' of model '{manifest.model}'")
-
-    async def _check(self, vectors: Golden | None, name: str, variant: Variant, model: M) -> None:
-        async def run(inputs: dict[str, Array]) -> golden.Tensors:
-            return (await self._loader.answer(model, inputs)).outputs
-
-        if vectors is None or not await golden.check(vectors, variant.id, name, run):
-            self.counts.unchecked += 1
 
     def _require_fits(self, name: str, need_bytes: int) -> None:
         if self.bytes_max and need_bytes > self.bytes_max:

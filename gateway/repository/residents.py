@@ -22,7 +22,8 @@ from gateway.objectstore.protocol import ObjectStore
 from gateway.registry.reading import Registry, is_number
 from gateway.repository.blobs import BlobCache
 from gateway.repository.following import Follower, FollowOptions
-from gateway.repository.memory import M, Memory, MemoryCounts, ModelLoader, ResidencyObserver, Resident
+from gateway.repository.loading import M, ModelLoader
+from gateway.repository.memory import Memory, MemoryCounts, ResidencyObserver, Resident
 from gateway.repository.roster import Asked, Roster
 from gateway.repository.serving import Serving, ServingState
 from gateway.repository.shadows import ShadowRun

@@ -8,7 +8,8 @@ from itertools import chain
 from typing import Generic
 
 from gateway.contract import layout
-from gateway.repository.memory import Key, M, Resident
+from gateway.repository.loading import M
+from gateway.repository.memory import Key, Resident
 from gateway.repository.serving import Serving
 from gateway.repository.shadows import ShadowRun
 

@@ -13,7 +13,8 @@ from typing import Generic
 import msgspec
 
 from gateway.contract.registry import WHOLE_BP, Promotion
-from gateway.repository.memory import Key, M, Resident
+from gateway.repository.loading import M
+from gateway.repository.memory import Key, Resident
 from gateway.repository.shadows import Comparison, ShadowRun
 
 

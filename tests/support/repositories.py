@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from gateway.contract.ledger import Phases
 from gateway.contract.manifest import Manifest, Variant
 from gateway.errors import UnsupportedModel
 from gateway.objectstore.protocol import ObjectStore, StoredObject
@@ -68,7 +69,7 @@ class Observed:
     def __init__(self) -> None:
         self.events: list[tuple[str, str, int]] = []
 
-    def loaded(self, resident: Resident[Any], cpu_ns: int) -> None:
+    def loaded(self, resident: Resident[Any], cpu_ns: int, spent: Phases) -> None:
         self.events.append(("in", resident.name, resident.version))
 
     def unloaded(self, resident: Resident[Any]) -> None:

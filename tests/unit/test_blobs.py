@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from gateway.contract import layout
+from gateway.contract.ledger import Phases
 from gateway.contract.manifest import File
 from gateway.errors import CacheUnusable, DigestMismatch, StoreUnavailable
 from gateway.objectstore.local import LocalStore
@@ -73,7 +74,7 @@ def names(folder: Path) -> list[str]:
 
 
 async def fetched(blobs: BlobCache, file: File) -> bytes:
-    async with blobs.held("tiny", file) as path:
+    async with blobs.held("tiny", file, Phases()) as path:
         return path.read_bytes()
 
 
@@ -161,11 +162,11 @@ async def test_a_store_on_the_same_disk_is_not_copied(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     store = LocalStore(tmp_path / "store")
     file = await stored(store, LARGE)
-    async with cache(store, tmp_path).held("tiny", file) as path:
+    async with cache(store, tmp_path).held("tiny", file, Phases()) as path:
         assert path.suffix == ".onnx"
         assert path.samefile(store.path(layout.blob("tiny", file.sha256)))
         assert path.read_bytes() == LARGE
-    async with cache(store, tmp_path).held("tiny", file) as path:  # and again, by another process
+    async with cache(store, tmp_path).held("tiny", file, Phases()) as path:  # and again, by another process
         assert path.read_bytes() == LARGE
     assert len(names(tmp_path)) == 1
 
@@ -176,7 +177,7 @@ async def test_a_store_on_another_disk_is_copied(tmp_path: Path) -> None:
             pytest.skip("there is only one file system here")
         store = LocalStore(Path(other))
         file = await stored(store, LARGE)
-        async with cache(store, tmp_path).held("tiny", file) as path:
+        async with cache(store, tmp_path).held("tiny", file, Phases()) as path:
             assert not path.samefile(store.path(layout.blob("tiny", file.sha256)))
             assert path.read_bytes() == LARGE
 
@@ -207,7 +208,7 @@ async def test_the_least_recently_used_files_make_room(tmp_path: Path) -> None:
 async def test_a_file_in_use_is_not_deleted(tmp_path: Path) -> None:
     store = Parts()
     first, second = [await stored(store, bytes([number]) * MIB) for number in range(2)]
-    async with cache(store, tmp_path, bytes_max=MIB).held("tiny", first) as path:
+    async with cache(store, tmp_path, bytes_max=MIB).held("tiny", first, Phases()) as path:
         with pytest.raises(CacheUnusable, match=r"1,048,576 bytes do not fit beside the 1,048,576 in use"):
             await fetched(cache(store, tmp_path, bytes_max=MIB), second)
         assert path.exists()
