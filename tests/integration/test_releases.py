@@ -55,6 +55,11 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def metric(gateway: Gateway, sample: str) -> float:
+    lines = gateway.get("/metrics").body.decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(f"steelyard_{sample} "))
+
+
 def version(gateway: Gateway, path: str = "/v1/predict/tiny", **headers: str) -> int:
     answer = gateway.request("POST", path, BODY, **headers)
     assert answer.status == 200, answer.body
@@ -138,6 +143,8 @@ def test_a_shadow_is_compared_and_never_returned(root: Path, tmp_path: Path) -> 
         assert seen["shadow_cpu_ns"] > 0
         assert seen["shadow_run_ns"] > 0
         assert seen["rows"] == seen["requests"]
+        assert metric(gateway, 'shadow_requests_total{model="tiny",alias="champion",version="2",result="failed"}') == 0
+        assert metric(gateway, 'alias_version{model="tiny",alias="champion"}') == 1
 
 
 def _compared(gateway: Gateway) -> int:
@@ -239,6 +246,8 @@ def test_more_models_than_memory_all_answer(tmp_path: Path) -> None:
             assert sum(state["resident_bytes"] for state in loaded) <= one_bytes * 5 // 2
             assert names[0] in {state["name"] for state in loaded}
         assert len({tuple(data) for data in answers.values()}) == len(names)
+        assert metric(gateway, "evictions_total") > 0
+        assert metric(gateway, "models_bytes") == sum(state["resident_bytes"] for state in loaded)
 
 
 def test_a_large_model_comes_from_s3_in_parts(

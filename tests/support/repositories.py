@@ -64,13 +64,15 @@ class WeighingLoader:
 
 
 class Observed:
-    """Who entered and left memory, in order."""
+    """Who entered and left memory, in order, and what each load spent."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, int]] = []
+        self.spent: list[Phases] = []
 
     def loaded(self, resident: Resident[Any], cpu_ns: int, spent: Phases) -> None:
         self.events.append(("in", resident.name, resident.version))
+        self.spent.append(spent)
 
     def unloaded(self, resident: Resident[Any]) -> None:
         self.events.append(("out", resident.name, resident.version))

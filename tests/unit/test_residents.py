@@ -470,3 +470,15 @@ async def test_what_was_just_loaded_is_not_dropped_before_it_is_put_to_use(store
         assert observed.inside == {("a", 1)}
         repository._memory.drop_unless("a", ())
         assert observed.inside == set()
+
+
+async def test_a_load_says_where_its_time_went(store: Any, tmp_path: Path) -> None:
+    await publish(store, "a")
+    for is_cached in (False, True):
+        async with weighing(store, tmp_path) as (repository, _, observed):
+            resident = await repository.ready("a")
+            [spent] = observed.spent
+            assert (spent.download_ns == 0) is is_cached
+            assert spent.verify_ns > 0
+            assert spent.session_ns > 0
+            assert resident.reload_ns == spent.verify_ns + spent.session_ns
