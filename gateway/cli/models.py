@@ -1,5 +1,6 @@
 """`steelyard models`: what is published in a store and who answers; the commands that change it are in `gateway.cli.release`."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -99,14 +100,16 @@ def _reference(text: str) -> tuple[str, str]:
 
 async def _listing(store: "ObjectStore") -> "list[tuple[str, list[Promotion], list[int]]]":
     """Every model, what its aliases say, and its versions."""
-    from gateway.registry.reading import Registry
+    from gateway.registry.reading import READS_AT_ONCE, Registry
 
-    registry = Registry(store)
-    rows = []
-    for name in await registry.names():
-        aliases = [(await registry.alias(name, alias)).promotion for alias in await registry.aliases(name)]
-        rows.append((name, aliases, await registry.versions(name)))
-    return rows
+    registry, slots = Registry(store), asyncio.Semaphore(READS_AT_ONCE)
+
+    async def row(name: str) -> "tuple[str, list[Promotion], list[int]]":
+        async with slots:
+            aliases = [(await registry.alias(name, alias)).promotion for alias in await registry.aliases(name)]
+            return name, aliases, await registry.versions(name)
+
+    return list(await asyncio.gather(*map(row, await registry.names())))
 
 
 async def _manifest(store: "ObjectStore", name: str, version: str) -> tuple[int, Manifest]:

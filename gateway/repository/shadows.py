@@ -46,6 +46,7 @@ class Comparison(msgspec.Struct):
     """Everything a shadow has shown so far, in sums that only grow; `dropped` requests were sampled and not run.
 
     `primary_run_ns` and `shadow_run_ns` are elapsed times of the same requests' runs, `shadow_cpu_ns` what the shadow cost.
+    `max_abs_difference` is infinite (in JSON null) once only one of two values was a number.
     """
 
     requests: int = 0
