@@ -164,8 +164,9 @@ def loaded(service: NamedDependency[Service]) -> list[LoadedVersion]:
 
 
 @get("/v1/releases", sync_to_thread=False, summary="Champion, canaries and shadow of every loaded name; asks no store")
-def releases(service: NamedDependency[Service]) -> list[ServingState]:
-    return service.repository.servings()
+def releases(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> list[ServingState]:
+    caller: Caller = request.state.caller
+    return [serving for serving in service.repository.servings() if caller.may(serving.name)]
 
 
 @get("/v2/models/{model:str}", summary="A model's signature")
