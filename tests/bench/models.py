@@ -23,6 +23,7 @@ from gateway.objectstore.protocol import StoredObject
 from gateway.repository import unloading
 from gateway.repository.residents import Repository, RepositoryOptions
 from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
+from gateway.runtime.workers import Workers
 from tests.support import models
 
 MODELS = int(os.environ.get("BENCH_MODELS", "200"))
@@ -182,8 +183,9 @@ def _lru_hits(asked: list[str]) -> int:
 @contextlib.asynccontextmanager
 async def _opened(root: Path, folder: Path, **options: Any) -> AsyncIterator[tuple[Repository[LoadedModel], Counted]]:
     store = Counted(root)
-    with ThreadPoolExecutor(1) as executor, ThreadPoolExecutor(1) as builder:
-        loader = Loader(executor, builder, RuntimeOptions(), workers=1, cpu_flags=frozenset())
+    runtime = RuntimeOptions()
+    with Workers(1, levels=runtime.priority_levels, ageing_ns=0) as workers, ThreadPoolExecutor(1) as builder:
+        loader = Loader(workers, builder, runtime, cpu_flags=frozenset())
         repository = Repository(store, loader, Nobody(), RepositoryOptions(**options), cache_dir=folder / "cache")
         try:
             yield repository, store

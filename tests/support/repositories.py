@@ -20,6 +20,7 @@ from gateway.repository.memory import Resident
 from gateway.repository.residents import Repository, RepositoryOptions
 from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
 from gateway.runtime.session import RunResult
+from gateway.runtime.workers import Workers
 from tests.support.memorystore import MemoryStore
 
 
@@ -127,8 +128,9 @@ async def weighing(
 @contextlib.asynccontextmanager
 async def real(store: ObjectStore, folder: Path, **options: Any) -> AsyncIterator[Repository[LoadedModel]]:
     """With onnxruntime."""
-    with ThreadPoolExecutor(1) as executor, ThreadPoolExecutor(1) as builder:
-        loader = Loader(executor, builder, RuntimeOptions(), workers=1, cpu_flags=frozenset())
+    runtime = RuntimeOptions()
+    with Workers(1, levels=runtime.priority_levels, ageing_ns=0) as workers, ThreadPoolExecutor(1) as builder:
+        loader = Loader(workers, builder, runtime, cpu_flags=frozenset())
         chosen = RepositoryOptions(**{"refused_s": 0.0, **options})
         repository = Repository(store, loader, Observed(), chosen, cache_dir=folder / "cache")
         try:
