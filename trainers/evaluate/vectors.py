@@ -12,7 +12,7 @@ import numpy as np
 
 from gateway.contract.golden import DTYPES, Expected, Golden, GoldenTensor, Tolerance
 from gateway.contract.manifest import Signature, Tensor, Variant
-from trainers.evaluate import timing
+from trainers.evaluate import serving
 from trainers.job import Array, Candidate, Limits, Split
 
 ROWS = 8
@@ -58,7 +58,7 @@ def _expected(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / variant.file
         path.write_bytes(candidate.graph)
-        session = timing.open_session(path)
+        session = serving.open_session(path, optimized_by=variant.optimized_by or "")
         parts = [
             session.run(names, {name: values[start : start + batch_rows] for name, values in inputs.items()})
             for start in range(0, rows, batch_rows)
