@@ -1,7 +1,7 @@
 """Gives memory back after a model has left: its session is destroyed and the allocator trimmed, off the event loop.
 
-Trimming is worth it: after 30 models of 0.1 to 4 MB left, 58 of the 85 MB they had taken stayed with the process, and 6 ms of
-`malloc_trim` gave all but 7 MB back (`python -m tests.bench.models` prints both).
+Trimming is worth it: after 30 models of 0.1 to 4 MB left, 25 to 40 of the 50 MB they had taken stayed with the process, and 6 ms of
+`malloc_trim` gave all of it back (`python -m tests.bench.models` prints both).
 """
 
 import asyncio

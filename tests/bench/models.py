@@ -143,14 +143,15 @@ async def _given_back(folder: Path) -> None:
 
 async def _idle(root: Path, folder: Path, names: list[str]) -> None:
     """All models in memory, nobody calls: first while they count as busy, then asleep."""
-    for what, idle_s in (("looked at every 5 s", 3600.0), ("asleep", 0.0)):
+    for what, idle_s in (("looked at every 5 s", 3600.0), ("asleep, looked at every minute", 0.0)):
         async with _opened(root, folder, idle_s=idle_s or 60.0) as (repository, store):
             for name in names:
                 await repository.ready(name)
             if not idle_s:
-                for serving in repository._roster.following.values():
+                for number, serving in enumerate(repository._roster.following.values()):
                     repository._roster.sleep(serving)
                     serving.used_s -= 60
+                    serving.looked_s -= 60 * number / len(names)  # as after hours of it: some are always due
             store.looks = 0
             follow = asyncio.create_task(repository.follow())
             cpu_s, began, lag_s = time.process_time(), time.perf_counter(), 0.0
