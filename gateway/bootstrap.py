@@ -19,7 +19,7 @@ from gateway.accounting.clock import SystemClock
 from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
 from gateway.contract import layout, prices
-from gateway.contract.ledger import Outcome
+from gateway.contract.ledger import Outcome, Phases
 from gateway.dataplane import Call, DataPlane, Observer, Usage
 from gateway.errors import BucketNotFound, SettingsError, StoreRefused, StoreUnavailable
 from gateway.http.service import Service
@@ -37,7 +37,7 @@ from gateway.telemetry.exposition import MetricsPage
 from gateway.telemetry.measures import Measures
 from gateway.telemetry.requestlog import RequestLog
 from gateway.telemetry.saturation import Saturation
-from gateway.telemetry.startup import Startup
+from gateway.telemetry.startup import LoadTimes, Startup
 
 logger = logging.getLogger(__name__)
 VERSION = version("steelyard")
@@ -68,10 +68,17 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         )
         builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load delays no prediction
         loader = Loader(workers, builder, runtime, cpu_flags=cpu_flags())
+        load_times = LoadTimes()
         repository = Repository(
-            store, loader, _Residency(meter), settings.repository, cache_dir=_cache_dir(settings.repository.cache_dir)
+            store,
+            loader,
+            _Residency(meter, startup.loaded, load_times.loaded),
+            settings.repository,
+            cache_dir=_cache_dir(settings.repository.cache_dir),
+            container_bytes=here.memory_bytes,
+            kept=settings.preload,
         )
-        stack.callback(repository.close)
+        stack.push_async_callback(repository.aclose)
         admission = Admission(settings.admission)
         measures, request_log = Measures(settings.telemetry), RequestLog(settings.log.requests)
         observers: list[Observer] = [measures, startup]
@@ -87,6 +94,9 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
             [
                 sources.measures(measures),
                 sources.residency(repository),
+                sources.memory(lambda: repository.counts, lambda: repository.memory_bytes),
+                sources.aliases(repository.servings),
+                load_times.read,
                 sources.ledger(ledger),
                 sources.in_flight(admission),
                 saturation.read,
@@ -192,11 +202,14 @@ class _Charger:
 class _Residency:
     """The repository's view of the meter."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, *told: Callable[[Phases], None]) -> None:
         self._meter = meter
+        self._told = told
 
-    def loaded(self, resident: Resident[LoadedModel], cpu_ns: int) -> None:
-        self._meter.note_load(resident.name, resident.version, cpu_ns)
+    def loaded(self, resident: Resident[LoadedModel], cpu_ns: int, spent: Phases) -> None:
+        for tell in self._told:
+            tell(spent)
+        self._meter.note_load(resident.name, resident.version, cpu_ns, spent)
         self._meter.note_resident(resident.name, resident.version, resident.model.resident_bytes)
 
     def unloaded(self, resident: Resident[LoadedModel]) -> None:

@@ -17,6 +17,7 @@ from gateway.access.caller import Caller
 from gateway.contract.ledger import Outcome
 from gateway.errors import DeadlineExceeded, InvalidInput, Overloaded, RequestError
 from gateway.repository.residents import Repository, Resident
+from gateway.repository.shadows import ShadowRun
 from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel
 from gateway.runtime.spent import Spent
@@ -180,9 +181,11 @@ class DataPlane:
         """The answer when nothing has to be waited for, else what `finish` takes. Raises a `GatewayError`, charged all the same."""
         self.admission.check()
         resident = self._repository.resident(call.model, call.version, call.key)
-        if resident is None:
-            return Pending(call, None)
+        return Pending(call, None) if resident is None else self._begin(call, resident)
+
+    def _begin(self, call: Call, resident: Resident[LoadedModel]) -> Prediction | Pending:
         work = _Work(call, resident)
+        resident.use.running += 1
         try:
             work.decode()
             if not resident.model.is_inline(work.rows):
@@ -204,7 +207,8 @@ class DataPlane:
                 begun = await self._loaded(pending.call)
                 if isinstance(begun, Prediction):
                     return begun
-                work = begun
+                work = begun.work
+                assert work is not None
             try:
                 await work.run(work.deadline_ns(self._timeout_ns))
                 work.encode()
@@ -225,17 +229,11 @@ class DataPlane:
         begun = self.start(call)
         return begun if isinstance(begun, Prediction) else await self.finish(begun)
 
-    async def _loaded(self, call: Call) -> "Prediction | _Work":
-        """Load the model, then start again: short runs are then over at once."""
+    async def _loaded(self, call: Call) -> Prediction | Pending:
+        """Load the model, then begin: short runs are then over at once."""
         until_ns = call.arrived_ns + (call.timeout_ms * 1_000_000 or self._timeout_ns)
         async with _deadline(until_ns, "loading the model"):
-            while True:
-                await self._repository.ready(call.model, call.version, call.key)
-                begun = self.start(call)
-                if isinstance(begun, Prediction):
-                    return begun
-                if begun.work is not None:
-                    return begun.work
+            return self._begin(call, await self._repository.ready(call.model, call.version, call.key))
 
     def _prediction(self, work: "_Work") -> Prediction:
         usage, cost_picousd = self._settle(work, "ok")
@@ -245,10 +243,13 @@ class DataPlane:
             call.request_id, resident.name, resident.version, resident.variant.id, usage.rows, usage.cpu_ns, usage.queue_ns,
             usage.run_ns, usage.batch_rows, usage.request_bytes, usage.response_bytes, cost_picousd, self._charger.price_book,
         )  # fmt: skip
+        if (shadow := self._repository.shadow(resident)) is not None:
+            work.mirror(shadow)
         return Prediction(work.answer, receipt, usage)
 
     def _settle(self, work: "_Work", outcome: Outcome) -> tuple[Usage, int]:
         work.is_settled = True
+        work.resident.use.running -= 1
         usage = work.usage()
         cost_picousd = self._charger.charge(work.call, work.resident, usage, outcome)
         for observer in self._observers:
@@ -328,6 +329,10 @@ class _Work:
         began_ns = perf_counter_ns()
         self.answer = self.call.door.encode(self._outputs, self._decoded, self.resident)
         self._encode_ns = perf_counter_ns() - began_ns
+
+    def mirror(self, shadow: ShadowRun) -> None:
+        """Let a shadow version run the same inputs later."""
+        shadow.mirror(self._decoded.inputs, self._outputs, run_ns=self._run_ns)
 
     def usage(self) -> Usage:
         """Ends the measurement; called once."""

@@ -20,11 +20,13 @@ GatewayError
 |     `- StoreFull         no space left
 |- ObjectError         what a caller of the object store must handle
 |  |- ObjectNotFound       no such key
-|  `- PreconditionFailed   a conditional write lost: the object exists, or has changed
+|  |- PreconditionFailed   a conditional write lost: the object exists, or has changed
+|  `- ReleaseConflict      another decision about the same alias was recorded first
 |- ArtifactError       the publisher's fault; refuse to load
 |  |- ManifestInvalid    not a manifest, or one from a newer version
 |  |- DigestMismatch     bytes differ from their sha256
 |  |- SignatureInvalid   unsigned or altered
+|  |- GoldenMismatch     computes other outputs here than where it was published
 |  `- UnsupportedModel   valid, but this gateway cannot run it
 `- SettingsError       the operator's fault; exit 2 before listening
 
@@ -125,6 +127,10 @@ class PreconditionFailed(ObjectError):
     """A conditional write lost: the object exists already, or has changed since it was read."""
 
 
+class ReleaseConflict(ObjectError):
+    """Somebody decided about the same alias meanwhile, knowing more than our caller did: look again, then decide again."""
+
+
 class ArtifactError(GatewayError):
     """The publisher's fault: the artifact is refused and the old version stays."""
 
@@ -139,6 +145,10 @@ class DigestMismatch(ArtifactError):
 
 class SignatureInvalid(ArtifactError):
     """The artifact is unsigned, or altered after signing."""
+
+
+class GoldenMismatch(ArtifactError):
+    """On this host the graph does not give the outputs that its publisher recorded, within the recorded tolerance."""
 
 
 class UnsupportedModel(ArtifactError):

@@ -5,7 +5,7 @@ nothing that a reader could follow to an incomplete artifact, and the same call 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,8 +13,10 @@ import msgspec
 from gateway.contract import codec, layout
 from gateway.contract.manifest import File, Manifest, Role
 from gateway.contract.registry import Promotion, VersionRecord
-from gateway.errors import DigestMismatch, ObjectNotFound, PreconditionFailed
+from gateway.errors import DigestMismatch, PreconditionFailed, ReleaseConflict, RequestError
 from gateway.objectstore.protocol import ObjectStore
+from gateway.registry import releasing
+from gateway.registry.reading import Registry
 from trainers.errors import PublishConflict, SpecError
 
 MANIFEST = "manifest.json"
@@ -62,34 +64,18 @@ async def publish(store: ObjectStore, folder: Path, *, run_id: str, now_ns: int)
 async def promote(
     store: ObjectStore, *, model: str, alias: str, version: int, actor: str, reason: str, now_ns: int
 ) -> Promotion:
-    """Let `alias` answer with `version`; a no-op when it does already.
+    """Let `alias` answer with `version`; a no-op when it does already. `gateway.registry.releasing` is the protocol.
 
-    The log decides, the alias follows it. Another promoter of the same alias who wins the race made a newer decision than the one
-    the caller looked at: that is a `PublishConflict`, not a reason to try again. `SpecError` names the versions there are.
+    Another promoter of the same alias who wins the race made a newer decision than the one the caller looked at: that is a
+    `PublishConflict`, not a reason to try again. `SpecError` names the versions there are.
     """
-    record = await _version(store, model, version)
-    seen = await _promotions(store, model, alias)
-    for _ in range(CLAIMS_MAX):
-        if seen.current and seen.current.manifest_sha256 == record.manifest_sha256:
-            return await _follow(store, seen.current)
-        promotion = Promotion(
-            model=model,
-            alias=alias,
-            version=version,
-            manifest_sha256=record.manifest_sha256,
-            generation=seen.generation + 1,
-            actor=actor,
-            reason=reason,
-            promoted_ns=now_ns,
-        )
-        try:
-            await store.put_if_absent(layout.promotion(model, promotion.generation), codec.encode(promotion))
-        except PreconditionFailed:
-            before, seen = seen, await _promotions(store, model, alias)
-            _refuse_newer_decision(before.current, seen.current, record)
-        else:
-            return await _follow(store, promotion)
-    raise PublishConflict(f"model '{model}': {CLAIMS_MAX} promotions were recorded meanwhile; run again")
+    author = releasing.Author(actor=actor, reason=reason, now_ns=now_ns)
+    try:
+        return await releasing.promote(store, model=model, alias=alias, version=version, author=author)
+    except RequestError as error:
+        raise SpecError(str(error)) from error
+    except ReleaseConflict as error:
+        raise PublishConflict(str(error)) from error
 
 
 async def put_once(store: ObjectStore, key: str, data: bytes) -> None:
@@ -125,10 +111,11 @@ async def _require_size(store: ObjectStore, key: str, size: int) -> None:
 async def _claim_version(store: ObjectStore, draft: VersionRecord) -> VersionRecord:
     """The existing version of this manifest, or the next free number. A lost claim may have been our own, so look again."""
     known: dict[int, VersionRecord] = {}
+    registry = Registry(store)
     for _ in range(CLAIMS_MAX):
-        for number in await _version_numbers(store, draft.model):
+        for number in await registry.versions(draft.model):
             if number not in known:
-                known[number] = await _version(store, draft.model, number)
+                known[number] = await registry.version(draft.model, number)
         for record in known.values():
             if record.manifest_sha256 == draft.manifest_sha256:
                 return record
@@ -139,77 +126,3 @@ async def _claim_version(store: ObjectStore, draft: VersionRecord) -> VersionRec
             continue
         return claim
     raise PublishConflict(f"model '{draft.model}': {CLAIMS_MAX} versions were claimed meanwhile; run again")
-
-
-async def _version(store: ObjectStore, model: str, number: int) -> VersionRecord:
-    try:
-        stored = await store.get(layout.version(model, number))
-    except ObjectNotFound as error:
-        published = _listed(await _version_numbers(store, model))
-        raise SpecError(f"model '{model}' has no version {number}; published: {published}") from error
-    return codec.decode(stored.body, VersionRecord)
-
-
-async def _version_numbers(store: ObjectStore, model: str) -> list[int]:
-    """Ascending by number; the store lists 10 before 2."""
-    prefix = layout.versions(model)
-    return sorted([int(info.key.removeprefix(prefix).removesuffix(".json")) async for info in store.list(prefix)])
-
-
-class _Promotions(msgspec.Struct, frozen=True):
-    """What the log says: its newest generation, over all aliases, and the newest entry of the one asked for."""
-
-    generation: int
-    current: Promotion | None
-
-
-async def _promotions(store: ObjectStore, model: str, alias: str) -> _Promotions:
-    """The log from the alias's own generation on: everything older is known to be superseded."""
-    current = await _alias(store, model, alias)
-    generation = current[0].generation if current else 0
-    entry = current[0] if current else None
-    start_after = layout.promotion(model, generation) if generation else ""
-    async for info in store.list(layout.promotions(model), start_after=start_after):
-        newer = codec.decode((await store.get(info.key)).body, Promotion)
-        generation = newer.generation
-        entry = newer if newer.alias == alias else entry
-    return _Promotions(generation, entry)
-
-
-async def _alias(store: ObjectStore, model: str, alias: str) -> tuple[Promotion, str] | None:
-    """The alias object and its etag."""
-    try:
-        stored = await store.get(layout.alias(model, alias))
-    except ObjectNotFound:
-        return None
-    return codec.decode(stored.body, Promotion), stored.etag
-
-
-async def _follow(store: ObjectStore, entry: Promotion) -> Promotion:
-    """Bring the alias up to this log entry. Its generation only grows, so trying again after a lost race is safe."""
-    key, data = layout.alias(entry.model, entry.alias), codec.encode(entry)
-    for _ in range(CLAIMS_MAX):
-        current = await _alias(store, entry.model, entry.alias)
-        if current and current[0].generation >= entry.generation:
-            return entry
-        try:
-            await (store.put_if_match(key, data, current[1]) if current else store.put_if_absent(key, data))
-        except PreconditionFailed:
-            continue
-        return entry
-    raise PublishConflict(
-        f"alias '{entry.alias}' of model '{entry.model}' moved {CLAIMS_MAX} times meanwhile; run again"
-    )
-
-
-def _refuse_newer_decision(before: Promotion | None, after: Promotion | None, wanted: VersionRecord) -> None:
-    """A generation taken for another alias, or for the version we want, is no conflict."""
-    if after and after != before and after.manifest_sha256 != wanted.manifest_sha256:
-        raise PublishConflict(
-            f"alias '{after.alias}' of model '{after.model}' was given version {after.version} by {after.actor} meanwhile; "
-            f"compare version {wanted.version} with it and promote again"
-        )
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(str(number) for number in numbers) or "none"

@@ -19,6 +19,7 @@ from gateway.objectstore.protocol import ObjectStore
 from trainers import baseline, card, lineage, publish
 from trainers.errors import DataError, SpecError
 from trainers.evaluate import judge
+from trainers.evaluate.vectors import vectors
 from trainers.export import export
 from trainers.fit import fit
 from trainers.job import Data, Report, TrainJob
@@ -28,6 +29,7 @@ from trainers.quantize import candidates
 T = TypeVar("T")
 
 EXAMPLES = "examples.json"
+GOLDEN = "golden.json"
 CARD = "card.md"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 """`gateway.contract.words.Name`, checked before hours of training and not after."""
@@ -73,16 +75,20 @@ def train(job: TrainJob, run: Run, book: prices.PriceBook, report: Report) -> Ma
     offered = _step(report, "quantize", lambda: candidates.offer(graph, data))
     verdict = judge.judge(offered, data, job.limits, report)
     simplest = _step(report, "baseline", lambda: _baseline(data))
-    contents = {f"{candidate.id}.onnx": candidate.graph for candidate in offered} | {
-        EXAMPLES: codec.encode(data.examples)
-    }
-    files = [publish.describe(name, content, "model") for name, content in contents.items() if name != EXAMPLES]
+    golden = vectors(offered, verdict.variants, data.signature, data.test, job.limits)
+    graphs = {f"{candidate.id}.onnx": candidate.graph for candidate in offered}
+    contents = graphs | {EXAMPLES: codec.encode(data.examples), GOLDEN: codec.encode(golden)}
+    files = [publish.describe(name, graph, "model") for name, graph in graphs.items()]
     manifest = Manifest(
         model=job.model,
         task=job.task,
         description=job.description,
         created_ns=time.time_ns(),
-        files=(*files, publish.describe(EXAMPLES, contents[EXAMPLES], "examples")),
+        files=(
+            *files,
+            publish.describe(EXAMPLES, contents[EXAMPLES], "examples"),
+            publish.describe(GOLDEN, contents[GOLDEN], "golden"),
+        ),
         variants=verdict.variants,
         serve=verdict.serve,
         choice=verdict.choice,

@@ -130,7 +130,7 @@ async def _examples(url: str) -> Examples:
     """The held-out rows that the artifact carries."""
     from gateway.contract import codec, layout
     from gateway.objectstore.opening import open_store
-    from gateway.repository.registry import Registry
+    from gateway.registry.reading import Registry
 
     store = open_store(url)
     try:

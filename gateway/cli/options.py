@@ -1,10 +1,36 @@
-"""Options that several commands share."""
+"""Options that several commands share, and a store that is open while a command asks it."""
+
+import asyncio
+import contextlib
+import getpass
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+from gateway.contract import layout
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gateway.objectstore.protocol import ObjectStore
+
+T = TypeVar("T")
 
 DEFAULT_STORE = "./.steelyard/store"
 
 STORE_HELP = "Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]"
+
+
+def _user_name() -> str:
+    """In a container the user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
 
 store = click.option(
     "--store",
@@ -14,3 +40,25 @@ store = click.option(
     metavar="URL",
     help=STORE_HELP,
 )
+
+alias = click.option("--alias", default=layout.CHAMPION, show_default=True, help="The name that callers follow.")
+reason = click.option("--reason", default="", help="Why, for the history.")
+actor = click.option("--actor", default=_user_name, metavar="NAME", help="Who decides.  [default: your user name]")
+
+
+def console() -> "Console":
+    """Standard output; in a pipe nothing needs to fit, so columns keep their width."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+
+
+def with_store(url: str, ask: "Callable[[ObjectStore], Awaitable[T]]") -> T:
+    """What `ask` finds in the store at `url`."""
+    from gateway.objectstore.opening import open_store
+
+    async def asked() -> T:
+        async with contextlib.aclosing(open_store(url)) as opened:
+            return await ask(opened)
+
+    return asyncio.run(asked())

@@ -52,7 +52,8 @@ def decode(data: bytes, kind: type[T], *, what: str = "") -> T:
 
 def schema_version(kind: type[msgspec.Struct]) -> int:
     """The version this code writes: the default of the struct's `schema_version` field."""
-    default = next(field.default for field in msgspec.structs.fields(kind) if field.name == "schema_version")
+    field = next(field for field in msgspec.structs.fields(kind) if field.name == "schema_version")
+    default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
     assert isinstance(default, int)
     return default
 

@@ -3,7 +3,7 @@
 models/<name>/blobs/sha256/<hex>            immutable files
 models/<name>/manifests/sha256/<hex>        immutable manifests
 models/<name>/versions/<n>.json             which manifest version n is; claimed once
-models/<name>/log/<generation>.json         promotions, append-only: the truth
+models/<name>/log/<generation>.json         decisions about aliases, append-only: the truth
 models/<name>/aliases/<alias>.json          the log's newest entry for this alias
 ledger/v1/dt=<date>/hr=<hour>/<container>/<boot>-<seq>.jsonl.gz   what happened and what it cost
 ledger/v1/containers/<container>/<boot>-open.json, -close.json    when a container's bill began and ended

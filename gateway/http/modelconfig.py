@@ -7,7 +7,6 @@ from litestar.params import FromPath
 
 from gateway.contract.manifest import Manifest, Tensor
 from gateway.http.service import Service
-from gateway.repository.residents import version_number
 from gateway.runtime.tensors import wire_shape
 
 
@@ -65,7 +64,7 @@ async def model_config(service: NamedDependency[Service], model: FromPath[str]) 
 async def version_config(
     service: NamedDependency[Service], model: FromPath[str], version: FromPath[str]
 ) -> ModelConfig:
-    return config(await service.repository.manifest(model, version_number(version)))
+    return config(await service.repository.manifest(model, version))
 
 
 def config(manifest: Manifest) -> ModelConfig:

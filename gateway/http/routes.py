@@ -17,7 +17,7 @@ from gateway.contract.manifest import Manifest, Tensor
 from gateway.errors import ModelNotReady
 from gateway.http.metrics_route import metrics
 from gateway.http.service import Service
-from gateway.repository.residents import version_number
+from gateway.repository.serving import ServingState
 from gateway.runtime.tensors import wire_shape
 
 EXTENSIONS = (
@@ -163,6 +163,12 @@ def loaded(service: NamedDependency[Service]) -> list[LoadedVersion]:
     ]
 
 
+@get("/v1/releases", sync_to_thread=False, summary="Champion, canaries and shadow of every loaded name; asks no store")
+def releases(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> list[ServingState]:
+    caller: Caller = request.state.caller
+    return [serving for serving in service.repository.servings() if caller.may(serving.name)]
+
+
 @get("/v2/models/{model:str}", summary="A model's signature")
 async def model_metadata(service: NamedDependency[Service], model: FromPath[str]) -> ModelMetadata:
     manifest = await service.repository.manifest(model)
@@ -173,7 +179,7 @@ async def model_metadata(service: NamedDependency[Service], model: FromPath[str]
 async def version_metadata(
     service: NamedDependency[Service], model: FromPath[str], version: FromPath[str]
 ) -> ModelMetadata:
-    manifest = await service.repository.manifest(model, version_number(version))
+    manifest = await service.repository.manifest(model, version)
     return await _metadata(service, manifest)
 
 
@@ -186,7 +192,7 @@ async def model_ready(service: NamedDependency[Service], model: FromPath[str]) -
 async def version_ready(
     service: NamedDependency[Service], model: FromPath[str], version: FromPath[str]
 ) -> Response[ModelReady]:
-    return await _readiness(service, model, version_number(version))
+    return await _readiness(service, model, version)
 
 
 async def _metadata(service: Service, manifest: Manifest) -> ModelMetadata:
@@ -207,7 +213,7 @@ def _tensors(tensors: tuple[Tensor, ...]) -> list[TensorMetadata]:
     return [TensorMetadata(tensor.name, tensor.datatype, wire_shape(tensor.shape)) for tensor in tensors]
 
 
-async def _readiness(service: Service, model: str, version: int | None) -> Response[ModelReady]:
+async def _readiness(service: Service, model: str, version: str | None) -> Response[ModelReady]:
     """Waits a moment for a load, so that a small model is ready at the first question; a long load goes on without us."""
     try:
         async with asyncio.timeout(service.ready_wait_s):
@@ -228,6 +234,7 @@ HANDLERS = [
     v1_model,
     ping,
     loaded,
+    releases,
     model_metadata,
     version_metadata,
     model_ready,

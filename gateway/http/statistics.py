@@ -9,9 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from gateway.access.caller import Caller
-from gateway.errors import ModelNotFound
 from gateway.http.service import Service
-from gateway.repository.residents import version_number
 from gateway.telemetry.series import Span, VersionMeasures
 
 
@@ -84,11 +82,7 @@ async def model_statistics(service: NamedDependency[Service], model: FromPath[st
 async def version_statistics(
     service: NamedDependency[Service], model: FromPath[str], version: FromPath[str]
 ) -> Statistics:
-    number = version_number(version)
-    versions = await service.repository.registry.versions(model)
-    if number not in versions:
-        published = ", ".join(map(str, versions)) or "none"
-        raise ModelNotFound(f"model '{model[:64]}' has no version {version[:32]}; published: {published}")
+    number, _ = await service.repository.registry.resolve(model, version)
     return _of(service, [(model, number)])
 
 

@@ -7,21 +7,17 @@ Limits: a key `a` and a key `a/b` cannot both exist (the second write is `Precon
 `a/b` is deleted. A range read with an etag reads the whole file to compare it. Symbolic links are not listed.
 """
 
-import asyncio
 import builtins
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
-from gateway.objectstore import verified
+from gateway.objectstore import keys, verified
+from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.folder import Folder
 from gateway.objectstore.protocol import ObjectInfo, StoredObject
 
 BLOCK_BYTES = 1 << 20  # a thread hop per block is then nothing beside the write
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class LocalStore:
@@ -35,8 +31,12 @@ class LocalStore:
     def url(self) -> str:
         return self._root.as_uri()
 
+    def path(self, key: str) -> Path:
+        """Where the object lies, if it exists: a reader on this machine can take the file itself. It must not be altered."""
+        return self._root / keys.checked(key)
+
     async def get(self, key: str) -> StoredObject:
-        return await _in_thread(self._folder.get, key)
+        return await in_thread(self._folder.get, key)
 
     async def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
         found = await self.get(key)
@@ -45,53 +45,53 @@ class LocalStore:
     async def get_range(self, key: str, start: int, stop: int, *, etag: str | None = None) -> bytes:
         if not 0 <= start < stop:
             raise ValueError(f"no such range: [{start}, {stop})")
-        return await _in_thread(self._folder.get_range, key, start, stop, etag)
+        return await in_thread(self._folder.get_range, key, start, stop, etag)
 
     async def head(self, key: str) -> ObjectInfo:
-        return await _in_thread(self._folder.head, key)
+        return await in_thread(self._folder.head, key)
 
     async def stream(self, key: str, *, chunk_bytes: int = 1 << 20) -> AsyncIterator[bytes]:
         with contextlib.ExitStack() as opened:
             # Entered in the thread: the file is closed here even when this task is cancelled while it opens.
-            file = await _in_thread(lambda: opened.enter_context(self._folder.open(key)))
-            while chunk := await _in_thread(self._folder.read, key, file, chunk_bytes):
+            file = await in_thread(lambda: opened.enter_context(self._folder.open(key)))
+            while chunk := await in_thread(self._folder.read, key, file, chunk_bytes):
                 yield chunk
 
     async def put_if_absent(self, key: str, body: bytes) -> str:
-        return await _in_thread(self._folder.put_if_absent, key, body)
+        return await in_thread(self._folder.put_if_absent, key, body)
 
     async def put_if_match(self, key: str, body: bytes, etag: str) -> str:
-        return await _in_thread(self._folder.put_if_match, key, body, etag)
+        return await in_thread(self._folder.put_if_match, key, body, etag)
 
     async def put_stream_if_absent(self, key: str, chunks: AsyncIterable[bytes], *, sha256: str, size: int) -> None:
         blocks = verified.blocks(chunks, block_bytes=BLOCK_BYTES, sha256=sha256, size=size)
         unfinished = contextlib.ExitStack()
         try:
-            file = await _in_thread(unfinished.enter_context, self._folder.staged(key))
+            file = await in_thread(unfinished.enter_context, self._folder.staged(key))
             async with contextlib.aclosing(blocks):
                 async for block in blocks:
-                    await _in_thread(self._folder.write, key, file, block)
-            await _in_thread(self._folder.create, key, file)
+                    await in_thread(self._folder.write, key, file, block)
+            await in_thread(self._folder.create, key, file)
         finally:
-            await _in_thread(unfinished.close)
+            await in_thread(unfinished.close)
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        pending = await _in_thread(self._folder.children, "", prefix, start_after)
+        pending = await in_thread(self._folder.children, "", prefix, start_after)
         pending.reverse()
         while pending:
             row = pending.pop()
             if row.key.endswith("/"):
-                inside = await _in_thread(self._folder.children, row.key, prefix, start_after)
+                inside = await in_thread(self._folder.children, row.key, prefix, start_after)
                 pending.extend(reversed(inside))
             else:
                 yield row
 
     async def folders(self, prefix: str) -> builtins.list[str]:
-        rows = await _in_thread(self._folder.subfolders, prefix)
+        rows = await in_thread(self._folder.subfolders, prefix)
         return [row.removeprefix(prefix).rstrip("/") for row in rows if await self._holds_object(row)]
 
     async def delete(self, key: str) -> None:
-        await _in_thread(self._folder.delete, key)
+        await in_thread(self._folder.delete, key)
 
     async def aclose(self) -> None:
         """Nothing is held open between calls."""
@@ -100,15 +100,3 @@ class LocalStore:
         async for _ in self.list(prefix):
             return True
         return False
-
-
-async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking call off the event loop. Cancellation waits for it: no write goes on behind its caller's back."""
-    work = asyncio.create_task(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # seen; the cancellation is what the caller hears
-        raise

@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.repository.registry import Registry
+from gateway.registry.reading import Registry
 
 FETCHES = 8  # two small objects each
 

@@ -1,84 +1,75 @@
-"""Which models are in memory, and who answers for a name right now.
+"""The repository: who answers for a name right now, loaded if need be and kept up with its alias. The data plane asks it.
 
-A model is loaded on its first call, once, however many callers wait. A name without a version follows the champion alias: a poll
-sees it move, the new version is loaded beside the old one and swapped in when it can answer; a version that cannot be loaded is
-reported and the old one stays. Requests in flight keep the model they started with.
+A model is loaded on its first call, once, however many callers wait. A name follows its alias: a poll sees it move, the new
+version is loaded beside the old one and swapped in when it can answer; a release that cannot be is reported and the old one
+stays. Requests in flight keep the model they started with.
 """
 
 import asyncio
-import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Annotated, Generic
 
 import msgspec
+from msgspec import Meta
 
-from gateway.contract.manifest import Manifest, Variant
-from gateway.contract.registry import Promotion
-from gateway.errors import ArtifactError, GatewayError, InvalidInput, ModelNotFound
+from gateway.contract import layout
+from gateway.contract.manifest import Manifest
+from gateway.contract.words import Count, Positive
+from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
+from gateway.registry.reading import Registry, is_number
 from gateway.repository.blobs import BlobCache
-from gateway.repository.registry import AliasState, Registry
+from gateway.repository.following import Follower, FollowOptions
+from gateway.repository.loading import M, ModelLoader
+from gateway.repository.memory import Memory, MemoryCounts, ResidencyObserver, Resident
+from gateway.repository.roster import Asked, Roster
+from gateway.repository.serving import Serving, ServingState
+from gateway.repository.shadows import ShadowRun
 
-logger = logging.getLogger(__name__)
-M = TypeVar("M")
-M_co = TypeVar("M_co", covariant=True)
+__all__ = ["ModelLoader", "Repository", "RepositoryOptions", "ResidencyObserver", "Resident"]
 
 
 class RepositoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`poll_s`: how often promotions are looked for. `refused_s`: how long "no such model" or "broken" is believed.
+    """What may be in memory and on disk, and how often the store is asked.
 
-    `pinned_max`: versions kept in memory that callers asked for by number and no alias answers with; the least recently used goes.
+    `poll_s`: how often an alias is looked at; `polls_max`: how many at once. A name not called for `idle_s` is looked at only so
+    often, and for at most `wake_s` before its next call is answered.
+    `refused_s`: how long "no such model" or "broken" is believed, for at most `refused_max` names.
+    `pinned_max`: versions kept in memory that callers asked for by number and no alias needs; the least recently used goes.
+    `memory_bytes_max`: what all models together may hold; 0 means `MEMORY_SHARE` of the container's memory limit.
+    `evict_preloaded`: whether preloaded models may leave memory too. `loads_max`: loads at once; each holds a model being built.
+    `shadows_max`: how many requests a shadow may be behind before the next is dropped; each keeps its tensors in memory.
+    `cache_bytes_max`: of downloaded files, over all processes that share `cache_dir`; 8 GiB leave room on the 20 GiB of disk that a
+    Fargate task has. `download_parts_max`: parts of 8 MiB in flight over all downloads, each of them in memory.
     """
 
-    poll_s: float = 5.0
-    refused_s: float = 2.0
-    refused_max: int = 1024
-    pinned_max: int = 16
+    poll_s: Annotated[float, Meta(gt=0)] = 5.0
+    polls_max: Positive = 8
+    idle_s: Annotated[float, Meta(ge=0)] = 60.0
+    wake_s: Annotated[float, Meta(ge=0)] = 1.0
+    refused_s: Annotated[float, Meta(ge=0)] = 2.0
+    refused_max: Positive = 1024
+    pinned_max: Positive = 16
+    memory_bytes_max: Count = 0
+    evict_preloaded: bool = False
+    loads_max: Positive = 4
+    shadows_max: Positive = 4
     cache_dir: str = ""
+    cache_bytes_max: Positive = 8 << 30
+    download_parts_max: Positive = 8
 
 
-class ModelLoader(Protocol[M_co]):
-    """What turns verified files into a model; `gateway.runtime.model.Loader` is one."""
-
-    def variant(self, manifest: Manifest) -> Variant: ...
-
-    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[M_co, int]: ...
-
-
-class Resident(msgspec.Struct, Generic[M], frozen=True):
-    """A version in memory."""
-
-    name: str
-    version: int
-    manifest: Manifest
-    variant: Variant
-    model: M
-    loaded_ns: int
-
-
-class ResidencyObserver(Protocol[M]):
-    """Who is told when a model enters and leaves memory: the meter, for residency and load cost."""
-
-    def loaded(self, resident: Resident[M], cpu_ns: int) -> None: ...
-
-    def unloaded(self, resident: Resident[M]) -> None: ...
-
-
-class _Following(msgspec.Struct, Generic[M]):
-    """One alias-followed name: what answers, the alias as last seen, and why it did not move on.
-
-    `refusal` stays until the alias changes: a broken release is reported, not fetched again at every poll.
-    """
-
-    resident: Resident[M]
-    etag: str
-    problem: str = ""
-    refusal: str = ""
+MEMORY_SHARE = 0.6
+"""The rest is for the process itself, tensors of requests, and a new version beside the old one."""
 
 
 class Repository(Generic[M]):
-    """All public methods run on the event loop. `close` ends the polling."""
+    """All public methods run on the event loop. `aclose` ends the polling.
+
+    `container_bytes`: the container's memory limit, 0 for none. `kept`: names that are not evicted, the preloaded ones.
+    """
 
     def __init__(
         self,
@@ -88,176 +79,173 @@ class Repository(Generic[M]):
         options: RepositoryOptions,
         *,
         cache_dir: Path,
+        container_bytes: int = 0,
+        kept: Collection[str] = (),
     ) -> None:
         self.registry = Registry(store)
-        self._blobs = BlobCache(store, cache_dir)
-        self._loader = loader
-        self._observer = observer
         self._options = options
-        self._following: dict[str, _Following[M]] = {}
-        self._versions: dict[tuple[str, int], Resident[M]] = {}
-        self._loading: dict[tuple[str, int | None], asyncio.Task[Resident[M]]] = {}
-        self._refused: dict[tuple[str, int | None], tuple[float, ModelNotFound | ArtifactError]] = {}
-        self._polls: dict[str, asyncio.Task[None]] = {}
+        self._roster: Roster[M] = Roster(() if options.evict_preloaded else kept)
+        self._memory = Memory(
+            self.registry,
+            BlobCache(store, cache_dir, bytes_max=options.cache_bytes_max, parts_max=options.download_parts_max),
+            loader,
+            observer,
+            bytes_max=options.memory_bytes_max or int(container_bytes * MEMORY_SHARE),
+            loads_max=options.loads_max,
+            evictable=self._roster.evictable,
+            evicted=self._roster.forget,
+        )
+        pace = FollowOptions(options.poll_s, options.polls_max, options.idle_s, options.shadows_max)
+        self._follower = Follower(self.registry, self._memory, self._roster, loader, pace)
+        self._champions, self._asked, self._shadows = self._roster.champions, self._roster.asked, self._roster.shadows
+        self._resolving: dict[Asked, asyncio.Task[Serving[M]]] = {}
+        self._refused: dict[Asked, tuple[float, ModelNotFound | ArtifactError]] = {}
 
-    async def ready(self, name: str, version: str | int | None = None, key: str = "") -> Resident[M]:
-        """The model that answers this name, loaded if need be. Raises `ModelNotFound`, an `ArtifactError` or a store error."""
-        number = version_number(version)
-        return self.resident(name, number, key) or await self._load_once(name, number)
-
-    def resident(self, name: str, version: str | int | None = None, key: str = "") -> Resident[M] | None:
-        """The same, only if it is in memory."""
+    def resident(self, name: str, version: str | None = None, key: str = "") -> Resident[M] | None:
+        """Who answers a call of `key` to this name, if it is in memory. `version` is a number or an alias, None the champion."""
         if version is None:
-            following = self._following.get(name)
-            return following.resident if following else None
-        number = version_number(version)
-        assert number is not None
-        resident = self._versions.pop((name, number), None)
-        if resident is not None:
-            self._versions[name, number] = resident  # now the most recently used
+            serving = self._champions.get(name)
+            if serving is None:
+                return None
+        else:
+            serving = self._asked.get((name, version))
+            if serving is None:
+                return None
+            if serving.promotion is None:  # asked for by number: now the most recently used
+                self._asked[name, version] = self._asked.pop((name, version))
+        serving.calls += 1
+        resident = serving.choose(key) if serving.canaries else serving.champion
+        use = resident.use
+        use.count += 1
+        use.clock = self._memory.clock
         return resident
 
-    async def manifest(self, name: str, version: int | None = None) -> Manifest:
+    async def ready(self, name: str, version: str | None = None, key: str = "") -> Resident[M]:
+        """The same, loaded if need be. Raises `ModelNotFound`, an `ArtifactError`, `ModelNotReady` or a store error."""
+        if resident := self.resident(name, version, key):
+            return resident
+        serving = await self._serving((name, layout.CHAMPION if version is None else version))
+        serving.calls += 1
+        resident = serving.choose(key)
+        resident.use.count += 1
+        return resident
+
+    def shadow(self, resident: Resident[M]) -> ShadowRun | None:
+        """The shadow that this request, which `resident` answered, is to be mirrored to; asked once for each request."""
+        if not self._shadows:
+            return None
+        run = self._shadows.get(resident.key)
+        return run if run is not None and run.is_sampled() else None
+
+    async def manifest(self, name: str, version: str | None = None) -> Manifest:
         """What is published under this name, without loading it. Raises as `ready` does."""
-        if resident := self.resident(name, version):
-            return resident.manifest
-        if version is not None:
-            return await self.registry.manifest(name, (await self.registry.version(name, version)).manifest_sha256)
-        return await self.registry.manifest(name, (await self.registry.alias(name)).promotion.manifest_sha256)
+        asked = layout.CHAMPION if version is None else version
+        serving = self._asked.get((name, asked))
+        if serving is not None:
+            return serving.champion.manifest
+        _, sha256 = await self.registry.resolve(name, asked)
+        return await self.registry.manifest(name, sha256)
 
     def residents(self) -> list[tuple[Resident[M], str]]:
-        """Everything in memory, each with the last problem of its alias ("" when there is none)."""
-        problems = {f.resident.name: f.problem for f in self._following.values()}
-        return [(resident, problems.get(resident.name, "")) for resident in self._versions.values()]
+        """Everything in memory, each with what keeps its alias from answering as it should ("" when nothing does)."""
+        servings = self._roster.following.values()
+        problems = {serving.champion.key: serving.problem for serving in servings if serving.problem}
+        return [(resident, problems.get(resident.key, "")) for resident in self._memory.held.values()]
+
+    def servings(self) -> list[ServingState]:
+        """Every alias that this process follows, with its canaries and what its shadow has shown."""
+        return [serving.state() for serving in self._roster.following.values()]
+
+    @property
+    def counts(self) -> MemoryCounts:
+        """Loads and evictions since the process began."""
+        return self._memory.counts
+
+    @property
+    def memory_bytes(self) -> tuple[int, int]:
+        """What models hold now, and may hold at most (0: no bound)."""
+        return self._memory.used_bytes, self._memory.bytes_max
 
     def unload(self, name: str) -> bool:
         """Take all versions of a model out of memory; whether there were any. Its next call loads it again."""
-        keys = [key for key in self._versions if key[0] == name]
-        self._following.pop(name, None)
-        for key in keys:
-            self._observer.unloaded(self._versions.pop(key))
-        return bool(keys)
+        servings = [serving for serving in self._roster.servings() if serving.name == name]
+        for serving in servings:
+            self._roster.drop(serving)
+        self._memory.drop_unless(name, ())
+        return bool(servings)
 
     async def follow(self) -> None:
-        """Polls the aliases of all loaded names until cancelled."""
-        while True:
-            await asyncio.sleep(self._options.poll_s)
-            for name in self._following.keys() - self._polls.keys():  # a slow load delays no other name
-                self._polls[name] = asyncio.create_task(self._follow_one(name))
+        """Keeps up with the aliases of all loaded names until cancelled."""
+        await self._follower.run()
 
-    def close(self) -> None:
-        """Forget everything; the observer hears of each."""
-        for task in (*self._loading.values(), *self._polls.values()):
+    async def aclose(self) -> None:
+        """End everything that is under way and forget everything; the observer hears of each model that leaves."""
+        tasks = [*self._resolving.values(), *self._follower.close()]
+        for task in tasks:
             task.cancel()
-        for resident in self._versions.values():
-            self._observer.unloaded(resident)
-        self._versions.clear()
-        self._following.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for serving in list(self._roster.servings()):
+            self._roster.drop(serving)
+        await self._memory.aclose()
 
-    async def _load_once(self, name: str, version: int | None) -> Resident[M]:
-        """One load per name and version at a time; a caller that leaves does not end it for the others."""
-        key = (name, version)
-        self._repeat_refusal(key)
-        task = self._loading.get(key)
+    async def _serving(self, asked: Asked) -> Serving[M]:
+        if found := self._asked.get(asked):
+            return found
+        sleeping = self._roster.following.get(asked)
+        if sleeping is None:
+            return await self._load_once(asked)
+        await asyncio.wait([self._follower.look(sleeping)], timeout=self._options.wake_s)
+        self._roster.wake(sleeping)
+        return sleeping
+
+    async def _load_once(self, asked: Asked) -> Serving[M]:
+        """One load per thing asked for at a time; a caller that leaves does not end it for the others."""
+        self._repeat_refusal(asked)
+        task = self._resolving.get(asked)
         if task is None:
-            load = self._load_champion(name) if version is None else self._load_version(name, version)
-            task = self._loading[key] = asyncio.create_task(load)
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
+            load = self._load_number(asked) if is_number(asked[1]) else self._load_alias(asked)
+            task = self._resolving[asked] = asyncio.create_task(load)
+            task.add_done_callback(lambda _: self._resolving.pop(asked, None))
         try:
             return await asyncio.shield(task)
         except (ModelNotFound, ArtifactError) as refusal:
-            self._remember_refusal(key, refusal)
+            self._remember_refusal(asked, refusal)
             raise
 
-    def _repeat_refusal(self, key: tuple[str, int | None]) -> None:
-        until, refusal = self._refused.get(key, (0.0, None))
+    def _repeat_refusal(self, asked: Asked) -> None:
+        until, refusal = self._refused.get(asked, (0.0, None))
         if refusal is not None and time.monotonic() < until:
             raise type(refusal)(str(refusal))
 
-    def _remember_refusal(self, key: tuple[str, int | None], refusal: ModelNotFound | ArtifactError) -> None:
+    def _remember_refusal(self, asked: Asked, refusal: ModelNotFound | ArtifactError) -> None:
         if len(self._refused) >= self._options.refused_max:
             self._refused.clear()
-        self._refused[key] = (time.monotonic() + self._options.refused_s, refusal)
+        self._refused[asked] = (time.monotonic() + self._options.refused_s, refusal)
 
-    async def _load_champion(self, name: str) -> Resident[M]:
-        state = await self.registry.alias(name)
-        resident = await self._load(name, state.promotion.version, state.promotion.manifest_sha256)
-        self._following[name] = _Following(resident, state.etag)
-        return resident
+    async def _load_alias(self, asked: Asked) -> Serving[M]:
+        name, alias = asked
+        state = await self.registry.alias(name, alias)
+        promotion = state.promotion
+        with self._memory.claim((name, promotion.version)):
+            champion = await self._memory.load(name, promotion.version, promotion.manifest_sha256)
+            serving = Serving(name, alias, champion, promotion, state.etag)
+            self._roster.follow(serving)
+        self._follower.complete(serving)
+        return serving
 
-    async def _load_version(self, name: str, version: int) -> Resident[M]:
-        record = await self.registry.version(name, version)
-        return await self._load(name, version, record.manifest_sha256)
-
-    async def _load(self, name: str, version: int, manifest_sha256: str) -> Resident[M]:
-        if resident := self._versions.get((name, version)):
-            return resident
-        manifest = await self.registry.manifest(name, manifest_sha256)
-        variant = self._loader.variant(manifest)
-        path = await self._blobs.fetch(name, manifest.file(variant.file))
-        model, cpu_ns = await self._loader.load(manifest, variant, path)
-        if resident := self._versions.get((name, version)):
-            return resident  # asked for by alias and by number at once; the other load was first
-        resident = Resident(name, version, manifest, variant, model, time.time_ns())
-        self._versions[name, version] = resident
-        self._observer.loaded(resident, cpu_ns)
+    async def _load_number(self, asked: Asked) -> Serving[M]:
+        name, number = asked
+        record = await self.registry.version(name, int(number))
+        with self._memory.claim((name, record.version)):
+            resident = await self._memory.load(name, record.version, record.manifest_sha256)
+            serving = Serving(name, number, resident, None, "")
+            self._roster.pin(serving)
         self._drop_surplus()
-        logger.info("loaded %s@%d variant %s in %d ms of CPU", name, version, variant.id, cpu_ns // 1_000_000)
-        return resident
+        return serving
 
     def _drop_surplus(self) -> None:
-        """Of the versions that no alias answers with, all but the `pinned_max` most recently used."""
-        followed = {id(following.resident) for following in self._following.values()}
-        pinned = [resident for resident in self._versions.values() if id(resident) not in followed]
-        for resident in pinned[: max(0, len(pinned) - max(1, self._options.pinned_max))]:
-            del self._versions[resident.name, resident.version]
-            self._observer.unloaded(resident)
-
-    async def _follow_one(self, name: str) -> None:
-        following = self._following.get(name)
-        if following is None:
-            self._polls.pop(name, None)
-            return
-        try:
-            state = await self.registry.alias_if_changed(name, following.etag)
-            if state is not None:
-                following.etag, following.refusal = await self._swap_or_refuse(following, state)
-            self._report(following, following.refusal)
-        except GatewayError as error:
-            self._report(following, str(error))
-        except Exception:  # a bug or a sick machine: say so, keep serving, look again
-            logger.exception("%s: following its alias failed", name)
-            self._report(following, "following the alias failed; the gateway's log has the reason")
-        finally:
-            self._polls.pop(name, None)
-
-    async def _swap_or_refuse(self, following: _Following[M], state: AliasState) -> tuple[str, str]:
-        """The etag now dealt with, and why the release was refused ("" when it answers)."""
-        try:
-            await self._swap(following, state.promotion)
-        except ArtifactError as error:
-            return state.etag, str(error)
-        return state.etag, ""
-
-    def _report(self, following: _Following[M], problem: str) -> None:
-        if problem and problem != following.problem:
-            logger.warning("%s@%d stays: %s", following.resident.name, following.resident.version, problem)
-        following.problem = problem
-
-    async def _swap(self, following: _Following[M], promotion: Promotion) -> None:
-        old = following.resident
-        if promotion.version == old.version:
-            return
-        following.resident = await self._load(old.name, promotion.version, promotion.manifest_sha256)
-        self._versions.pop((old.name, old.version), None)
-        self._observer.unloaded(old)
-        logger.info("%s: version %d answers instead of %d", old.name, promotion.version, old.version)
-
-
-def version_number(text: str | int | None) -> int | None:
-    """A version as it stands in a path. Raises `InvalidInput`."""
-    if text is None or isinstance(text, int):
-        return text
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise InvalidInput(f"version '{text[:32]}' is not a number")
-    return int(text)
+        """Of the versions asked for by number, all but the `pinned_max` most recently used; what an alias needs stays in memory."""
+        pinned = self._roster.pinned()
+        for serving in pinned[: max(0, len(pinned) - self._options.pinned_max)]:
+            self._roster.drop(serving)
+            self._memory.drop_unless(serving.name, self._roster.needed(serving.name))

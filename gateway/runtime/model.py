@@ -20,7 +20,7 @@ from gateway.runtime.batcher import Batcher
 from gateway.runtime.costmodel import CostModel, rows_worth
 from gateway.runtime.lanes import Lanes
 from gateway.runtime.parts import submit_in_parts
-from gateway.runtime.session import Session, pick_variant
+from gateway.runtime.session import RunResult, Session, pick_variant
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
@@ -119,6 +119,10 @@ class LoadedModel:
             self.cost.correct(len(next(iter(inputs.values()))), 1, run_ns)
         return outputs
 
+    def measured_run(self, inputs: Tensors) -> RunResult:
+        """Outputs in this thread, with what they cost; nothing is learnt from it."""
+        return self._session.measured_run(inputs)
+
     async def run(self, inputs: Tensors, rows: int, *, deadline_ns: int, priority: int = 0, spent: Spent) -> BatchShare:
         """Outputs for `rows` rows from a worker, batched with others. `deadline_ns` is on the clock of `time.perf_counter_ns`.
 
@@ -167,6 +171,10 @@ class Loader:
             self._builder, _build, path, manifest, variant, self._options
         )
         return LoadedModel(manifest, variant, session, self._workers, self._options), cpu_ns
+
+    async def answer(self, model: LoadedModel, inputs: Tensors) -> RunResult:
+        """One run in the thread that builds models: for golden vectors and shadows, which must not hold up a caller's worker."""
+        return await asyncio.get_running_loop().run_in_executor(self._builder, model.measured_run, inputs)
 
 
 def _length(signature: Signature) -> Callable[[Tensors], int]:

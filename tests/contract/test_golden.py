@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gateway.contract import access, codec, ledger, manifest, registry
+from gateway.contract import golden as golden_vectors
 from gateway.errors import ManifestInvalid
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -17,6 +18,7 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "examples": manifest.Examples,
     "version": registry.VersionRecord,
     "promotion": registry.Promotion,
+    "vectors": golden_vectors.Golden,
     "open": ledger.Open,
     "close": ledger.Close,
     "key": access.KeyRecord,

@@ -81,7 +81,7 @@ def test_debug_shows_the_traceback(store: Path) -> None:
 
 
 def test_models_lists_and_shows(store: Path) -> None:
-    assert steelyard("models", "--store", str(store)).stdout.split() == ["tiny", "champion", "1", "versions", "1"]
+    assert steelyard("models", "--store", str(store)).stdout.splitlines()[1].split() == ["tiny", "champion", "1", "1"]
     shown = steelyard("models", "show", "tiny", "--store", str(store)).stdout
     assert "tiny@1" in shown
     assert "evaluations" in shown

@@ -108,7 +108,7 @@ def test_a_version_can_be_asked_for_by_number(gateway: Gateway) -> None:
         ("/v1/predict/nosuch", 404, "no model is named 'nosuch'; published: mlp, tiny, unpromoted"),
         ("/v2/models/tiny/versions/7/infer", 404, "model 'tiny' has no version 7; published: 1"),
         ("/v2/models/unpromoted/infer", 404, "none is promoted to 'champion' yet"),
-        ("/v2/models/tiny/versions/x/infer", 400, "version 'x' is not a number"),
+        ("/v2/models/tiny/versions/x/infer", 404, "has no version or alias 'x'; versions: 1; aliases: champion"),
         ("/v2/models/..%2F..%2Fetc/infer", 404, "no route|no model"),
         ("/v2/models/%00/infer", 404, "no model is named"),
         ("/v2/models/TINY/infer", 404, "no model is named 'TINY'"),

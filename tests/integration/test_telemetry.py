@@ -115,7 +115,7 @@ def test_the_log_has_neither_payload_nor_key(store: Path, tmp_path: Path) -> Non
         ):
             assert gateway.request("POST", "/v1/predict/tiny", body, **secret).status == 400
             assert gateway.request("POST", "/v2/models/tiny/infer", body, **secret).status == 400
-        assert gateway.request("POST", "/v1/predict/tiny/versions/" + SENTINEL, {"rows": [row]}).status == 400
+        assert gateway.request("POST", "/v1/predict/tiny/versions/" + SENTINEL, {"rows": [row]}).status == 404
         assert gateway.request("GET", f"/{SENTINEL}?key={KEY}", None, **secret).status == 404
         assert gateway.request("POST", f"/v1/predict/tiny?key={KEY}", {"rows": [row]}, **secret).status == 200
         assert gateway.terminate() == 0
@@ -126,7 +126,7 @@ def test_the_log_has_neither_payload_nor_key(store: Path, tmp_path: Path) -> Non
     answered = [line for line in lines if line["message"] == "answered"]
     refused = [line for line in lines if line["message"] == "refused"]
     assert [(line["model"], line["status"]) for line in answered] == [("tiny", 200)] * 2
-    assert {(line["reason"], line["status"]) for line in refused} == {("invalid", 400)}
+    assert {(line["reason"], line["status"]) for line in refused} == {("invalid", 400), ("not_found", 404)}
     assert len(refused) == 11
 
 

@@ -24,10 +24,11 @@ class CrashingStore:
 
         async def counted(*arguments: Any, **named: Any) -> Any:
             self.calls += 1
-            if self.calls == self._crash_at and not self._after_effect:
+            is_last = self.calls == self._crash_at  # others may be under way at once
+            if is_last and not self._after_effect:
                 raise Crash
             answer = await method(*arguments, **named)
-            if self.calls == self._crash_at:
+            if is_last:
                 raise Crash
             return answer
 

@@ -11,10 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.contract import codec, layout, prices
+from gateway.contract.golden import Golden
 from gateway.contract.manifest import Evaluation, Examples, Manifest
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.errors import GatewayError
 from gateway.objectstore.opening import open_store
+from gateway.repository import golden
+from gateway.runtime.session import Session
+from gateway.runtime.tensors import Tensors
 from trainers import card, lineage, summary
 from trainers.cli import train
 from trainers.errors import SpecError
@@ -67,6 +71,28 @@ def test_what_is_published_is_complete(trained: tuple[Path, Result], manifest: M
     assert len(codec.decode(contents["examples"], Examples).rows) == 8
     assert contents["card"].decode().startswith("# tiny\n")
     assert stored(folder, layout.price_book(manifest.training_cost.price_book_sha256)) == prices.load().data
+
+
+def test_every_variant_has_golden_vectors_and_the_gateway_accepts_them(
+    trained: tuple[Path, Result], manifest: Manifest, tmp_path: Path
+):
+    folder, _ = trained
+    blobs = {file.name: stored(folder, layout.blob("tiny", file.sha256)) for file in manifest.files}
+    vectors = codec.decode(blobs["golden.json"], Golden)
+    assert vectors.rows == 8
+    assert {expected.variant for expected in vectors.expected} == {variant.id for variant in manifest.variants}
+
+    async def loaded(variant: str) -> bool:
+        path = tmp_path / f"{variant}.onnx"
+        path.write_bytes(blobs[path.name])
+        session = Session(path, manifest)
+
+        async def run(inputs: Tensors) -> Tensors:
+            return session.run(inputs)
+
+        return await golden.check(vectors, variant, "tiny", run)
+
+    assert all(asyncio.run(loaded(variant.id)) for variant in manifest.variants)
 
 
 def test_the_manifest_says_how_to_train_it_again(manifest: Manifest):
