@@ -45,8 +45,12 @@ $(KSERVE_STAMP): Makefile
 e2e: $(STAMP) $(KSERVE_STAMP) ## the slow proofs: real data, signals under load, KServe's client
 	$(BIN)/python -m pytest -m e2e -v
 
-bench: $(STAMP) ## requests per second and latency against baselines in the same run
+bench: $(STAMP) ## speed against baselines in the same run, overload, cold start, 200 models
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.rows
+	$(BIN)/python -m tests.bench.overload
+	$(BIN)/python -m tests.bench.coldstart
+	$(BIN)/python -m tests.bench.models
 
 bench-peers: $(STAMP) ## the gateway beside other Python model servers, each installed into .bench/
 	$(BIN)/python -m tests.bench.peers
