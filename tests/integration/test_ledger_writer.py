@@ -337,6 +337,7 @@ async def test_a_process_that_dies_at_any_write_leaves_a_balanced_chain(
         gateway.serve(2)
         await gateway.clock.advance(10)
         await until(lambda: not gateway.meter.closed)
+    await until(lambda: crashing.has_crashed)  # a write that has begun may still be on its way
     await kill(gateway.writer)
     segments = await stored(store)
     assert len(segments) == max(0, call - 2 - (not after_effect))  # the price book and the open record come first
