@@ -81,7 +81,11 @@ async def canary(
                 f"a canary's weight is above 0 % and, beside the other canaries, at most {(WHOLE_BP - taken) / 100:g} %"
             )
         mine = Canary(version=version, manifest_sha256=record.manifest_sha256, weight_bp=weight_bp)
-        return msgspec.structs.replace(now, canaries=(*others, mine))
+        if len(others) == len(now.canaries):
+            return msgspec.structs.replace(now, canaries=(*others, mine))
+        # In its place: callers are shared out in this order, and should stay with who answered them.
+        kept = tuple(mine if other.version == version else other for other in now.canaries)
+        return msgspec.structs.replace(now, canaries=kept)
 
     return await _decide(store, model, alias, author, change)
 

@@ -70,6 +70,14 @@ async def test_each_decision_is_an_entry_with_the_whole_state(store: ObjectStore
     assert {(entry.actor, entry.reason) for entry in entries} == {("anna", "to see")}
 
 
+async def test_a_canary_keeps_its_place_among_others_whatever_its_weight_becomes(store: ObjectStore) -> None:
+    """Callers are shared out in this order: one that moved to the end would swap callers with the other."""
+    await releasing.promote(store, version=1, **TINY)
+    for version, weight_bp in ((2, 500), (3, 500), (2, 1000)):
+        await releasing.canary(store, version=version, weight_bp=weight_bp, **TINY)
+    assert [(c.version, c.weight_bp) for c in (await alias(store)).canaries] == [(2, 1000), (3, 500)]
+
+
 async def test_a_decision_that_changes_nothing_writes_nothing(store: ObjectStore) -> None:
     first = await releasing.promote(store, version=1, **TINY)
     canary = await releasing.canary(store, version=2, weight_bp=500, **TINY)
