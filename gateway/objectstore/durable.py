@@ -33,7 +33,8 @@ def staged(folder: Path) -> Iterator[BinaryIO]:
 def create(file: BinaryIO, target: Path, root: Path) -> None:
     """Give the staged file its name, making folders below `root`; FileExistsError when the name is taken."""
     _flush(file)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    for folder in reversed([parent for parent in target.parents if parent != root and root in parent.parents]):
+        folder.mkdir(exist_ok=True)  # not `parents=True`, which would bring back a root that was moved away
     os.link(file.name, target)
     # Every folder up to the root, even one that was there: another writer may have made it and not synced it yet.
     for folder in target.parents:
