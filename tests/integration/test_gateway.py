@@ -194,6 +194,12 @@ def test_the_documentation_needs_no_internet(gateway: Gateway) -> None:
     )
 
 
+def test_a_short_run_whose_deadline_has_passed_is_not_begun(gateway: Gateway) -> None:
+    late = gateway.post("/v2/models/tiny/infer", TENSORS | {"parameters": {"timeout": 1}})  # a microsecond
+    assert (late.status, "deadline" in late.error) == (503, True)
+    assert gateway.post("/v2/models/tiny/infer", TENSORS | {"parameters": {"timeout": 10_000_000}}).status == 200
+
+
 def test_many_clients_each_get_their_own_answer(gateway: Gateway) -> None:
     rows = [ROW | {"hour": hour, "distance": float(distance)} for hour in range(24) for distance in (100, 2000)]
     expected = [gateway.post("/v1/predict/tiny", {"rows": [row]}).json["predictions"][0] for row in rows]
