@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
     _arrived_ns: int
     _head_bytes: int
     _held_bytes: int  # of the body, as counted by admission
+    _bare_bytes: int  # since the last piece of the body: chunk extensions and trailers
     _is_head: bool
     _is_reading: bool
 
@@ -167,7 +168,8 @@ class Connection(asyncio.Protocol):
         self._target += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._pairs.append((name.lower(), value))
+        if self._is_head:  # a trailer is no header: a proxy that filters headers would not have seen it
+            self._pairs.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._is_head = False
@@ -193,6 +195,7 @@ class Connection(asyncio.Protocol):
             self._refuse_error(error)
             return
         self._held_bytes += len(piece)
+        self._bare_bytes = 0
         if self._held_bytes > self._options.body_bytes_max:
             self._refuse(413, self._too_large())
         else:
@@ -221,6 +224,7 @@ class Connection(asyncio.Protocol):
         self._headers = {}
         self._body = []
         self._held_bytes = 0
+        self._bare_bytes = 0
         self._head_bytes = self._fed_bytes
         self._is_head = True
         self._is_reading = False
@@ -230,6 +234,8 @@ class Connection(asyncio.Protocol):
         self._fed_bytes = len(data)
         if self._is_head:
             self._head_bytes += len(data)
+        elif self._is_reading:
+            self._bare_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -247,6 +253,11 @@ class Connection(asyncio.Protocol):
         options = self._options
         if self._is_head and self._head_bytes > options.head_bytes_max:
             self._refuse_head()
+            return
+        if self._bare_bytes > options.head_bytes_max:
+            self._refuse(
+                431, f"trailers or chunk extensions beyond {options.head_bytes_max} bytes (server.head_bytes_max)"
+            )
             return
         part = (self._arrived_ns, self._is_head)
         if part == self._timed:

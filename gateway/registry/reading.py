@@ -33,16 +33,16 @@ class Registry:
         self._store = store
 
     async def names(self) -> list[str]:
-        """Every model that has at least one object, in order."""
-        return await self._store.folders(layout.MODELS)
+        """Every model that has at least one object, in order. What else lies there can be no model and is passed over."""
+        return [name for name in await self._store.folders(layout.MODELS) if is_name(name)]
 
     async def versions(self, model: str) -> list[int]:
         """Published version numbers, ascending (the store lists 10 before 2); empty for an unknown model."""
-        return sorted(int(name) for name in await self._stems(layout.versions(model)))
+        return sorted(int(name) for name in await self._stems(layout.versions(model)) if is_number(name))
 
     async def aliases(self, model: str) -> list[str]:
         """The names that answer with some version; empty for an unknown model."""
-        return await self._stems(layout.aliases(model))
+        return [name for name in await self._stems(layout.aliases(model)) if is_name(name)]
 
     async def alias(self, model: str, name: str = layout.CHAMPION) -> AliasState:
         """Which versions answer. Raises `ModelNotFound` naming what is published."""

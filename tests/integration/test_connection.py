@@ -129,6 +129,26 @@ def test_chunks_make_one_body(wire: Wire) -> None:
     assert predicted(wire.response())
 
 
+def test_a_trailer_is_not_a_header(wire: Wire) -> None:
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(BODY), BODY)
+    wire.send(chunked + b"Steelyard-Timeout-Ms: soon\r\n\r\n")  # as a header it would be refused
+    assert predicted(wire.response())
+
+
+@pytest.mark.parametrize("endless", [b"1;x=%b\r\n", b"0\r\nx: %b", b"0\r\n%b"])
+def test_what_surrounds_a_chunked_body_is_bounded(wire: Wire, endless: bytes) -> None:
+    filling = b"y" * 100_000 if b"x" in endless else b"a: b\r\n" * 20_000
+    with contextlib.suppress(ConnectionError):
+        wire.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        wire.send(endless % filling)
+        for _ in range(50):
+            wire.send(filling)
+    status, headers, body = wire.response()
+    assert (status, headers["connection"]) in {(431, "close"), (400, "close")}
+    assert json.loads(body)["error"]
+    assert wire.is_closed()
+
+
 def test_a_client_that_asks_first_is_told_to_go_on(wire: Wire) -> None:
     wire.send(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
     assert wire.response()[0] == 100
