@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import json
+import os
 import re
 import shutil
 import socket
@@ -338,3 +339,27 @@ def _await_problem(gateway: Gateway) -> str:
                 return problem
         time.sleep(0.02)
     raise AssertionError("no problem was reported")
+
+
+def test_what_can_be_no_model_in_the_store_is_passed_over(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    root.mkdir()
+    asyncio.run(models.publish_tiny(LocalStore(root)))
+    for folder in (b"\xff", b"UPPER", b"new\nline", b"a b"):
+        stray = root / "models" / os.fsdecode(folder) / "versions"
+        stray.mkdir(parents=True)
+        (stray / "1.json").write_bytes(b"{}")
+    for name in ("x.json", "01.json", "-1.json", "1e3.json"):
+        (root / layout.versions("tiny") / name).write_bytes(b"{}")
+    (root / layout.alias("tiny", "champion")).with_name("Not An Alias.json").write_bytes(b"{}")
+    with gateways.running(root, tmp_path) as gateway:
+        assert gateway.get("/v2/models").json == {"models": ["tiny"]}
+        assert gateway.get("/v2/models/tiny").json["versions"] == ["1"]
+        index = gateway.post("/v2/repository/index", {})
+        assert (index.status, {row["name"] for row in index.json}) == (200, {"tiny"})
+        for path in ("/v1/predict/nosuch", "/v1/predict/tiny/versions/77", "/v2/models/nosuch/infer"):
+            assert gateway.post(path, {"rows": [ROW]}).status == 404, path
+        for path in ("/v2/models/nosuch", "/v2/models/tiny/versions/77"):
+            assert gateway.get(path).status == 404, path
+        assert gateway.post("/v1/predict/tiny", {"rows": [ROW]}).status == 200
+        assert "Traceback" not in gateway.log.read_text()
