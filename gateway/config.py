@@ -6,14 +6,24 @@ Later sources win: defaults in the struct, the file, the environment, explicit o
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
 import msgspec
+from msgspec import Meta
 
 from gateway.contract import codec
 from gateway.errors import SettingsError
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+Amount = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Bytes = Annotated[int, Meta(ge=0, le=2**50)]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+Timeout = Annotated[float, Meta(gt=0, le=86_400)]
+"""What options are made of: something of which there must be one at least, a size, and times of at most a day."""
+
+NUMBER_MAX = 2**53
+"""Beyond it a float is no exact integer any more, and no option means such a number."""
 Tree = dict[str, Any]  # Any: a TOML document is a tree of plain values, checked when it becomes a struct
 
 
@@ -66,6 +76,18 @@ def _set(tree: Tree, dotted: str, value: Any, source: str) -> None:
 def _check(tree: Tree, kind: type[T], source: str) -> T:
     """Environment values are text, so `"8080"` may stand for 8080 (`strict=False`); unknown keys never pass."""
     try:
-        return codec.convert_strict(tree, kind, strict=False)
+        value = codec.convert_strict(tree, kind, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{source}: {error}") from error
+    if unsound := _unsound(msgspec.to_builtins(value), "$"):
+        raise SettingsError(f"{source}: `{unsound}` is no number that an option can have")
+    return value
+
+
+def _unsound(value: Any, path: str) -> str:  # Any: a tree of plain values
+    """The path of the first number that is not finite or too large; "" when there is none."""
+    if isinstance(value, Mapping):
+        return next((found for key in value if (found := _unsound(value[key], f"{path}.{key}"))), "")
+    if isinstance(value, int | float) and not abs(value) <= NUMBER_MAX:  # not a number is not smaller than anything
+        return path
+    return ""

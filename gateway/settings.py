@@ -7,9 +7,10 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from gateway import config
 from gateway.access.gate import AccessOptions
@@ -32,8 +33,8 @@ class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """
 
     platform: str = "fargate-x86"
-    vcpus: float = 0
-    memory_gb: float = 0
+    vcpus: Annotated[float, Meta(ge=0, le=4096)] = 0
+    memory_gb: Annotated[float, Meta(ge=0, le=1_000_000)] = 0
     price_book: str = ""
     container_id: str = ""
 
@@ -46,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     store: str = "./.steelyard/store"
     preload: tuple[str, ...] = ()
-    timeout_s: float = 30.0
+    timeout_s: config.Timeout = 30.0
     insecure_no_auth: bool = False
     server: HttpOptions = HttpOptions()
     access: AccessOptions = AccessOptions()

@@ -1,6 +1,11 @@
 """The options of `server`, `compression` and `sagemaker`, with their reasons; `gateway.settings` gathers them."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+from gateway.config import Amount, Bytes, Seconds, Timeout
 
 
 class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -13,17 +18,17 @@ class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     host: str = "127.0.0.1"
-    port: int = 8080
-    connections_max: int = 4096
-    head_bytes_max: int = 32 * 1024
-    headers_max: int = 100
-    body_bytes_max: int = 16 * 1024 * 1024
-    head_timeout_s: float = 10.0
-    body_timeout_s: float = 10.0
-    write_timeout_s: float = 30.0
-    keep_alive_s: float = 75.0
-    linger_s: float = 0.0
-    drain_s: float = 15.0
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    connections_max: Amount = 4096
+    head_bytes_max: Amount = 32 * 1024
+    headers_max: Amount = 100
+    body_bytes_max: Amount = 16 * 1024 * 1024
+    head_timeout_s: Timeout = 10.0
+    body_timeout_s: Timeout = 10.0
+    write_timeout_s: Timeout = 30.0
+    keep_alive_s: Timeout = 75.0
+    linger_s: Seconds = 0.0
+    drain_s: Seconds = 15.0
 
 
 class CompressionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,10 +40,10 @@ class CompressionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     12 ms. Answers are always deflated in a thread.
     """
 
-    inflated_bytes_max: int = 64 * 1024 * 1024
-    answers_from_bytes: int = 16 * 1024
-    level: int = 1
-    loop_bytes_max: int = 4096
+    inflated_bytes_max: Amount = 64 * 1024 * 1024
+    answers_from_bytes: Bytes = 16 * 1024
+    level: Annotated[int, Meta(ge=1, le=9)] = 1
+    loop_bytes_max: Bytes = 4096
 
 
 class SageMakerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,14 +2,15 @@
 
 import msgspec
 
+from gateway.config import Amount
 from gateway.errors import Overloaded
 
 
 class AdmissionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`bytes_max` bounds what bodies in flight may hold of memory; one body's own cap is `server.body_bytes_max`."""
 
-    requests_max: int = 1024
-    bytes_max: int = 256 * 1024 * 1024
+    requests_max: Amount = 1024
+    bytes_max: Amount = 256 * 1024 * 1024
 
 
 class Admission:

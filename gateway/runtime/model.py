@@ -8,10 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
+from gateway.config import Amount, Bytes, Timeout
 from gateway.contract.manifest import Manifest, Signature, Variant
 from gateway.contract.words import Positive
 from gateway.errors import InvalidInput
@@ -29,6 +31,10 @@ INLINE_SAMPLED = 32
 """One in so many runs on the event loop is timed for the cost model: the correction takes 5 us, as long as a small run."""
 
 
+RUN_BYTES_MIN = 16 * 1024 * 1024
+"""onnxruntime's arena takes its first megabyte at once and grows by doubling."""
+
+
 class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`workers` 0 means one per CPU this container may use. `inline_us_max`: a thread hop costs about 100 us round trip.
 
@@ -42,24 +48,24 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     back to the system; reserving it again costs a run milliseconds. `first_run_s`: a model whose first row takes longer is refused.
     """
 
-    workers: int = 0
-    queue_rows_max: int = 4096
-    queue_bytes_max: int = 64 * 1024 * 1024
-    inline_us_max: int = 200
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    queue_rows_max: Amount = 4096
+    queue_bytes_max: Amount = 64 * 1024 * 1024
+    inline_us_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
     priority_levels: int = 8
     priority_default: int = 4
-    ageing_ms: int = 1000
+    ageing_ms: Amount = 1000
     threads_per_run: Positive = 1
-    run_bytes_max: int = 0
-    build_bytes_max: int = 0
-    trim_s: float = 60.0
-    first_run_s: float = 60.0
+    run_bytes_max: Bytes = 0
+    build_bytes_max: Bytes = 0
+    trim_s: Timeout = 60.0
+    first_run_s: Timeout = 60.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.priority_default <= self.priority_levels <= 64:
             raise ValueError("'priority_default' must be from 1 to 'priority_levels', and that at most 64")
-        if min(self.ageing_ms, self.queue_rows_max, self.queue_bytes_max) < 1:
-            raise ValueError("'ageing_ms', 'queue_rows_max' and 'queue_bytes_max' must be at least 1")
+        if 0 < self.run_bytes_max < RUN_BYTES_MIN:
+            raise ValueError(f"'run_bytes_max' must be 0 or at least {RUN_BYTES_MIN}: with less no run has room")
 
 
 class LoadedModel:

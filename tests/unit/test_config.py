@@ -1,13 +1,29 @@
 """Settings: which source wins, and that a mistake names its source and key."""
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from gateway import settings
 from gateway.cli.serve import serve
 from gateway.errors import SettingsError
+
+
+def _numbers(tree: Any, prefix: str = "") -> list[str]:  # Any: nested options as plain values
+    """The dotted names of all numbers among the options."""
+    names = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            names += _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            names.append(f"{prefix}{name}")
+    return names
+
+
+NUMBERS = _numbers(msgspec.to_builtins(settings.Settings()))
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
@@ -81,3 +97,12 @@ def test_the_command_leaves_the_store_to_file_and_environment(tmp_path: Path, mo
     CliRunner().invoke(serve, ["--config", str(file)], catch_exceptions=False)
     CliRunner().invoke(serve, ["--config", str(file), "--store", "from-flag"], catch_exceptions=False)
     assert [loaded.store for loaded in seen] == ["s3://from-file/x", "from-environment", "from-flag"]
+
+
+@pytest.mark.parametrize("value", ["-1", "1" + "0" * 26, "nan", "inf"])
+@pytest.mark.parametrize("dotted", NUMBERS)
+def test_no_option_takes_a_number_that_makes_no_sense(dotted: str, value: str) -> None:
+    """Every number among the options, by walking them: a new one is bounded or this fails."""
+    name = "STEELYARD_" + dotted.upper().replace(".", "__")
+    with pytest.raises(SettingsError, match=name):
+        settings.load(None, environ={name: value})
