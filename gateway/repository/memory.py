@@ -65,8 +65,8 @@ class MemoryCounts(msgspec.Struct):
 
 
 class Memory(Generic[M]):
-    """`bytes_max` 0 means no bound. `evictable` names the residents that may go, those that go together in one group, the group's
-    own first; `evicted` is told of each group. All methods run on the event loop.
+    """`bytes_max` 0 means no bound. `evictable` names the residents that may go, those that go together in one group; `evicted` is
+    told of each that goes. All methods run on the event loop.
     """
 
     def __init__(
@@ -223,10 +223,10 @@ class Memory(Generic[M]):
 
     def _evict(self, group: Sequence[Resident[M]], worth: float) -> None:
         self.clock = max(self.clock, worth)
-        self.counts.evictions += 1
-        logger.info("%s@%d makes room in memory", group[0].name, group[0].version)
-        self._evicted(group[0])
+        self.counts.evictions += len(group)
         for resident in group:
+            logger.info("%s@%d makes room in memory", resident.name, resident.version)
+            self._evicted(resident)
             self._unload(resident.key)
         fade = eviction.fade(len(self.held))
         for resident in self.held.values():

@@ -83,22 +83,21 @@ class Roster(Generic[M]):
         }
 
     def evictable(self) -> list[Sequence[Resident[M]]]:
-        """What may leave memory: a champion and with it those who are there only because of it. Not what is kept."""
-        by_champion: dict[Key, list[Serving[M]]] = {}
+        """What may leave memory, by groups that go together: residents that somebody is served with at once. Not what is kept."""
+        groups: dict[str, list[dict[Key, Resident[M]]]] = {}
+        kept: set[Key] = set()
         for serving in self.servings():
-            by_champion.setdefault(serving.champion.key, []).append(serving)
-        followers = {
-            key: {resident.key: resident for serving in served for resident in serving.followers()}
-            for key, served in by_champion.items()
-        }
-        groups: list[Sequence[Resident[M]]] = []
-        for key, served in by_champion.items():
-            elsewhere = {f for other, found in followers.items() if other != key for f in found}
-            if key in elsewhere or any(s.alias == layout.CHAMPION and s.name in self.kept for s in served):
-                continue
-            own = [r for k, r in followers[key].items() if k not in elsewhere and k not in by_champion]
-            groups.append([served[0].champion, *own])
-        return groups
+            group = {resident.key: resident for resident in (serving.champion, *serving.followers())}
+            if serving.alias == layout.CHAMPION and serving.name in self.kept:
+                kept |= group.keys()
+            apart = []
+            for other in groups.get(serving.name, ()):
+                if group.keys().isdisjoint(other):
+                    apart.append(other)
+                else:
+                    group |= other
+            groups[serving.name] = [*apart, group]
+        return [[*group.values()] for found in groups.values() for group in found if kept.isdisjoint(group)]
 
     def set_shadow(self, serving: Serving[M], resident: Resident[M] | None, run: ShadowRun | None = None) -> None:
         """Mirror what this alias's champion answers to another version, or to none."""

@@ -304,9 +304,25 @@ async def test_an_evicted_champion_takes_its_canary_with_it_and_both_come_back(s
         await until(lambda: len(observed.inside) == 2)
         await repository.ready("b")
         assert observed.inside == {("b", 1)}
+        assert repository.counts.evictions == 2
         assert [serving.name for serving in repository.servings()] == ["b"]
         await repository.ready("a")
         await until(lambda: observed.inside == {("a", 1), ("a", 2)})
+
+
+async def test_aliases_whose_canaries_are_each_others_champions_leave_together(store: Any, tmp_path: Path) -> None:
+    await publish(store, "a", versions=2)
+    await publish(store, "b")
+    await releasing.promote(store, model="a", version=2, alias="beta", author=AUTHOR)
+    await releasing.canary(store, model="a", version=2, weight_bp=5000, **CHAMPION)
+    await releasing.canary(store, model="a", version=1, weight_bp=5000, alias="beta", author=AUTHOR)
+    async with weighing(store, tmp_path, memory_bytes_max=2500) as (repository, _, observed):
+        await repository.ready("a")
+        await repository.ready("a", "beta")
+        await until(lambda: all(s.canaries[0].is_loaded for s in repository.servings()))
+        await repository.ready("b")
+        assert observed.inside == {("b", 1)}
+        assert [serving.name for serving in repository.servings()] == ["b"]
 
 
 async def test_a_promoted_canary_is_not_loaded_again(store: Any, tmp_path: Path) -> None:
