@@ -244,7 +244,7 @@ class DataPlane:
             call.request_id, resident.name, resident.version, resident.variant.id, usage.rows, usage.cpu_ns, usage.queue_ns,
             usage.run_ns, usage.batch_rows, usage.request_bytes, usage.response_bytes, cost_picousd, self._charger.price_book,
         )  # fmt: skip
-        if (shadow := self._repository.shadow(resident)) is not None:
+        if (shadow := self._repository.shadow(call.model, call.version, resident)) is not None:
             work.mirror(shadow)
         return Prediction(work.answer, receipt, usage)
 

@@ -97,7 +97,7 @@ class Repository(Generic[M]):
         )
         pace = FollowOptions(options.poll_s, options.polls_max, options.idle_s, options.shadows_max)
         self._follower = Follower(self.registry, self._memory, self._roster, loader, pace)
-        self._champions, self._asked, self._shadows = self._roster.champions, self._roster.asked, self._roster.shadows
+        self._champions, self._asked, self._shadowed = self._roster.champions, self._roster.asked, self._roster.shadowed
         self._resolving: dict[Asked, asyncio.Task[Serving[M]]] = {}
         self._refused: dict[Asked, tuple[float, ModelNotFound | ArtifactError]] = {}
 
@@ -130,12 +130,17 @@ class Repository(Generic[M]):
         resident.use.count += 1
         return resident
 
-    def shadow(self, resident: Resident[M]) -> ShadowRun | None:
-        """The shadow that this request, which `resident` answered, is to be mirrored to; asked once for each request."""
-        if not self._shadows:
+    def shadow(self, name: str, version: str | None, resident: Resident[M]) -> ShadowRun | None:
+        """The shadow that a request for this name and alias, which `resident` answered, is to be mirrored to; asked once for each.
+
+        Only what the alias's champion of this moment answered: canaries' answers are not compared, nor those to a number.
+        """
+        if not self._shadowed:
             return None
-        run = self._shadows.get(resident.key)
-        return run if run is not None and run.is_sampled() else None
+        serving = self._champions.get(name) if version is None else self._asked.get((name, version))
+        if serving is None or serving.shadow is None or serving.champion is not resident:
+            return None
+        return serving.shadow if serving.shadow.is_sampled() else None
 
     async def manifest(self, name: str, version: str | None = None) -> Manifest:
         """What is published under this name, without loading it. Raises as `ready` does."""

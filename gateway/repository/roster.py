@@ -25,7 +25,8 @@ class Roster(Generic[M]):
         self.champions: dict[str, Serving[M]] = {}
         self.asked: dict[Asked, Serving[M]] = {}
         self.following: dict[Asked, Serving[M]] = {}
-        self.shadows: dict[Key, ShadowRun] = {}
+        self.shadowed: set[Serving[M]] = set()
+        """Aliases with a shadow: that there are none is all that most requests ask."""
 
     def follow(self, serving: Serving[M]) -> None:
         """An alias is served from now on."""
@@ -103,9 +104,9 @@ class Roster(Generic[M]):
         """Mirror what this alias's champion answers to another version, or to none."""
         if serving.shadow is not None:
             serving.shadow.close()
-            for key in [key for key, run in self.shadows.items() if run is serving.shadow]:
-                del self.shadows[key]
         serving.shadow_resident = resident
         serving.shadow = run
         if run is not None:
-            self.shadows[serving.champion.key] = run
+            self.shadowed.add(serving)
+        else:
+            self.shadowed.discard(serving)

@@ -427,23 +427,43 @@ async def test_a_shadow_belongs_to_one_champion_and_leaves_when_it_is_ended(stor
     async with weighing(store, tmp_path) as (repository, _, observed):
         await repository.ready("a")
         await until(lambda: len(observed.inside) == 3)
-        before = repository.shadow(await repository.ready("a", "1"))
+        one, two, four = [await repository.ready("a", version) for version in ("1", "2", "4")]
+        before = repository.shadow("a", None, one)
         assert before is not None
         assert before.version == 3
-        assert repository.shadow(await repository.ready("a", "4")) is None  # only what the champion answers is mirrored
+        assert repository.shadow("a", "champion", one) is before
+        assert repository.shadow("a", "1", one) is None  # asked for by number, which is nobody's alias
+        assert repository.shadow("a", None, four) is None  # only what the champion answers is mirrored
 
         await releasing.promote(store, model="a", version=2, **CHAMPION)
         await followed(repository, "a")
-        assert repository.shadow(await repository.ready("a", "1")) is None
-        after = repository.shadow(await repository.ready("a", "2"))
+        assert repository.shadow("a", None, one) is None  # it began before
+        after = repository.shadow("a", None, two)
         assert after is not None
         assert after is not before  # it is compared with another champion now
         assert after.version == 3
 
         await releasing.shadow(store, model="a", version=3, sample_bp=0, **CHAMPION)
         await followed(repository, "a")
-        assert repository.shadow(await repository.ready("a", "2")) is None
+        assert repository.shadow("a", None, two) is None
         assert ("a", 3) not in observed.inside
+
+
+async def test_two_aliases_of_one_version_have_a_shadow_each(store: Any, tmp_path: Path) -> None:
+    await publish(store, "a", versions=3)
+    await releasing.promote(store, model="a", version=1, alias="beta", author=AUTHOR)
+    await releasing.shadow(store, model="a", version=2, sample_bp=10_000, **CHAMPION)
+    await releasing.shadow(store, model="a", version=3, sample_bp=10_000, alias="beta", author=AUTHOR)
+    async with weighing(store, tmp_path) as (repository, _, observed):
+        one = await repository.ready("a")
+        assert await repository.ready("a", "beta") is one
+        await until(lambda: len(observed.inside) == 3)
+        runs = [repository.shadow("a", alias, one) for alias in (None, "beta")]
+        assert [run and run.version for run in runs] == [2, 3]
+
+        await releasing.shadow(store, model="a", version=3, sample_bp=0, alias="beta", author=AUTHOR)
+        await followed(repository, "a", "beta")
+        assert [repository.shadow("a", alias, one) for alias in (None, "beta")] == [runs[0], None]
 
 
 async def test_a_shadow_leaves_with_its_champion(store: Any, tmp_path: Path) -> None:
@@ -454,7 +474,7 @@ async def test_a_shadow_leaves_with_its_champion(store: Any, tmp_path: Path) -> 
         await until(lambda: len(observed.inside) == 2)
         assert repository.unload("a")
         assert observed.inside == set()
-        assert repository.shadow(champion) is None  # a request that is still running mirrors nothing
+        assert repository.shadow("a", None, champion) is None  # a request that is still running mirrors nothing
 
 
 async def test_a_canary_asked_for_by_number_too_leaves_with_its_champion_only(store: Any, tmp_path: Path) -> None:

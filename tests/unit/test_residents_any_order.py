@@ -148,7 +148,7 @@ def _require_consistent(repository: Repository[Weight], observed: Observed, *, l
         found = repository._roster.asked.get(serving.asked)
         assert found is (None if serving.is_asleep else serving)
     mirrored = [serving for serving in repository._roster.servings() if serving.shadow is not None]
-    assert repository._roster.shadows == {serving.champion.key: serving.shadow for serving in mirrored}
+    assert repository._roster.shadowed == set(mirrored)
     for serving in mirrored:
         assert serving.promotion is not None
         assert serving.promotion.shadow is not None
