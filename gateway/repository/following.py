@@ -147,7 +147,8 @@ class Follower(Generic[M]):
             serving.arrange(known)
         if champion is not old:
             logger.info("%s: version %d answers instead of %d", serving.name, champion.version, old.version)
-        self._memory.drop_unless(serving.name, self._roster.needed(serving.name))
+        named = {(serving.name, version) for version in _beside(promotion)}  # `_complete` finds those that are there
+        self._memory.drop_unless(serving.name, self._roster.needed(serving.name) | named)
 
     async def _champion(self, serving: Serving[M], promotion: Promotion) -> Resident[M]:
         old = serving.champion
@@ -168,9 +169,7 @@ class Follower(Generic[M]):
         """
         promotion = serving.promotion
         assert promotion is not None
-        wanted = {canary.version: canary.manifest_sha256 for canary in promotion.canaries}
-        if promotion.shadow is not None:
-            wanted[promotion.shadow.version] = promotion.shadow.manifest_sha256
+        wanted = _beside(promotion)
         for version in _lacking(serving):
             with self._memory.claim((serving.name, version)):
                 resident = await self._try_load(serving, version, wanted[version])
@@ -210,6 +209,14 @@ class Follower(Generic[M]):
         if trouble and trouble != serving.trouble:
             logger.warning("%s@%d stays: %s", serving.name, serving.champion.version, trouble)
         serving.trouble = trouble
+
+
+def _beside(promotion: Promotion) -> dict[int, str]:
+    """The versions that a release names beside its champion, with their manifests' digests."""
+    beside = {canary.version: canary.manifest_sha256 for canary in promotion.canaries}
+    if promotion.shadow is not None:
+        beside[promotion.shadow.version] = promotion.shadow.manifest_sha256
+    return beside
 
 
 def _lacking(serving: Serving[M]) -> list[int]:

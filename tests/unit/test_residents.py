@@ -466,6 +466,23 @@ async def test_two_aliases_of_one_version_have_a_shadow_each(store: Any, tmp_pat
         assert [repository.shadow("a", alias, one) for alias in (None, "beta")] == [runs[0], None]
 
 
+async def test_what_a_release_keeps_is_not_loaded_again(store: Any, tmp_path: Path) -> None:
+    await publish(store, "a", versions=4)
+    await releasing.shadow(store, model="a", version=3, sample_bp=10_000, **CHAMPION)
+    await releasing.canary(store, model="a", version=4, weight_bp=5000, **CHAMPION)
+    async with weighing(store, tmp_path) as (repository, _, observed):
+        await repository.ready("a")
+        await until(lambda: len(observed.inside) == 3)
+        await releasing.promote(store, model="a", version=2, **CHAMPION)
+        await followed(repository, "a")
+        assert observed.events[3:] == [("in", "a", 2), ("out", "a", 1)]
+        await releasing.canary(store, model="a", version=3, weight_bp=1000, **CHAMPION)  # now it answers
+        await releasing.shadow(store, model="a", version=3, sample_bp=0, **CHAMPION)
+        await followed(repository, "a")
+        assert len(observed.events) == 5
+        assert {c.version: c.is_loaded for c in repository.servings()[0].canaries} == {3: True, 4: True}
+
+
 async def test_a_shadow_leaves_with_its_champion(store: Any, tmp_path: Path) -> None:
     await publish(store, "a", versions=2)
     await releasing.shadow(store, model="a", version=2, sample_bp=10_000, **CHAMPION)
