@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.contract.golden import DTYPES, Golden, GoldenTensor, Tolerance
-from gateway.errors import GoldenMismatch, InvalidInput
+from gateway.errors import DeadlineExceeded, GoldenMismatch, InvalidInput
 
 Array = NDArray[Any]  # Any: the element type is data
 Tensors = Mapping[str, Array]
@@ -27,7 +27,7 @@ async def check(golden: Golden, variant: str, model: str, run: Run) -> bool:
     try:
         batches = [await run(batch) for batch in _batches(inputs, golden.rows, expected.batch_rows)]
         await run({name: values[:1] for name, values in inputs.items()})
-    except InvalidInput as error:
+    except (InvalidInput, DeadlineExceeded) as error:
         raise GoldenMismatch(f"model '{model}', variant '{variant}': its own golden inputs fail: {error}") from error
     for tensor in expected.outputs:
         _require(tensor, [batch[tensor.name] for batch in batches], expected.tolerances[tensor.name], model, variant)

@@ -46,6 +46,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     to a large model. `run_bytes_max` bounds what all runs together compute with; 0 means half of the container's memory.
     `build_bytes_max` bounds what loading one model may take; 0 means 256 MiB and 8 times its file. Every `trim_s` free memory goes
     back to the system; reserving it again costs a run milliseconds. `first_run_s`: a model whose first row takes longer is refused.
+    So is one whose golden vectors do, and a shadow's run is ended.
     """
 
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0
@@ -126,8 +127,8 @@ class LoadedModel:
         return outputs
 
     def measured_run(self, inputs: Tensors) -> RunResult:
-        """Outputs in this thread, with what they cost; nothing is learnt from it."""
-        return self._session.measured_run(inputs)
+        """Outputs in this thread, with what they cost; nothing is learnt from it. As long as a first run may take, no longer."""
+        return self._session.bounded_run(inputs, self._options.first_run_s)
 
     async def run(self, inputs: Tensors, rows: int, *, deadline_ns: int, priority: int = 0, spent: Spent) -> BatchShare:
         """Outputs for `rows` rows from a worker, batched with others. `deadline_ns` is on the clock of `time.perf_counter_ns`.
@@ -179,7 +180,10 @@ class Loader:
         return LoadedModel(manifest, variant, session, self._workers, self._options), cpu_ns
 
     async def answer(self, model: LoadedModel, inputs: Tensors) -> RunResult:
-        """One run in the thread that builds models: for golden vectors and shadows, which must not hold up a caller's worker."""
+        """One run in the thread that builds models: for golden vectors and shadows, which must not hold up a caller's worker.
+
+        Raises `DeadlineExceeded` when it takes longer than `first_run_s`: one that never ends would be this container's last load.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._builder, model.measured_run, inputs)
 
 

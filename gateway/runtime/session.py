@@ -93,11 +93,8 @@ class Session:
         Raises `UnsupportedModel` when even this takes longer, or more memory than runs may have.
         """
         zeros = {tensor.name: _zeros(tensor, rows) for tensor in self._signature.inputs}
-        stop = Stop()
-        timer = threading.Timer(seconds_max, stop)
-        timer.start()
         try:
-            return self.measured_run(zeros, stop)
+            return self.bounded_run(zeros, seconds_max)
         except DeadlineExceeded as late:
             raise UnsupportedModel(
                 f"model '{self._model}': a run of {rows} rows takes longer than {seconds_max:g} s (runtime.first_run_s)"
@@ -106,6 +103,14 @@ class Session:
             if refusal.__cause__ is not None and failures.is_out_of_memory(refusal.__cause__):
                 raise UnsupportedModel(f"model '{self._model}': a run of {rows} rows fails: {refusal}") from refusal
             return None
+
+    def bounded_run(self, inputs: Tensors, seconds_max: float) -> RunResult:
+        """The same as `measured_run`, stopped when it takes longer: then it raises `DeadlineExceeded`."""
+        stop = Stop()
+        timer = threading.Timer(seconds_max, stop)
+        timer.start()
+        try:
+            return self.measured_run(inputs, stop)
         finally:
             timer.cancel()
 

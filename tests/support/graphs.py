@@ -60,15 +60,23 @@ def of_one(size: str, **constants: NDArray[np.generic]) -> onnx.ModelProto:
     return graph(nodes, constants)
 
 
-def endless() -> onnx.ModelProto:
-    """A loop of 10^15 turns around x."""
+def endless(*, only_for_positive: bool = False) -> onnx.ModelProto:
+    """A loop of 10^15 turns around x; `only_for_positive` rows: none when no number is above zero, as in a first run on zeros."""
     scalar = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
     flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("again", "once_more")]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("v", "twice")]
     nodes = [helper.make_node("Identity", ["again"], ["once_more"]), helper.make_node("Add", ["v", "v"], ["twice"])]
     body = helper.make_graph(nodes, "body", [scalar, flags[0], values[0]], [flags[1], values[1]])
-    loop = helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)
-    return graph([loop], {"turns": np.array(10**15), "yes": np.array(True)})
+    turns = np.array(10**15)
+    if not only_for_positive:
+        loop = helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)
+        return graph([loop], {"turns": turns, "yes": np.array(True)})
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "zero"], ["is_positive"]),
+        helper.make_node("Loop", ["turns", "is_positive", "x"], ["y"], body=body),
+    ]
+    return graph(nodes, {"turns": turns, "zero": np.zeros((), np.float32)})
 
 
 def tensor(dims: Sequence[int], raw: bytes = b"", **external: str) -> onnx.TensorProto:

@@ -18,7 +18,7 @@ from gateway.runtime.model import INLINE_SAMPLED, LoadedModel, Loader, RuntimeOp
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.workers import Workers
 from gateway.settings import load
-from tests.support import models
+from tests.support import graphs, models
 from tests.support.batching import FAR_NS, working
 from tests.support.manualclock import until
 
@@ -45,6 +45,21 @@ def gather_graph() -> bytes:
     graph = helper.make_graph([node], "gather", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", models.OPSET)], ir_version=10)
     return bytes(model.SerializeToString())
+
+
+async def test_an_answer_for_nobody_ends_so_that_others_can_be_loaded(tmp_path: Path) -> None:
+    """Golden vectors and shadows run in the one thread that builds models: what never ends there would be the last load."""
+    graph = graphs.endless(only_for_positive=True).SerializeToString()
+    manifest, contents = models.manifest_of("rows", graphs.SIGNATURE, {"fp32": graph})
+    path = tmp_path / "fp32.onnx"
+    path.write_bytes(contents[path.name])
+    with ThreadPoolExecutor(1) as builder, working(1) as workers:
+        loader = Loader(workers, builder, RuntimeOptions(first_run_s=0.1), cpu_flags=frozenset())
+        model, _ = await loader.load(manifest, manifest.variants[0], path)
+        with pytest.raises(DeadlineExceeded, match="took too long"):
+            await loader.answer(model, {"x": np.ones((1, 3), np.float32)})
+        again, _ = await loader.load(manifest, manifest.variants[0], path)
+        assert (await loader.answer(again, {"x": np.zeros((1, 3), np.float32)})).outputs["y"].tolist() == [[0, 0, 0]]
 
 
 Load = Callable[..., Awaitable[LoadedModel]]
