@@ -30,7 +30,8 @@ async def check(golden: Golden, variant: str, model: str, run: Run) -> bool:
     except (InvalidInput, DeadlineExceeded) as error:
         raise GoldenMismatch(f"model '{model}', variant '{variant}': its own golden inputs fail: {error}") from error
     for tensor in expected.outputs:
-        _require(tensor, [batch[tensor.name] for batch in batches], expected.tolerances[tensor.name], model, variant)
+        parts = [batch[tensor.name] for batch in batches if tensor.name in batch]
+        _require(tensor, parts, expected.tolerances[tensor.name], f"model '{model}', variant '{variant}'")
     return True
 
 
@@ -46,9 +47,17 @@ def _batches(inputs: Tensors, rows: int, batch_rows: int) -> Iterator[dict[str, 
         yield {name: values[start : start + batch_rows] for name, values in inputs.items()}
 
 
-def _require(tensor: GoldenTensor, parts: list[Array], tolerance: Tolerance, model: str, variant: str) -> None:
-    where = f"model '{model}', variant '{variant}', output '{tensor.name}'"
-    want, got = array(tensor), np.concatenate(parts)
+def _require(tensor: GoldenTensor, parts: list[Array], tolerance: Tolerance, whose: str) -> None:
+    if not parts:
+        raise GoldenMismatch(f"{whose}: the graph has no output '{tensor.name}', which its golden vectors have")
+    where = f"{whose}, output '{tensor.name}'"
+    want = array(tensor)
+    if any(part.shape[1:] != want.shape[1:] or not part.ndim for part in parts):
+        shapes = " and ".join(dict.fromkeys(str(list(part.shape)) for part in parts))
+        raise GoldenMismatch(f"{where}: has shape {shapes} here and had {list(want.shape)} where it was published")
+    got = np.concatenate(parts)
+    if got.dtype != want.dtype:
+        raise GoldenMismatch(f"{where}: is {got.dtype} here and was {want.dtype} where it was published")
     if got.shape != want.shape:
         raise GoldenMismatch(
             f"{where}: has shape {list(got.shape)} here and had {list(want.shape)} where it was published"

@@ -140,6 +140,25 @@ async def test_a_release_with_other_answers_is_refused_and_the_old_one_stays(tmp
         assert [(r.version, problem) for r, problem in repository.residents()] == [(3, "")]
 
 
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"z": np.zeros((2, 1), np.float32)}, "has no output 'y'"),
+        ({"y": np.zeros((2, 1), np.int64)}, "is int64 here and was float32"),
+        ({"y": np.array([["a"], ["b"]], object)}, "is object here and was float32"),
+        ({"y": np.zeros((), np.float32)}, r"has shape \[\] here"),
+    ],
+)
+async def test_vectors_of_another_signature_are_the_publishers_fault(outputs: dict[str, Any], message: str) -> None:
+    """Any other error would be taken for a passing one, and the artifact loaded again at every look."""
+
+    async def run(inputs: dict[str, Any]) -> dict[str, Any]:
+        return outputs
+
+    with pytest.raises(GoldenMismatch, match=message):
+        await golden.check(vectors(np.zeros((2, 1), np.float32)), "fp32", "m", run)
+
+
 async def test_vectors_that_were_altered_are_refused(tmp_path: Path) -> None:
     store: Any = MemoryStore()
     await goldens.publish_tiny(store)
