@@ -60,7 +60,9 @@ def _rows_of(file: TextIO) -> list[Any]:
         raise click.UsageError(f"{file.name} is not JSON: {error}") from None
     if isinstance(rows, dict):
         rows = rows.get("rows", [rows])
-    return list(rows)
+    if not isinstance(rows, list):
+        raise click.UsageError(f"{file.name} holds no rows: a row is an object, rows are a list of them")
+    return rows
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -75,6 +77,11 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _post(url: str, body: object, key: str | None) -> Any:
+    if not url.startswith(("http://", "https://")):
+        raise click.UsageError("--url is no address: it begins with http:// or https://")
+    key = (key or "").strip()  # a file of a key may end a line
+    if not (key.isascii() and key.isprintable()):  # else the error would quote it
+        raise click.UsageError("--key holds characters that no key has")
     headers = {"Content-Type": "application/json"} | ({"Steelyard-Key": key} if key else {})
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310  # the user's own URL
     try:

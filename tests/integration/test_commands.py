@@ -46,6 +46,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             1,
             "no gateway answers at http://127.0.0.1:1",
         ),
+        (["predict", "flights", "--url", "here", "--row", "a=1"], 2, "--url is no address: it begins with http://"),
+        (["predict", "flights", "--row", "a=1", "--key", "sy_secret\rx"], 2, "--key holds characters that no key has"),
+        (["predict", "flights", "--row", "a=1", "--key", "sy_secret…"], 2, "--key holds characters that no key has"),
     ],
 )
 def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, message: str) -> None:
@@ -53,6 +56,14 @@ def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, message: s
     assert done.returncode == code, done.stderr
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert "sy_secret" not in done.stderr
+
+
+@pytest.mark.parametrize("rows", ["5", '{"rows": 5}', '"x"'])
+def test_rows_that_are_none_are_one_clear_line(rows: str) -> None:
+    done = steelyard("predict", "flights", "--rows", "-", stdin=rows)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "Error: <stdin> holds no rows: a row is an object, rows are a list of them"
 
 
 def test_a_mistake_about_a_model_names_what_there_is(store: Path) -> None:
