@@ -86,6 +86,7 @@ class CacheFolder:
         path = self.folder / name
         with contextlib.ExitStack() as undo:
             try:
+                self._require_ours()
                 file = undo.enter_context(path.open("rb"))
             except FileNotFoundError:
                 return None
@@ -128,12 +129,15 @@ class CacheFolder:
     def _locked(self) -> Iterator[None]:
         """One process at a time makes room and reserves it, so that two never count on the same bytes."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._require_ours()
+        with durable.locked(self.folder / LOCK):  # not longer than its own deadline
+            yield
+
+    def _require_ours(self) -> None:
         if self.folder.stat().st_uid != os.getuid():
             raise PermissionError(
                 errno.EPERM, "belongs to another user, who could swap files; set repository.cache_dir"
             )
-        with durable.locked(self.folder / LOCK):  # not longer than its own deadline
-            yield
 
     def _make_room(self, size: int) -> None:
         if size > self._bytes_max:

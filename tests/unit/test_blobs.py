@@ -303,11 +303,15 @@ def _process(code: str, folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
 async def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     if os.getuid():
         pytest.skip("only root can make one")
-    (tmp_path / "cache").mkdir()
-    os.chown(tmp_path / "cache", 12345, -1)
     store = Parts()
-    with pytest.raises(CacheUnusable, match=r"belongs to another user"):
-        await fetched(cache(store, tmp_path), await stored(store, SMALL))
+    file = await stored(store, SMALL)
+    for has_file in (False, True):  # who owns the folder may put another file there after ours was hashed
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        if has_file:
+            (tmp_path / "cache" / f"{file.sha256}-{file.name}").write_bytes(SMALL)
+        os.chown(tmp_path / "cache", 12345, -1)
+        with pytest.raises(CacheUnusable, match=r"belongs to another user"):
+            await fetched(cache(store, tmp_path), file)
 
 
 def test_a_name_given_to_another_file_meanwhile_is_not_held(tmp_path: Path) -> None:
