@@ -84,7 +84,7 @@ def _variants(manifest: Manifest) -> Figures:
 
 def _measured(variant: Variant) -> Figures:
     figures: Figures = {"batch max": float(variant.max_batch)}
-    figures |= {f"us at batch {cell.batch_rows}": cell.p50_ns / 1000 for cell in variant.latency}
+    figures |= {f"us at batch {cell.batch}": cell.p50_ns / 1000 for cell in variant.latency}
     if variant.load_ns is not None:
         figures["load ms"] = variant.load_ns / 1e6
     if variant.resident_bytes is not None:

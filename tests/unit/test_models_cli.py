@@ -1,12 +1,17 @@
 """`steelyard models` in a terminal: what it lists, compares and decides, and what it says when that cannot be."""
 
 import asyncio
+import io
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
+from gateway.cli import manifestdiff
 from gateway.cli.models import models as command
+from gateway.contract.manifest import Latency, Manifest
 from gateway.errors import GatewayError
 from gateway.objectstore.local import LocalStore
 from tests.support import models
@@ -91,6 +96,27 @@ def test_history_says_who_and_why_and_prints_no_markup(store: Path) -> None:
     assert "[red]better[/red]" in before
     assert "built for a test" in first
     assert said(store, "history", "tiny", "--alias", "champion") == text
+
+
+def test_a_diff_tells_latencies_of_another_length_apart() -> None:
+    """Where rows have a length, each batch size is measured at several."""
+    manifest, _ = models.manifest_of("text", models.TINY_SIGNATURE, {"fp32": models.tiny_graph()})
+
+    def of(short_ns: int, long_ns: int) -> Manifest:
+        cells = tuple(
+            Latency(batch_rows=8, p50_ns=ns, p99_ns=ns, runs=30, length=length)
+            for ns, length in ((short_ns, 16), (long_ns, 64))
+        )
+        variant = msgspec.structs.replace(manifest.variants[0], latency=cells)
+        return msgspec.structs.replace(manifest, variants=(variant,))
+
+    console = Console(file=io.StringIO(), width=200)
+    manifestdiff.render(console, (1, of(1000, 5000)), (2, of(2000, 5000)))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "us at batch 8 x 16" in text
+    assert "+100.0%" in text
+    assert "8 x 64" not in text
 
 
 def test_a_diff_shows_what_differs_and_nothing_else(store: Path) -> None:
