@@ -149,7 +149,8 @@ def ping(service: NamedDependency[Service]) -> Response[Ready]:
 
 
 @get("/v1/loaded", sync_to_thread=False, summary="What this container holds in memory; asks no store")
-def loaded(service: NamedDependency[Service]) -> list[LoadedVersion]:
+def loaded(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> list[LoadedVersion]:
+    caller: Caller = request.state.caller
     return [
         LoadedVersion(
             name=resident.name,
@@ -160,6 +161,7 @@ def loaded(service: NamedDependency[Service]) -> list[LoadedVersion]:
             problem=problem,
         )
         for resident, problem in service.repository.residents()
+        if caller.may(resident.name)
     ]
 
 

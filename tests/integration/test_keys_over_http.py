@@ -38,6 +38,7 @@ def keys(store: Path) -> dict[str, str]:
     return {
         "all": add(store, "--tenant", "everything", "--rights", "predict,admin,costs"),
         "tiny": add(store, "--tenant", "only-tiny", "--models", "tiny"),
+        "tiny-admin": add(store, "--tenant", "only-tiny", "--models", "tiny", "--rights", "admin"),
         "costs": add(store, "--tenant", "finance", "--rights", "costs"),
         "slow": add(store, "--tenant", "slow", "--rps", "1"),
         "poor": add(store, "--tenant", "poor", "--budget-usd-per-day", "0.000000000001"),
@@ -104,6 +105,16 @@ def test_a_key_without_the_right_is_refused(gateway: Gateway, keys: dict[str, st
     assert predict(gateway, "tiny", keys["costs"]).status == 403
     assert gateway.request("GET", "/v1/loaded", Steelyard_Key=keys["tiny"]).status == 403
     assert gateway.request("GET", "/v1/loaded", Steelyard_Key=keys["all"]).status == 200
+
+
+def test_what_is_loaded_is_shown_of_a_keys_own_models_only(gateway: Gateway, keys: dict[str, str]) -> None:
+    for model in ("tiny", "mlp"):
+        assert predict(gateway, model, keys["all"]).status == 200
+    names = [
+        {row["name"] for row in gateway.request("GET", "/v1/loaded", Steelyard_Key=keys[key]).json}
+        for key in ("all", "tiny-admin")
+    ]
+    assert names == [{"tiny", "mlp"}, {"tiny"}]
 
 
 def test_a_rate_is_held_and_says_when_to_come_back(gateway: Gateway, keys: dict[str, str]) -> None:
