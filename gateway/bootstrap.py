@@ -1,6 +1,7 @@
 """Wires one gateway process: opens what it needs in order, closes it in reverse. The only place that knows all the rooms."""
 
 import asyncio
+import itertools
 import logging
 import os
 import secrets
@@ -72,7 +73,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         repository = Repository(
             store,
             loader,
-            _Residency(meter, startup.loaded, load_times.loaded),
+            _Residency(meter, here.id, startup.loaded, load_times.loaded),
             settings.repository,
             cache_dir=_cache_dir(settings.repository.cache_dir),
             container_bytes=here.memory_bytes,
@@ -202,8 +203,9 @@ class _Charger:
 class _Residency:
     """The repository's view of the meter."""
 
-    def __init__(self, meter: Meter, *told: Callable[[Phases], None]) -> None:
+    def __init__(self, meter: Meter, container_id: str, *told: Callable[[Phases], None]) -> None:
         self._meter = meter
+        self._shadow_ids = (f"{container_id}-{meter.boot_ns:x}-shadow-{number:x}" for number in itertools.count(1))
         self._told = told
 
     def loaded(self, resident: Resident[LoadedModel], cpu_ns: int, spent: Phases) -> None:
@@ -214,6 +216,21 @@ class _Residency:
 
     def unloaded(self, resident: Resident[LoadedModel]) -> None:
         self._meter.note_unloaded(resident.name, resident.version)
+
+    def shadowed(self, resident: Resident[LoadedModel], rows: int, cpu_ns: int, run_ns: int) -> None:
+        """A receipt that nobody gets: so that the bill shows what a shadow costs."""
+        self._meter.charge(
+            request_id=next(self._shadow_ids),
+            model=resident.name,
+            version=resident.version,
+            variant=resident.variant.id,
+            door="shadow",
+            outcome="ok",
+            rows=rows,
+            cpu_ns=cpu_ns,
+            run_ns=run_ns,
+            batch_rows=rows,
+        )
 
 
 def _container(settings: Settings, *, boot_ns: int) -> container.Container:

@@ -19,10 +19,10 @@ from gateway.contract.registry import Promotion
 from gateway.errors import ArtifactError, GatewayError, ModelNotFound
 from gateway.registry.reading import AliasState, Registry
 from gateway.repository.loading import M, ModelLoader
-from gateway.repository.memory import Memory, Resident
+from gateway.repository.memory import Memory, ResidencyObserver, Resident
 from gateway.repository.roster import Asked, Roster
 from gateway.repository.serving import Serving
-from gateway.repository.shadows import ShadowRun
+from gateway.repository.shadows import Array, Ran, ShadowRun
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +45,14 @@ class Follower(Generic[M]):
         memory: Memory[M],
         roster: Roster[M],
         loader: ModelLoader[M],
+        observer: ResidencyObserver[M],
         options: FollowOptions,
     ) -> None:
         self._registry = registry
         self._memory = memory
         self._roster = roster
         self._loader = loader
+        self._observer = observer
         self._options = options
         self._looks: dict[Asked, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(options.polls_max)
@@ -199,11 +201,18 @@ class Follower(Generic[M]):
         if shadow is not None and shadow.version == resident.version:
             run = ShadowRun(
                 shadow.version,
-                partial(self._loader.answer, resident.model),
+                partial(self._answer, resident),
                 sample_bp=shadow.sample_bp,
                 running_max=self._options.shadows_max,
             )
             self._roster.set_shadow(serving, resident, run)
+
+    async def _answer(self, resident: Resident[M], inputs: dict[str, Array]) -> Ran:
+        """A shadow's run, which is charged to its version: no caller asked for it."""
+        ran = await self._loader.answer(resident.model, inputs)
+        rows = max((len(values) for values in inputs.values()), default=0)
+        self._observer.shadowed(resident, rows, ran.cpu_ns, ran.run_ns)
+        return ran
 
     def _report(self, serving: Serving[M], trouble: str) -> None:
         if trouble and trouble != serving.trouble:

@@ -47,11 +47,13 @@ class Resident(msgspec.Struct, Generic[M], frozen=True, eq=False):
 
 
 class ResidencyObserver(Protocol[M]):
-    """Who is told when a model enters and leaves memory: the meter, for residency and load cost."""
+    """Who is told when a model enters and leaves memory, and what a shadow's run cost: the meter."""
 
     def loaded(self, resident: Resident[M], cpu_ns: int, spent: Phases) -> None: ...
 
     def unloaded(self, resident: Resident[M]) -> None: ...
+
+    def shadowed(self, resident: Resident[M], rows: int, cpu_ns: int, run_ns: int) -> None: ...
 
 
 class MemoryCounts(msgspec.Struct):

@@ -96,7 +96,7 @@ class Repository(Generic[M]):
             evicted=self._roster.forget,
         )
         pace = FollowOptions(options.poll_s, options.polls_max, options.idle_s, options.shadows_max)
-        self._follower = Follower(self.registry, self._memory, self._roster, loader, pace)
+        self._follower = Follower(self.registry, self._memory, self._roster, loader, observer, pace)
         self._champions, self._asked, self._shadowed = self._roster.champions, self._roster.asked, self._roster.shadowed
         self._resolving: dict[Asked, asyncio.Task[Serving[M]]] = {}
         self._refused: dict[Asked, tuple[float, ModelNotFound | ArtifactError]] = {}

@@ -12,13 +12,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.accounting import segment
 from gateway.contract import prices
 from gateway.objectstore.local import LocalStore
 from tests.support import gateways, models
@@ -44,6 +47,46 @@ def running(root: Path, folder: Path, **environment: str) -> Any:  # Any: the co
         STEELYARD_ACCOUNTING__MEMORY_GB=str(MEMORY_GB),
         **environment,
     )
+
+
+def test_a_shadows_runs_are_on_the_bill_as_its_own_and_nobodys(root: Path, tmp_path: Path) -> None:
+    asyncio.run(models.publish_tiny(LocalStore(root), seed=1, promote_to=None))
+    command = [sys.executable, "-m", "gateway", "models", "shadow", "tiny", "2", "--store", str(root)]
+    subprocess.run(command, capture_output=True, check=True)
+    with running(root, tmp_path) as gateway:
+
+        def release() -> dict[str, Any]:
+            found: dict[str, Any] = gateway.get("/v1/releases").json[0]
+            return found
+
+        assert gateway.post("/v1/predict/tiny", {"rows": [ROW]}).status == 200
+        until(lambda: release()["shadow_version"] == 2)
+        for _ in range(20):
+            assert gateway.post("/v1/predict/tiny", {"rows": [ROW, ROW]}).status == 200
+        until(lambda: release()["comparison"]["requests"] + release()["comparison"]["dropped"] == 20)
+        seen = release()["comparison"]
+        assert gateway.terminate() == 0
+    found = lines(root)
+    shadows = [line for line in found if line["type"] == "request" and line.get("door") == "shadow"]
+    assert {(line["model"], line["version"], line["outcome"], line["rows"]) for line in shadows} == {
+        ("tiny", 2, "ok", 2)
+    }
+    assert not any("tenant" in line for line in shadows)
+    assert len({line["id"] for line in shadows}) == len(shadows) == seen["requests"]
+    assert sum(line["cpu_ns"] for line in shadows) == seen["shadow_cpu_ns"]
+    infer = [
+        line for line in found if line["type"] == "posting" and line["account"] == "infer" and line["version"] == 2
+    ]
+    assert sum(line["cost_picousd"] for line in infer) == sum(line["cost_picousd"] for line in shadows) > 0
+    for path in sorted(root.glob("ledger/v1/dt=*/hr=*/*/*.jsonl.gz")):
+        assert segment.discrepancies(segment.decode(path.read_bytes())) == ()
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
 
 
 def lines(root: Path) -> list[dict[str, Any]]:

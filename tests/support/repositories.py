@@ -75,6 +75,9 @@ class Observed:
         self.events.append(("in", resident.name, resident.version))
         self.spent.append(spent)
 
+    def shadowed(self, resident: Resident[Any], rows: int, cpu_ns: int, run_ns: int) -> None:
+        """Only whole gateways post what a shadow costs."""
+
     def unloaded(self, resident: Resident[Any]) -> None:
         self.events.append(("out", resident.name, resident.version))
 
