@@ -61,7 +61,8 @@ class Connection(asyncio.Protocol):
     _headers: dict[bytes, bytes]
     _body: list[bytes]
     _arrived_ns: int
-    _head_bytes: int
+    _head_bytes: int  # at most; those of other requests in its first piece are counted too
+    _shared_bytes: int  # how many of these may be other requests'
     _held_bytes: int  # of the body, as counted by admission
     _bare_bytes: int  # since the last piece of the body: chunk extensions and trailers
     _is_head: bool
@@ -81,7 +82,9 @@ class Connection(asyncio.Protocol):
         self._fed_bytes = 0
         self._pending: Pending | None = None  # what the task waits for, when that is a prediction
         self._is_answering = False  # a part of an ASGI answer is out
-        self._is_over = False  # nothing more is read or answered
+        self._last: Response | None = None  # a refusal that waits for the answers before it
+        self._is_deaf = False  # nothing more is read
+        self._is_over = False  # nor answered
         self.due_s = _NEVER_S
         self._overdue = ""
         self._new_message()
@@ -96,7 +99,7 @@ class Connection(asyncio.Protocol):
         self._due(self._options.head_timeout_s, "")
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over:
+        if self._is_deaf:
             return
         if self._is_blocked:
             self._ahead += data
@@ -109,7 +112,7 @@ class Connection(asyncio.Protocol):
         """A client that stops sending has left: the transport closes, and `connection_lost` tells who works for it."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_over = True
+        self._is_over = self._is_deaf = True
         self._listener.forget(self)
         self._drop_body()
         if self._task is not None:
@@ -126,34 +129,39 @@ class Connection(asyncio.Protocol):
         if self._writable is not None:
             self._writable.set()
             self._writable = None
+        if self._is_over:
+            return
+        self._timed = (0, False)
+        self._due(self._options.keep_alive_s if self._task is None else _NEVER_S, "")
         self._go_on()
 
     # What the listener calls.
 
     def overdue(self) -> None:
         """The client took too long: for its next request, for the rest of this one, or to read its answer."""
-        if self._overdue:
-            self._refuse(408, self._overdue)
-        elif self._writable is not None:
+        if self._is_over or self._writable is not None:
             # Without this the kernel would keep megabytes of the answer for a client that does not read.
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            self._transport.abort()
+            self._abort()
+        elif self._overdue:
+            self._refuse(408, self._overdue)
         else:
-            self._transport.close()
+            self._close()
 
     def drain(self) -> None:
         """Close now when idle, else after the answer under way."""
         if self._task is None and not self._is_reading:
-            self._transport.close()
+            self._close()
 
     def abandon(self) -> None:
         """The grace period is over: who still waits is told so."""
         if self._is_answering:
-            self._transport.abort()
+            self._abort()
             return
-        if self._task is not None or self._is_reading:
-            self._refuse(503, "the gateway is shutting down")
-        self._transport.close()
+        if (self._task is not None or self._is_reading) and not self._is_over:
+            self._last_words(self._refusal(503, "the gateway is shutting down"))
+        else:
+            self._close()
         if self._task is not None:
             self._task.cancel()
 
@@ -161,6 +169,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._new_message()
+        self._shared_bytes = self._fed_bytes if self._parsed else 0
         self._is_reading = True
         self._arrived_ns = perf_counter_ns()
 
@@ -172,6 +181,8 @@ class Connection(asyncio.Protocol):
             self._pairs.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._is_deaf:
+            return
         self._is_head = False
         self._headers = headers = dict(self._pairs)
         if len(self._pairs) > self._options.headers_max:
@@ -187,7 +198,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, piece: bytes) -> None:
-        if self._is_over:
+        if self._is_deaf:
             return
         try:
             self._admission.hold(len(piece))
@@ -204,7 +215,7 @@ class Connection(asyncio.Protocol):
                 self._body = [b"".join(self._body)]
 
     def on_message_complete(self) -> None:
-        if self._is_over:
+        if self._is_deaf:
             return
         self._is_reading = False
         # A body is counted here until it is whole; one that has to wait is then counted by the data plane.
@@ -226,6 +237,7 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         self._bare_bytes = 0
         self._head_bytes = self._fed_bytes
+        self._shared_bytes = 0
         self._is_head = True
         self._is_reading = False
         self._arrived_ns = 0
@@ -241,17 +253,21 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             pass  # the request itself is answered as HTTP/1.1, which RFC 9110 section 7.8 allows, and the connection closed
         except httptools.HttpParserError as error:
-            if not (self._parsed and self._parsed[-1].close):  # what follows a last request is nobody's business
+            if (
+                not (self._parsed and self._parsed[-1].close) and not self._is_deaf
+            ):  # what follows a last one is nobody's
                 self._refuse(400, f"this is not HTTP/1.1: {error}")
         if self._parsed:
             self._serve_parsed()
-        if self._is_reading and not self._is_blocked and not self._is_over:
+        if self._is_reading and not self._is_blocked:
             self._await_rest()
 
     def _await_rest(self) -> None:
         """Each part of a request has its time from its beginning: another byte is no more time."""
         options = self._options
-        if self._is_head and self._head_bytes > options.head_bytes_max:
+        if self._is_deaf:
+            return
+        if self._is_head and self._head_bytes - self._shared_bytes > options.head_bytes_max:
             self._refuse_head()
             return
         if self._bare_bytes > options.head_bytes_max:
@@ -288,6 +304,8 @@ class Connection(asyncio.Protocol):
             else:
                 body = problems.body("use POST")
                 self._respond(Response(405, b"application/json", body, b"allow: POST\r\n"), request)
+        if self._last is not None and not self._is_behind and not self._is_over:
+            self._last_words(self._last)
 
     def _drop_body(self) -> None:
         self._admission.release(self._held_bytes)
@@ -385,7 +403,7 @@ class Connection(asyncio.Protocol):
         if exchange.is_complete:
             self._answered(request)
         else:
-            self._transport.abort()  # half an answer must not look like a whole one
+            self._abort()  # half an answer must not look like a whole one
 
     def _failed(self, request_id: str, route: Route, error: Exception, request: Request) -> Response:
         """A bug of ours, with its traceback in the log."""
@@ -406,8 +424,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, request: Request) -> None:
         if self._closes(request):
-            self._is_over = True
-            self._transport.close()
+            self._close()
         elif self._is_reading:
             self._timed = (0, False)  # the next request is under way: its time runs from now
         elif self._writable is None:
@@ -444,21 +461,27 @@ class Connection(asyncio.Protocol):
             self._pending = None
         if not task.cancelled() and (error := task.exception()):
             logger.error("connection: a bug", exc_info=error)
-            self._transport.abort()
+            self._abort()
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._parsed:
-            self._serve_parsed()
-        if self._ahead and not self._is_behind and not self._is_over:
+        self._serve_parsed()
+        if self._is_behind or self._is_deaf:
+            return
+        if self._ahead:
             ahead, self._ahead = self._ahead, bytearray()
             self._transport.resume_reading()
             self._feed(ahead)
+        elif self._is_reading:
+            self._await_rest()
 
     def _refuse(self, status: int, sentence: str) -> None:
-        """Answer what is not a whole request, and close."""
+        """Answer what is not a whole request, when those before it are answered, and close."""
+        self._finish(self._refusal(status, sentence))
+
+    def _refusal(self, status: int, sentence: str) -> Response:
         self._listener.predictions.measures.refused(_REASONS.get(status, "invalid"))
-        self._finish(Response(status, b"application/json", problems.body(sentence)))
+        return Response(status, b"application/json", problems.body(sentence))
 
     def _refuse_error(self, error: Unavailable) -> None:
         status, body, headers = problems.describe(error)
@@ -466,7 +489,24 @@ class Connection(asyncio.Protocol):
         self._finish(Response(status, b"application/json", body, b"", headers))
 
     def _finish(self, response: Response) -> None:
-        self._is_over = True
+        self._is_deaf = True
+        self._drop_body()
+        if self._is_behind:
+            self._last = response
+        else:
+            self._last_words(response)
+
+    def _last_words(self, response: Response) -> None:
         self._drop_body()
         self._transport.write(b"".join(response.encode(close=True, head_only=False)))
+        self._close()
+
+    def _close(self) -> None:
+        """What is written still goes out, if the client takes it in time."""
+        self._is_over = self._is_deaf = True
+        self._due(self._options.write_timeout_s, "")
         self._transport.close()
+
+    def _abort(self) -> None:
+        self._is_over = self._is_deaf = True
+        self._transport.abort()

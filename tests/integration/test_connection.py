@@ -226,17 +226,48 @@ def test_what_is_not_a_sound_request_is_refused_and_closed(
 
 
 @pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (HEAD + b"Content-Length: 100001\r\n\r\n", 413),
+        (HEAD + b"".join(b"h%d: x\r\n" % i for i in range(30)) + b"\r\n", 431),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n", 400),
+        (b"GARBAGE\r\n\r\n", 400),
+    ],
+)
+@pytest.mark.parametrize("before", [POST, HEALTH, POST + HEALTH])
+def test_a_refusal_does_not_overtake_the_answers_before_it(
+    wire: Wire, before: bytes, refused: bytes, status: int
+) -> None:
+    wire.send(before + refused + refused)
+    for _ in range(before.count(b" HTTP/1.1\r\n")):
+        assert wire.response()[0] == 200
+    assert wire.response()[0] == status
+    assert wire.is_closed()
+    assert wire.unread == b""
+
+
+def test_a_long_body_is_no_part_of_the_next_head(wire: Wire) -> None:
+    body = json.dumps({"rows": [ROW] * 500}).encode()
+    wire.send(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body) + POST[:20])
+    assert predicted(wire.response())
+    wire.send(POST[20:])
+    assert predicted(wire.response())
+
+
+@pytest.mark.parametrize(
     ("data", "sentence"),
     [
         (HEAD, "the head did not arrive within 1 s"),
         (HEAD + b"Content-Length: 10\r\n\r\n{", "the body did not arrive within 1 s"),
         (POST + HEAD, "the head did not arrive within 1 s"),
+        (HEALTH + HEAD, "the head did not arrive within 1 s"),
+        (HEALTH + HEAD + b"Content-Length: 10\r\n\r\n{", "the body did not arrive within 1 s"),
     ],
 )
 def test_a_sender_that_stalls_is_given_up(wire: Wire, data: bytes, sentence: str) -> None:
     wire.send(data)
-    if data.startswith(POST):
-        assert predicted(wire.response())
+    if data.startswith((POST, HEALTH)):
+        assert wire.response()[0] == 200
     status, _, body = wire.response()
     assert (status, json.loads(body)["error"]) == (408, sentence)
     assert wire.is_closed()
