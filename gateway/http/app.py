@@ -47,9 +47,9 @@ def application(service: Service, *, body_bytes_max: int) -> Litestar:
 
 
 def _let_in(request: Request[Any, Any, Any]) -> None:
-    """Raises `Unauthenticated` or `Forbidden`. Predictions never come here; `gateway.http.predictions` asks for theirs."""
+    """Raises `Unauthenticated` or `Forbidden`. `request.url` would be made of the Host header, a stranger's text. Predictions never come here; `gateway.http.predictions` asks for theirs."""
     access = request.app.state.access
-    right = rights.needed(request.method, request.url.path, metrics_open=access.options.metrics_open)
+    right = rights.needed(request.method, request.scope["path"], metrics_open=access.options.metrics_open)
     if right is None:
         return
     authorization, key = (request.headers.get(name) for name in ("authorization", "steelyard-key"))
@@ -69,7 +69,9 @@ def _gateway_error(_: Request[Any, Any, Any], error: GatewayError) -> Response[b
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Litestar's own refusals, in our shape. A missing route names itself; other details are Litestar's sentence."""
     detail = (
-        f"no route {request.method} {request.url.path[:128]}; see /docs" if error.status_code == 404 else error.detail
+        f"no route {request.method} {request.scope['path'][:128]}; see /docs"
+        if error.status_code == 404
+        else error.detail
     )
     return _json(error.status_code, problems.body(detail), dict(error.headers or {}))
 
@@ -79,7 +81,7 @@ def _bad_body(_: Request[Any, Any, Any], __: Exception) -> Response[bytes]:
 
 
 def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    logger.error("%s %s failed", request.method, request.scope["path"][:200], exc_info=error)
     return _json(500, problems.body("internal error"), {})
 
 

@@ -350,3 +350,11 @@ def _until_not_ready(gateway: Gateway) -> bool:
     while gateway.get("/v2/health/ready").status == 200:
         pass
     return True
+
+
+@pytest.mark.parametrize("host", [b"[", b"x:abc", b"x:99999999", b"x/docs?", b"\xff", b"a b", b""])
+@pytest.mark.parametrize("path", [b"/v1/loaded", b"/v2/none"])
+def test_no_host_header_makes_a_failure_of_ours(gateway: Gateway, wire: Wire, host: bytes, path: bytes) -> None:
+    wire.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path, host))
+    assert wire.response()[0] in {200, 400, 404}
+    assert "Traceback" not in gateway.log.read_text()
