@@ -178,10 +178,18 @@ class DataPlane:
         self._timeout_ns = round(timeout_s * 1e9)
 
     def start(self, call: Call) -> Prediction | Pending:
-        """The answer when nothing has to be waited for, else what `finish` takes. Raises a `GatewayError`, charged all the same."""
+        """The answer when nothing has to be waited for, else what `finish` takes and `drop` then ends.
+
+        Raises a `GatewayError`, charged all the same.
+        """
         self.admission.check()
         resident = self._repository.resident(call.model, call.version, call.key)
-        return Pending(call, None) if resident is None else self._begin(call, resident)
+        begun = Pending(call, None) if resident is None else self._begin(call, resident)
+        if isinstance(begun, Pending):
+            self.admission.enter(
+                len(call.sent.body)
+            )  # here, not in `finish`: many start before the first of them goes on
+        return begun
 
     def _begin(self, call: Call, resident: Resident[LoadedModel]) -> Prediction | Pending:
         work = _Work(call, resident)
@@ -201,38 +209,30 @@ class DataPlane:
 
     async def finish(self, pending: Pending) -> Prediction:
         """The answer and its receipt. Raises a `GatewayError`; what was spent on it is charged all the same."""
-        work, body_bytes = pending.work, len(pending.call.sent.body)
-        self.admission.enter(body_bytes)
+        work = pending.work
+        if work is None:
+            begun = await self._loaded(pending.call)
+            if isinstance(begun, Prediction):
+                return begun
+            work = begun.work
+            assert work is not None
         try:
-            if work is None:
-                begun = await self._loaded(pending.call)
-                if isinstance(begun, Prediction):
-                    return begun
-                work = begun.work
-                assert work is not None
-            try:
-                await work.run(work.deadline_ns(self._timeout_ns))
-                work.encode()
-            except BaseException as error:
-                self._settle(work, _outcome(error))
-                raise
-            return self._prediction(work)
-        finally:
-            self.admission.leave(body_bytes)
+            await work.run(work.deadline_ns(self._timeout_ns))
+            work.encode()
+        except BaseException as error:
+            self._settle(work, _outcome(error))
+            raise
+        return self._prediction(work)
 
     def drop(self, pending: Pending) -> None:
-        """The caller left before `finish` had begun, or after it ended: what was spent is charged if it was not."""
+        """Exactly once for each `Pending`, when `finish` has ended or will never begin: what was spent is charged if it was not."""
+        self.admission.leave(len(pending.call.sent.body))
         if pending.work is not None and not pending.work.is_settled:
             self._settle(pending.work, "cancelled")
 
-    async def infer(self, call: Call) -> Prediction:
-        """`start`, and `finish` when need be."""
-        begun = self.start(call)
-        return begun if isinstance(begun, Prediction) else await self.finish(begun)
-
     async def _loaded(self, call: Call) -> Prediction | Pending:
         """Load the model, then begin: short runs are then over at once."""
-        until_ns = call.arrived_ns + (call.timeout_ms * 1_000_000 or self._timeout_ns)
+        until_ns = call.arrived_ns + min(call.timeout_ms * 1_000_000 or self._timeout_ns, self._timeout_ns)
         async with _deadline(until_ns, "loading the model"):
             return self._begin(call, await self._repository.ready(call.model, call.version, call.key))
 
