@@ -147,8 +147,11 @@ class Predictions:
         return caller
 
     def is_slow(self, request: Request) -> bool:
-        """Whether a body is so long that it is inflated in a thread: `inflated` before `call`."""
-        return b"content-encoding" in request.headers and len(request.body) > self._compression.loop_bytes_max
+        """Whether a body is inflated in a thread, `inflated` before `call`: a long one, or one packed twice, which may grow by a
+        thousand times a thousand.
+        """
+        encoding = request.headers.get(b"content-encoding")
+        return encoding is not None and (len(request.body) > self._compression.loop_bytes_max or b"," in encoding)
 
     async def inflated(self, route: Route, request: Request) -> Request:
         """The request without its content coding. Raises as `call` does, and `PayloadTooLarge`. A stranger's stays as it is."""

@@ -3,6 +3,7 @@
 import gzip
 import tracemalloc
 import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidInput, PayloadTooLarge
 from gateway.http import compression
+from gateway.http.messages import Request
+from gateway.http.predictions import Predictions
 
 PACKERS = {b"gzip": gzip.compress, b"x-gzip": gzip.compress, b"deflate": zlib.compress}
 
@@ -95,3 +98,13 @@ def test_the_client_chooses_the_coding(accept: bytes, coding: str | None) -> Non
 
 def test_a_body_that_would_grow_stays_as_it_is() -> None:
     assert compression.deflate(b"x", b"gzip", 1) == (b"x", None)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "size", "slow"), [(b"gzip", 100, False), (b"gzip, gzip", 100, True), (b"gzip", 5000, True)]
+)
+def test_what_may_grow_beyond_measure_is_not_inflated_on_the_loop(encoding: bytes, size: int, slow: bool) -> None:
+    anything: Any = None
+    predictions = Predictions(anything, anything, iter(()), anything, anything)
+    request = Request(b"POST", b"/", [], {b"content-encoding": encoding}, b"x" * size, 0, False)
+    assert predictions.is_slow(request) is slow
