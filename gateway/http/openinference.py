@@ -4,6 +4,7 @@ A body is JSON, followed by raw tensors when the header `Inference-Header-Conten
 decides, never the content type (OIP-5). An answer carries `model_name`, which clients insist on (OIP-9).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -15,7 +16,7 @@ from gateway.http import classification, inferrequest, jsonbody, rawrequest, ten
 from gateway.http.inferrequest import InferRequest, RequestInput, RequestOutput
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
-from gateway.runtime.tensors import Array, Tensors, check_shape, common_rows, shaped
+from gateway.runtime.tensors import Array, Tensors, check_elements, check_shape, common_rows, shaped
 
 HEADER = b"inference-header-content-length"
 _RESERVED = b'{"model_name":%b,"model_version":"%d"'
@@ -40,7 +41,9 @@ class _Plan:
 
     def __init__(self, resident: Resident[LoadedModel]) -> None:
         signature = resident.manifest.signature
-        self.inputs = {tensor.name: (tensor, _row_shape(tensor)) for tensor in signature.inputs}
+        self.inputs = {
+            tensor.name: (tensor, row := _row_shape(tensor), math.prod(row or ())) for tensor in signature.inputs
+        }
         self.outputs = {tensor.name: _wanted(tensor) for tensor in signature.outputs}
         self.as_json = tuple(self.outputs.values())
         self.as_bytes = tuple(_wanted(tensor, is_binary=True) for tensor in signature.outputs)
@@ -121,7 +124,7 @@ def _inputs(
             raise InvalidInput(
                 f"model '{manifest.model}' has no input '{sent.name[:64]}'; it has: {_listed(plan.inputs)}"
             )
-        tensor, row_shape = plan.inputs[sent.name]
+        tensor, row_shape, row_elements = plan.inputs[sent.name]
         if sent.name in inputs:
             raise InvalidInput(f"input '{sent.name}' appears twice")
         if sent.datatype != tensor.datatype:
@@ -129,6 +132,8 @@ def _inputs(
         shape = sent.shape
         if not (shape and shape[0] > 0 and shape[1:] == row_shape):
             check_shape(tensor, shape)
+        else:
+            check_elements(tensor, shape[0] * row_elements)
         if index in arrays:
             _refuse_both(sent)
             inputs[sent.name] = shaped(tensor, arrays[index], shape)

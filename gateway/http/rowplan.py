@@ -17,7 +17,7 @@ from gateway.errors import InvalidInput
 from gateway.http import tensorjson
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
-from gateway.runtime.tensors import DTYPES, Array, Tensors
+from gateway.runtime.tensors import DTYPES, Array, Tensors, check_elements
 
 Kind = Any  # a type expression for msgspec, built from data
 _SCALARS: dict[str, type] = {"string": str, "number": float, "integer": int, "boolean": bool}
@@ -42,6 +42,8 @@ class RowPlan:
 
     def tensors(self, rows: Sequence[Any]) -> Tensors:  # Any: instances of `row`
         """The inputs. Raises `InvalidInput` naming the columns that do not fit their tensor."""
+        for tensor, own in self._tensors:
+            check_elements(tensor, len(rows) * (own.stop - own.start))
         values = [msgspec.structs.astuple(row) for row in rows]
         return {tensor.name: _gather(tensor, [row[own] for row in values]) for tensor, own in self._tensors}
 

@@ -72,7 +72,7 @@ def from_list(datatype: Datatype, values: Sequence[Any]) -> Array:  # Any: by da
     try:
         return np.frombuffer(_packer(code, len(values)).pack(*values), DTYPES[datatype])
     except (StructError, OverflowError):
-        at = next(at for at, value in enumerate(values) if not _fits(code, value))
+        at = _first_unfit(code, values)
         raise OverflowError(f"element {at} does not fit {datatype}") from None
 
 
@@ -83,9 +83,21 @@ def _flat(tensor: Tensor, values: list[Any]) -> Array:  # Any: by datatype
         raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
 
 
-def _fits(code: str, value: object) -> bool:
+def _first_unfit(code: str, values: Sequence[Any]) -> int:  # Any: by datatype
+    """Where it is, by halves: one by one, eight million elements take a second of the event loop. There is one."""
+    first, end = 0, len(values)
+    while end - first > 1:
+        middle = (first + end) // 2
+        if _fit(code, values[first:middle]):
+            first = middle
+        else:
+            end = middle
+    return first
+
+
+def _fit(code: str, values: Sequence[Any]) -> bool:  # Any: by datatype
     try:
-        _packer(code, 1).pack(value)
+        Struct(f"<{len(values)}{code}").pack(*values)
     except (StructError, OverflowError):
         return False
     return True

@@ -50,6 +50,19 @@ ORT_TYPES: Mapping[str, Datatype] = {
 }
 
 
+ELEMENTS_MAX = 1 << 24
+"""Of one tensor: 64 MiB of FP32, as much as a compressed body may become. What is bounded besides is bytes: sixteen million
+strings or booleans take few of these, and each its time on the event loop."""
+
+
+def check_elements(tensor: Tensor, count: int) -> None:
+    """Raises `InvalidInput` naming the tensor when it has more than `ELEMENTS_MAX` elements."""
+    if count > ELEMENTS_MAX:
+        raise InvalidInput(
+            f"input '{tensor.name}' has {count} elements; at most {ELEMENTS_MAX} are taken, send fewer rows"
+        )
+
+
 def check_shape(tensor: Tensor, shape: Sequence[int]) -> int:
     """The number of rows. Raises `InvalidInput` naming the tensor when `shape` is not one its signature allows."""
     if len(shape) != len(tensor.shape):
@@ -57,6 +70,7 @@ def check_shape(tensor: Tensor, shape: Sequence[int]) -> int:
     for got, want in zip(shape, tensor.shape, strict=True):
         if got < 1 or (isinstance(want, int) and got != want):
             raise InvalidInput(f"input '{tensor.name}' has shape {list(shape)}; expected {describe(tensor.shape)}")
+    check_elements(tensor, math.prod(shape))
     return shape[0]
 
 
