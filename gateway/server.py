@@ -35,7 +35,9 @@ async def _serve(settings: Settings, startup: Startup, listening: socket.socket)
     with _signals() as stop:
         try:
             async with bootstrap.opened(settings, startup) as (service, drain):
-                app = application(service, body_bytes_max=settings.server.body_bytes_max)
+                app = application(
+                    service, body_bytes_max=settings.server.body_bytes_max, base_path=settings.server.base_path
+                )
                 startup.mark_app()
                 predictions = Predictions(
                     service.dataplane,

@@ -16,8 +16,11 @@ from gateway.http.service import Service
 logger = logging.getLogger(__name__)
 
 
-def application(service: Service, *, body_bytes_max: int) -> Litestar:
-    """One gateway's application over a service that is already open. Its OpenAPI document lists the prediction routes too."""
+def application(service: Service, *, body_bytes_max: int, base_path: str = "") -> Litestar:
+    """One gateway's application over a service that is already open. Its OpenAPI document lists the prediction routes too.
+
+    Requests come without `base_path`; only the documentation page says it, to browsers.
+    """
     app = Litestar(
         route_handlers=[
             *routes.HANDLERS,
@@ -27,7 +30,7 @@ def application(service: Service, *, body_bytes_max: int) -> Litestar:
             *docs.assets(),
         ],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
-        openapi_config=docs.config(service.version),
+        openapi_config=docs.config(service.version, base_path),
         tags=["server"],
         before_request=_let_in,
         exception_handlers={
@@ -47,7 +50,10 @@ def application(service: Service, *, body_bytes_max: int) -> Litestar:
 
 
 def _let_in(request: Request[Any, Any, Any]) -> None:
-    """Raises `Unauthenticated` or `Forbidden`. `request.url` would be made of the Host header, a stranger's text. Predictions never come here; `gateway.http.predictions` asks for theirs."""
+    """Raises `Unauthenticated` or `Forbidden`. Predictions never come here; `gateway.http.predictions` asks for theirs.
+
+    The path is the scope's: `request.url` is made of the Host header, a stranger's text.
+    """
     access = request.app.state.access
     right = rights.needed(request.method, request.scope["path"], metrics_open=access.options.metrics_open)
     if right is None:

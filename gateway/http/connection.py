@@ -71,6 +71,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Host) -> None:
         self._listener = listener
         self._options = listener.options
+        self._base = listener.options.base_path.encode()
         self._admission = listener.predictions.dataplane.admission
         self._loop = listener.loop
         self._parser = httptools.HttpRequestParser(self)
@@ -221,6 +222,8 @@ class Connection(asyncio.Protocol):
         # A body is counted here until it is whole; one that has to wait is then counted by the data plane.
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._drop_body()
+        if self._base:
+            self._target = _below(self._base, self._target)
         close = not self._parser.should_keep_alive() or self._parser.should_upgrade()
         request = Request(
             self._parser.get_method(), self._target, self._pairs, self._headers, body, self._arrived_ns, close
@@ -510,3 +513,11 @@ class Connection(asyncio.Protocol):
     def _abort(self) -> None:
         self._is_over = self._is_deaf = True
         self._transport.abort()
+
+
+def _below(base: bytes, target: bytes) -> bytes:
+    """The target without the path it begins with (protocol rule 6); another one as it is."""
+    rest = target.removeprefix(base)
+    if len(rest) == len(target) or (rest and rest[:1] not in b"/?"):
+        return target
+    return rest if rest[:1] == b"/" else b"/" + rest

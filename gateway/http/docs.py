@@ -21,6 +21,7 @@ from litestar.openapi.spec import (
     PathItem,
     RequestBody,
     Schema,
+    Server,
     Tag,
 )
 from litestar.static_files import create_static_files_router
@@ -34,15 +35,16 @@ _INSTANCES = {"instances": [[0.5, 1.5], [2.5, 3.5]]}
 _TENSORS = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 1.5]}]}
 
 
-def config(version: str) -> OpenAPIConfig:
-    """Where the document and the page are."""
+def config(version: str, base_path: str = "") -> OpenAPIConfig:
+    """Where the document and the page are; a browser finds everything below `base_path`."""
     return OpenAPIConfig(
         title="Steelyard gateway",
         version=version,
         description='Predictions with their cost. Every failure is `{"error": "a sentence"}`.',
         path="/docs",
         tags=[Tag(name="predictions"), Tag(name="server")],
-        render_plugins=[*_page(), JsonRenderPlugin(path="/openapi.json")],
+        servers=[Server(url=base_path or "/")],
+        render_plugins=[*_page(base_path + ASSETS), JsonRenderPlugin(path="/openapi.json")],
     )
 
 
@@ -73,16 +75,16 @@ def prediction_paths() -> dict[str, PathItem]:
     }
 
 
-def _page() -> list[OpenAPIRenderPlugin]:
+def _page(assets_path: str) -> list[OpenAPIRenderPlugin]:
     if _swagger_folder() is None:
         return []
     return [
         SwaggerRenderPlugin(
             path="/",
-            js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            css_url=f"{ASSETS}/swagger-ui.css",
-            standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
-            favicon=f'<link rel="icon" href="{ASSETS}/favicon-32x32.png">',
+            js_url=f"{assets_path}/swagger-ui-bundle.js",
+            css_url=f"{assets_path}/swagger-ui.css",
+            standalone_preset_js_url=f"{assets_path}/swagger-ui-standalone-preset.js",
+            favicon=f'<link rel="icon" href="{assets_path}/favicon-32x32.png">',
         )
     ]
 

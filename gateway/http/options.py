@@ -1,11 +1,14 @@
 """The options of `server`, `compression` and `sagemaker`, with their reasons; `gateway.settings` gathers them."""
 
+import re
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from gateway.config import Amount, Bytes, Seconds, Timeout
+
+_BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
 class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -14,7 +17,8 @@ class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `head_timeout_s`, `body_timeout_s`: for a whole head and a whole body, from their first byte. `write_timeout_s`: how long a
     client may leave its answer unread. `linger_s`: how long to go on accepting after SIGTERM while readiness says 503, so that a
     load balancer notices first. `drain_s`: how long requests in flight may take then; with `linger_s` and the ledger's own 10 s
-    that stays below the 30 s after which Fargate kills.
+    that stays below the 30 s after which Fargate kills. `base_path`: a prefix that a proxy leaves in front of every path, such as
+    `/models`: it is taken off, and requests without it are served too.
     """
 
     host: str = "127.0.0.1"
@@ -29,6 +33,11 @@ class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_alive_s: Timeout = 75.0
     linger_s: Seconds = 0.0
     drain_s: Seconds = 15.0
+    base_path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.base_path and not _BASE_PATH.fullmatch(self.base_path):
+            raise ValueError("'base_path' must be like '/models' or '/a/b': unreserved characters, no '/' at its end")
 
 
 class CompressionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
