@@ -1,8 +1,5 @@
 """`steelyard keys`: who may call the gateways of a store, and how much."""
 
-import asyncio
-import getpass
-import os
 import time
 from decimal import Decimal, InvalidOperation, Overflow
 
@@ -10,11 +7,11 @@ import click
 import msgspec
 
 from gateway.access import issuing, tokens, wording
-from gateway.access.issuing import Listed
 from gateway.cli import keyview, options
 from gateway.cli.costs import moment
-from gateway.contract.access import RIGHTS, KeyRecord
+from gateway.contract.access import RIGHTS
 from gateway.contract.prices import PICO_PER_USD
+from gateway.whoami import user_name
 
 
 def picousd(text: str) -> int:
@@ -29,14 +26,6 @@ def picousd(text: str) -> int:
             f"'{text}' is not between 0.000000000001 and 1000000000 dollars, in steps of the first"
         )
     return int(amount)
-
-
-def who() -> str:
-    """The user who runs this; in a container it may have no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -110,7 +99,7 @@ def add(
         "rights": rights,
         "models": models,
         "created_ns": now_ns,
-        "created_by": who(),
+        "created_by": user_name(),
         "budget_picousd_per_day": budget_usd_per_day,
         "rps": rps,
         "burst": burst,
@@ -122,7 +111,7 @@ def add(
         token, record = issuing.new(wanted)
     except msgspec.ValidationError as error:
         raise click.UsageError(str(error)) from None
-    asyncio.run(_add(store, record))
+    options.with_store(store, lambda opened: issuing.add(opened, record), create=True)
     if as_json:
         click.echo(keyview.as_json(record, now_ns, key=token))
     else:
@@ -142,7 +131,7 @@ def listing(ctx: click.Context, store: str, as_json: bool) -> None:
 
     Exit code 1 says that a record cannot be read; gateways do not use such a key.
     """
-    found = asyncio.run(_listing(store))
+    found = options.with_store(store, issuing.listing)
     records, now_ns = [row.record for row in found if row.record], time.time_ns()
     if as_json:
         click.echo("[" + ",\n ".join(keyview.as_json(record, now_ns) for record in records) + "]")
@@ -165,37 +154,8 @@ def revoke(key_id: str, store: str) -> None:
 
     ID is what `keys list` shows; a whole key that was found somewhere will do as well.
     """
-    record, is_new = asyncio.run(_revoke(store, key_id))
+    at_ns, by = time.time_ns(), user_name()
+    record, is_new = options.with_store(store, lambda opened: issuing.revoke(opened, key_id, at_ns=at_ns, by=by))
     assert record.revoked_ns is not None
     when = "" if is_new else f" already, at {wording.moment(record.revoked_ns)} by {record.revoked_by}"
     click.echo(f"key {record.id} of {record.tenant} is revoked{when}")
-
-
-async def _add(url: str, record: KeyRecord) -> None:
-    from gateway.objectstore.opening import open_store
-
-    store = open_store(url, create=True)
-    try:
-        await issuing.add(store, record)
-    finally:
-        await store.aclose()
-
-
-async def _listing(url: str) -> list[Listed]:
-    from gateway.objectstore.opening import open_store
-
-    store = open_store(url)
-    try:
-        return await issuing.listing(store)
-    finally:
-        await store.aclose()
-
-
-async def _revoke(url: str, key_id: str) -> tuple[KeyRecord, bool]:
-    from gateway.objectstore.opening import open_store
-
-    store = open_store(url)
-    try:
-        return await issuing.revoke(store, key_id, at_ns=time.time_ns(), by=who())
-    finally:
-        await store.aclose()
