@@ -4,14 +4,17 @@ import time
 from decimal import Decimal, InvalidOperation, Overflow
 
 import click
-import msgspec
 
 from gateway.access import issuing, tokens, wording
 from gateway.cli import keyview, options
 from gateway.cli.costs import moment
-from gateway.contract.access import RIGHTS
+from gateway.contract.access import NOTE_LENGTH_MAX, RIGHTS, ModelPattern
 from gateway.contract.prices import PICO_PER_USD
+from gateway.contract.words import NAME_RULE, fits, is_name
 from gateway.whoami import user_name
+
+COUNT = click.IntRange(1, 1_000_000_000)
+"""Of requests: more than any gateway answers, and few enough to be stored as a number."""
 
 
 def picousd(text: str) -> int:
@@ -28,8 +31,44 @@ def picousd(text: str) -> int:
     return int(amount)
 
 
-def words(text: str) -> tuple[str, ...]:
-    """`a,b` as two words."""
+def tenant_name(text: str) -> str:
+    """Cost reports and metrics show it, so it is as plain as a model's."""
+    if not is_name(text):
+        raise click.BadParameter(f"{text!r} must be {NAME_RULE}")
+    return text
+
+
+def model_globs(text: str) -> tuple[str, ...]:
+    """`a,b*` as two names, in which `*` stands for any characters."""
+    globs = _words(text)
+    if not globs:
+        raise click.BadParameter("name one or more; '*' allows all of them")
+    for glob in globs:
+        if not fits(glob, ModelPattern):
+            raise click.BadParameter(f"{glob!r} must be {NAME_RULE}; '*' stands for any characters")
+    return globs
+
+
+def rights_of(text: str) -> tuple[str, ...]:
+    """`a,b` as two rights."""
+    rights = _words(text)
+    if not rights:
+        raise click.BadParameter(f"name one or more of {', '.join(RIGHTS)}")
+    for right in rights:
+        if right not in RIGHTS:
+            raise click.BadParameter(f"{right!r} is none of {', '.join(RIGHTS)}")
+        if rights.count(right) > 1:
+            raise click.BadParameter(f"{right!r} is named twice")
+    return rights
+
+
+def short_note(text: str) -> str:
+    if len(text) > NOTE_LENGTH_MAX:
+        raise click.BadParameter(f"it has {len(text):,} characters; at most {NOTE_LENGTH_MAX}")
+    return text
+
+
+def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
@@ -48,10 +87,12 @@ def keys() -> None:
 
 @keys.command
 @options.store
-@click.option("--tenant", required=True, help="Whose key: the name that cost reports show.")
+@click.option(
+    "--tenant", type=tenant_name, required=True, metavar="NAME", help="Whose key: the name that cost reports show."
+)
 @click.option(
     "--models",
-    type=words,
+    type=model_globs,
     default="*",
     show_default=True,
     metavar="A,B",
@@ -59,18 +100,18 @@ def keys() -> None:
 )
 @click.option(
     "--rights",
-    type=words,
+    type=rights_of,
     default="predict",
     show_default=True,
     metavar="A,B",
     help=f"Of {', '.join(RIGHTS)}.",
 )
 @click.option("--budget-usd-per-day", type=picousd, metavar="USD", help="Direct costs per UTC day, over all gateways.")
-@click.option("--rps", type=click.IntRange(1), metavar="N", help="Requests per second, in each gateway.")
-@click.option("--burst", type=click.IntRange(1), metavar="N", help="Requests at once after a pause.  [default: --rps]")
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Requests in flight, in each gateway.")
+@click.option("--rps", type=COUNT, metavar="N", help="Requests per second, in each gateway.")
+@click.option("--burst", type=COUNT, metavar="N", help="Requests at once after a pause.  [default: --rps]")
+@click.option("--concurrency", type=COUNT, metavar="N", help="Requests in flight, in each gateway.")
 @click.option("--expires", type=moment, metavar="TIME", help="First moment it is refused, UTC: 2027-01-01.")
-@click.option("--note", default="", help="For whoever reads the list.")
+@click.option("--note", type=short_note, default="", metavar="TEXT", help="For whoever reads the list.")
 @click.option("--json", "as_json", is_flag=True, help="Print the key and its record as JSON.")
 def add(
     store: str,
@@ -107,10 +148,7 @@ def add(
         "expires_ns": expires,
         "note": note,
     }
-    try:
-        token, record = issuing.new(wanted)
-    except msgspec.ValidationError as error:
-        raise click.UsageError(str(error)) from None
+    token, record = issuing.new(wanted)
     options.with_store(store, lambda opened: issuing.add(opened, record), create=True)
     if as_json:
         click.echo(keyview.as_json(record, now_ns, key=token))
