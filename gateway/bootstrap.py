@@ -67,7 +67,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         workers = stack.enter_context(
             Workers(count, levels=runtime.priority_levels, ageing_ns=runtime.ageing_ms * 1_000_000)
         )
-        builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load delays no prediction
+        builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load takes no worker
         loader = Loader(workers, builder, runtime, cpu_flags=cpu_flags())
         load_times = LoadTimes()
         repository = Repository(

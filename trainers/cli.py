@@ -5,7 +5,6 @@ Runs nothing itself: `trainers.run` does. torch is imported when a run starts, s
 
 import asyncio
 import contextlib
-import getpass
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from gateway.objectstore.opening import open_store
+from gateway.whoami import user_name
 from trainers.errors import SpecError, TrainerError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _train(
         recipe=recipe,
         run_id=run_id,
         folder=RUNS / run_id,
-        actor=getpass.getuser(),
+        actor=user_name(),
         promote_to=None if promote == "none" else promote,
         priced_as=priced_as,
     )

@@ -20,9 +20,6 @@ from gateway.registry.reading import Registry
 from trainers.errors import PublishConflict, SpecError
 
 MANIFEST = "manifest.json"
-CLAIMS_MAX = 64
-"""Tries for one conditional write. Each lost try means that another publisher succeeded, so only a crowd ever gets here."""
-
 MEDIA_TYPES = {".onnx": "application/onnx", ".json": "application/json", ".md": "text/markdown"}
 
 
@@ -43,7 +40,7 @@ def write(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> No
 async def publish(store: ObjectStore, folder: Path, *, run_id: str, now_ns: int) -> VersionRecord:
     """Upload the artifact in `folder` and claim the next version for it; an artifact already published keeps its version.
 
-    Raises `DigestMismatch` when a file is not what the manifest says, `PublishConflict` after `CLAIMS_MAX` lost claims.
+    Raises `DigestMismatch` when a file is not what the manifest says, `PublishConflict` after `releasing.CLAIMS_MAX` lost claims.
     """
     data = await asyncio.to_thread((folder / MANIFEST).read_bytes)
     manifest = codec.decode(data, Manifest)
@@ -112,7 +109,7 @@ async def _claim_version(store: ObjectStore, draft: VersionRecord) -> VersionRec
     """The existing version of this manifest, or the next free number. A lost claim may have been our own, so look again."""
     known: dict[int, VersionRecord] = {}
     registry = Registry(store)
-    for _ in range(CLAIMS_MAX):
+    for _ in range(releasing.CLAIMS_MAX):
         for number in await registry.versions(draft.model):
             if number not in known:
                 known[number] = await registry.version(draft.model, number)
@@ -125,4 +122,4 @@ async def _claim_version(store: ObjectStore, draft: VersionRecord) -> VersionRec
         except PreconditionFailed:
             continue
         return claim
-    raise PublishConflict(f"model '{draft.model}': {CLAIMS_MAX} versions were claimed meanwhile; run again")
+    raise PublishConflict(f"model '{draft.model}': {releasing.CLAIMS_MAX} versions were claimed meanwhile; run again")

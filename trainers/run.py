@@ -4,7 +4,6 @@ The artifact is finished in the run's own folder before the store sees any of it
 there. Knows no command line: progress goes to a `Report`, the answer is a `Result`.
 """
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,10 @@ import msgspec
 from gateway.contract import codec, layout, prices
 from gateway.contract.manifest import Evaluation, Manifest
 from gateway.contract.registry import Promotion, VersionRecord
+from gateway.contract.words import NAME_RULE, is_name
+from gateway.errors import InvalidInput
 from gateway.objectstore.protocol import ObjectStore
+from gateway.registry import releasing
 from trainers import baseline, card, lineage, publish
 from trainers.errors import DataError, SpecError
 from trainers.evaluate import judge
@@ -31,8 +33,6 @@ T = TypeVar("T")
 EXAMPLES = "examples.json"
 GOLDEN = "golden.json"
 CARD = "card.md"
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-"""`gateway.contract.words.Name`, checked before hours of training and not after."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -150,9 +150,13 @@ async def _promote(store: ObjectStore, record: VersionRecord, manifest: Manifest
 
 
 def _validate_names(job: TrainJob, run: Run) -> None:
-    for what, name in (("model", job.model), ("run id", run.run_id), ("alias", run.promote_to or layout.CHAMPION)):
-        if not NAME.fullmatch(name):
-            raise SpecError(f"{what} '{name}' must be lower case letters, digits, '.', '_' or '-', at most 63")
+    """Before hours of training and not after."""
+    try:
+        releasing.check_names(job.model, run.promote_to or layout.CHAMPION)
+    except InvalidInput as error:
+        raise SpecError(str(error)) from error
+    if not is_name(run.run_id):
+        raise SpecError(f"run id '{run.run_id}' must be {NAME_RULE}")
     if job.task != "classify":
         raise SpecError(f"model '{job.model}': task '{job.task}' has no gates yet; only 'classify' has")
 

@@ -10,10 +10,11 @@ SECOND_NS = 1_000_000_000
 class TokenBucket:
     """Starts full. One request takes `SECOND_NS` of level; a nanosecond brings `rps` of it."""
 
-    __slots__ = ("_full", "_level", "_now_ns", "rps")
+    __slots__ = ("_full", "_level", "_now_ns", "burst", "rps")
 
     def __init__(self, rps: int, burst: int, now_ns: int) -> None:
         self.rps = rps
+        self.burst = burst
         self._full = self._level = burst * SECOND_NS
         self._now_ns = now_ns
 

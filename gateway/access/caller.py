@@ -66,9 +66,7 @@ class Caller:
         self._globs = tuple(name for name in record.models if "*" in name)
         self._pattern = None
         self._concurrency = record.concurrency
-        self._bucket = None
-        if record.rps is not None:
-            self._bucket = TokenBucket(record.rps, record.burst or record.rps, self._now_ns())
+        self._limit_rate(record.rps, record.burst or record.rps)
         if record.budget_picousd_per_day is None:
             self.purse = None
         elif self.purse is None:
@@ -76,6 +74,13 @@ class Caller:
         else:
             self.purse.budget_picousd = record.budget_picousd_per_day
         self._is_limited = any(limit is not None for limit in (self._bucket, self._concurrency, self.purse))
+
+    def _limit_rate(self, rps: int | None, burst: int | None) -> None:
+        """A rate that stays gives nothing back: a record is read again from time to time."""
+        if rps is None or burst is None:
+            self._bucket = None
+        elif self._bucket is None or (self._bucket.rps, self._bucket.burst) != (rps, burst):
+            self._bucket = TokenBucket(rps, burst, self._now_ns())
 
     def may(self, model: str) -> bool:
         """Whether this caller may know of the model and ask it."""

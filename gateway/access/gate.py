@@ -44,6 +44,7 @@ CLOSE_TIMEOUT_S = 3.0
 
 class AccessOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`required`: see the module. `poll_s`: how soon a new key is known, and a revoked one refused, in a running gateway.
+    Where something else than `steelyard keys` changed a record and left its size as it was, that takes up to 120 of them.
 
     `spend_interval_s`: how often what keys with a budget spent is exchanged with the other gateways. Once a budget is spent each
     gateway lets through two of these at most (one that is alone: nothing); 10 s cost a busy gateway $2.60 a month on S3, and $0.10

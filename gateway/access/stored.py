@@ -1,12 +1,14 @@
 """Keeps a key ring equal to the store's `keys/`: one listing per look, and a GET for each record that is new or has another size.
 
-A record changes only by its revocation, which makes it longer (`gateway.contract.access`), so sizes are enough. What cannot be
-read as a key record is reported and is no key: the others work on. On S3 a look every 5 s costs $2.60 a month for each thousand
-keys (517,000 LIST requests at $5 per million; S3 price list, us-east-1).
+We change a record only to revoke it, which makes it longer (`gateway.contract.access`). Somebody else may change one and not its
+size, so each is read again once in `AGAIN_LOOKS` looks, a few at every look. What cannot be read as a key record is reported and is
+no key: the others work on. On S3 looks every 5 s cost $4.40 a month for each thousand keys in each gateway: 526,000 LIST requests
+at $5 per million, 4.4 million GET requests at $0.40 per million (S3 price list, us-east-1).
 """
 
 import asyncio
 import logging
+from itertools import islice
 
 from gateway.access.keyring import KeyRing
 from gateway.access.parallel import each
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 RECORD_BYTES_MAX = 8192
 """A record of ours is below 1 KB unless it lists many models; a larger object is somebody's mistake and is not fetched."""
 
+AGAIN_LOOKS = 120
+"""Ten minutes at `access.poll_s` 5. Every look would cost $210 a month for each thousand keys; an hour is long for a revocation."""
+
 
 class StoredKeys:
     """The keys of one store as last seen. `found` counts all objects, readable or not; `unreadable` says why, by object key."""
@@ -29,7 +34,8 @@ class StoredKeys:
         self._store = store
         self._ring = ring
         self._keys_max = keys_max
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}  # the longest unread first
+        self._owed = 0
         self._surplus = 0
 
     @property
@@ -41,8 +47,10 @@ class StoredKeys:
         listed = self._bounded(await self._listed())
         for key in self._sizes.keys() - listed.keys():
             self._forget(key)
-        changed = [(key, size) for key, size in listed.items() if self._sizes.get(key) != size]
-        await each(changed, self._read)
+        again, self._owed = divmod(self._owed + len(self._sizes), AGAIN_LOOKS)
+        old = set(islice(self._sizes, again))
+        due = [(key, size) for key, size in listed.items() if key in old or self._sizes.get(key) != size]
+        await each(due, self._read)
 
     async def _listed(self) -> dict[str, int]:
         """Sizes by key. A folder's listing never waits, so others are let in between."""
@@ -80,15 +88,20 @@ class StoredKeys:
             self._refuse(key, len(body), str(error))
             return
         self._ring.put(record)
-        self._sizes[key] = len(body)
+        self._note(key, len(body))
         self.unreadable.pop(key, None)
 
     def _refuse(self, key: str, size: int, why: str) -> None:
-        """No key, until the object changes."""
-        logger.error("%r is not used as a key: %s", key, why)
+        """No key, until the object changes. Said once."""
+        if self.unreadable.get(key) != why:
+            logger.error("%r is not used as a key: %s", key, why)
         self._ring.drop(_key_id(key))
-        self._sizes[key] = size
+        self._note(key, size)
         self.unreadable[key] = why
+
+    def _note(self, key: str, size: int) -> None:
+        self._sizes.pop(key, None)
+        self._sizes[key] = size
 
     def _forget(self, key: str) -> None:
         self._ring.drop(_key_id(key))

@@ -1,14 +1,16 @@
 """`steelyard costs`: what each model cost, down to the exact bill."""
 
-import asyncio
 import os
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.cli import options
+
+if TYPE_CHECKING:
+    from gateway.objectstore.protocol import ObjectStore
 
 
 def moment(text: str) -> int:
@@ -53,30 +55,21 @@ def costs(
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
 
-    from rich.console import Console
-
     from gateway.reports import export, render
     from gateway.reports.costs import CostReport, read
     from gateway.reports.sync import default_folder
 
-    async def _read() -> CostReport:
-        from gateway.objectstore.opening import open_store
+    async def _read(opened: "ObjectStore") -> CostReport:
+        folder = cache or default_folder(opened.url, os.environ)
+        return await read(opened, folder, since_ns=since, until_ns=until, model=model)
 
-        opened = open_store(store)
-        try:
-            folder = cache or default_folder(opened.url, os.environ)
-            return await read(opened, folder, since_ns=since, until_ns=until, model=model)
-        finally:
-            await opened.aclose()
-
-    report = asyncio.run(_read())
+    report = options.with_store(store, _read)
     if as_json:
         click.echo(export.as_json(report))
     elif as_csv:
         click.echo(export.as_csv(report), nl=False)
     else:
-        # In a pipe nothing needs to fit: columns keep their width.
-        render.render(report, Console(highlight=False, width=None if sys.stdout.isatty() else 1000))
+        render.render(report, options.console())
     if report.faults:
         click.echo(
             f"Error: the ledger has {len(report.faults):,} faults, the first: {report.faults[0].message}", err=True

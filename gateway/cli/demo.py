@@ -4,7 +4,6 @@ It starts `steelyard train` and `steelyard serve` as processes of their own, sen
 prints a receipt and the cost report. Nothing in here is special to the demo but the order.
 """
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -17,7 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -26,6 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gateway.cli import options
 from gateway.contract.manifest import Examples, Manifest
+
+if TYPE_CHECKING:
+    from gateway.objectstore.protocol import ObjectStore
 
 MODEL = "flights"
 REQUESTS = 2000
@@ -52,7 +54,7 @@ def demo(once: bool, store: str) -> int:
             address, process = stack.enter_context(_gateway(store, log))
         console.print(f"  listening on {address}, its log is {log}", highlight=False)
         _step(console, 3, "send real predictions from held-out flights")
-        examples = asyncio.run(_examples(store))
+        examples = options.with_store(store, _examples)
         _show_some(console, address, examples)
         _send_many(console, address, examples)
         if once:
@@ -126,21 +128,16 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait(timeout=40)
 
 
-async def _examples(url: str) -> Examples:
+async def _examples(store: "ObjectStore") -> Examples:
     """The held-out rows that the artifact carries."""
     from gateway.contract import codec, layout
-    from gateway.objectstore.opening import open_store
     from gateway.registry.reading import Registry
 
-    store = open_store(url)
-    try:
-        registry = Registry(store)
-        promotion = (await registry.alias(MODEL)).promotion
-        manifest: Manifest = await registry.manifest(MODEL, promotion.manifest_sha256)
-        file = next(file for file in manifest.files if file.role == "examples")
-        return codec.decode((await store.get(layout.blob(MODEL, file.sha256))).body, Examples)
-    finally:
-        await store.aclose()
+    registry = Registry(store)
+    promotion = (await registry.alias(MODEL)).promotion
+    manifest: Manifest = await registry.manifest(MODEL, promotion.manifest_sha256)
+    file = next(file for file in manifest.files if file.role == "examples")
+    return codec.decode((await store.get(layout.blob(MODEL, file.sha256))).body, Examples)
 
 
 def _show_some(console: Console, address: str, examples: Examples) -> None:

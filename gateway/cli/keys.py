@@ -1,20 +1,20 @@
 """`steelyard keys`: who may call the gateways of a store, and how much."""
 
-import asyncio
-import getpass
-import os
 import time
 from decimal import Decimal, InvalidOperation, Overflow
 
 import click
-import msgspec
 
 from gateway.access import issuing, tokens, wording
-from gateway.access.issuing import Listed
 from gateway.cli import keyview, options
 from gateway.cli.costs import moment
-from gateway.contract.access import RIGHTS, KeyRecord
+from gateway.contract.access import NOTE_LENGTH_MAX, RIGHTS, ModelPattern
 from gateway.contract.prices import PICO_PER_USD
+from gateway.contract.words import NAME_RULE, fits, is_name
+from gateway.whoami import user_name
+
+COUNT = click.IntRange(1, 1_000_000_000)
+"""Of requests: more than any gateway answers, and few enough to be stored as a number."""
 
 
 def picousd(text: str) -> int:
@@ -31,16 +31,44 @@ def picousd(text: str) -> int:
     return int(amount)
 
 
-def who() -> str:
-    """The user who runs this; in a container it may have no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+def tenant_name(text: str) -> str:
+    """Cost reports and metrics show it, so it is as plain as a model's."""
+    if not is_name(text):
+        raise click.BadParameter(f"{text!r} must be {NAME_RULE}")
+    return text
 
 
-def words(text: str) -> tuple[str, ...]:
-    """`a,b` as two words."""
+def model_globs(text: str) -> tuple[str, ...]:
+    """`a,b*` as two names, in which `*` stands for any characters."""
+    globs = _words(text)
+    if not globs:
+        raise click.BadParameter("name one or more; '*' allows all of them")
+    for glob in globs:
+        if not fits(glob, ModelPattern):
+            raise click.BadParameter(f"{glob!r} must be {NAME_RULE}; '*' stands for any characters")
+    return globs
+
+
+def rights_of(text: str) -> tuple[str, ...]:
+    """`a,b` as two rights."""
+    rights = _words(text)
+    if not rights:
+        raise click.BadParameter(f"name one or more of {', '.join(RIGHTS)}")
+    for right in rights:
+        if right not in RIGHTS:
+            raise click.BadParameter(f"{right!r} is none of {', '.join(RIGHTS)}")
+        if rights.count(right) > 1:
+            raise click.BadParameter(f"{right!r} is named twice")
+    return rights
+
+
+def short_note(text: str) -> str:
+    if len(text) > NOTE_LENGTH_MAX:
+        raise click.BadParameter(f"it has {len(text):,} characters; at most {NOTE_LENGTH_MAX}")
+    return text
+
+
+def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
@@ -59,10 +87,12 @@ def keys() -> None:
 
 @keys.command
 @options.store
-@click.option("--tenant", required=True, help="Whose key: the name that cost reports show.")
+@click.option(
+    "--tenant", type=tenant_name, required=True, metavar="NAME", help="Whose key: the name that cost reports show."
+)
 @click.option(
     "--models",
-    type=words,
+    type=model_globs,
     default="*",
     show_default=True,
     metavar="A,B",
@@ -70,18 +100,18 @@ def keys() -> None:
 )
 @click.option(
     "--rights",
-    type=words,
+    type=rights_of,
     default="predict",
     show_default=True,
     metavar="A,B",
     help=f"Of {', '.join(RIGHTS)}.",
 )
 @click.option("--budget-usd-per-day", type=picousd, metavar="USD", help="Direct costs per UTC day, over all gateways.")
-@click.option("--rps", type=click.IntRange(1), metavar="N", help="Requests per second, in each gateway.")
-@click.option("--burst", type=click.IntRange(1), metavar="N", help="Requests at once after a pause.  [default: --rps]")
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Requests in flight, in each gateway.")
+@click.option("--rps", type=COUNT, metavar="N", help="Requests per second, in each gateway.")
+@click.option("--burst", type=COUNT, metavar="N", help="Requests at once after a pause.  [default: --rps]")
+@click.option("--concurrency", type=COUNT, metavar="N", help="Requests in flight, in each gateway.")
 @click.option("--expires", type=moment, metavar="TIME", help="First moment it is refused, UTC: 2027-01-01.")
-@click.option("--note", default="", help="For whoever reads the list.")
+@click.option("--note", type=short_note, default="", metavar="TEXT", help="For whoever reads the list.")
 @click.option("--json", "as_json", is_flag=True, help="Print the key and its record as JSON.")
 def add(
     store: str,
@@ -110,7 +140,7 @@ def add(
         "rights": rights,
         "models": models,
         "created_ns": now_ns,
-        "created_by": who(),
+        "created_by": user_name(),
         "budget_picousd_per_day": budget_usd_per_day,
         "rps": rps,
         "burst": burst,
@@ -118,11 +148,8 @@ def add(
         "expires_ns": expires,
         "note": note,
     }
-    try:
-        token, record = issuing.new(wanted)
-    except msgspec.ValidationError as error:
-        raise click.UsageError(str(error)) from None
-    asyncio.run(_add(store, record))
+    token, record = issuing.new(wanted)
+    options.with_store(store, lambda opened: issuing.add(opened, record), create=True)
     if as_json:
         click.echo(keyview.as_json(record, now_ns, key=token))
     else:
@@ -142,7 +169,7 @@ def listing(ctx: click.Context, store: str, as_json: bool) -> None:
 
     Exit code 1 says that a record cannot be read; gateways do not use such a key.
     """
-    found = asyncio.run(_listing(store))
+    found = options.with_store(store, issuing.listing)
     records, now_ns = [row.record for row in found if row.record], time.time_ns()
     if as_json:
         click.echo("[" + ",\n ".join(keyview.as_json(record, now_ns) for record in records) + "]")
@@ -165,37 +192,8 @@ def revoke(key_id: str, store: str) -> None:
 
     ID is what `keys list` shows; a whole key that was found somewhere will do as well.
     """
-    record, is_new = asyncio.run(_revoke(store, key_id))
+    at_ns, by = time.time_ns(), user_name()
+    record, is_new = options.with_store(store, lambda opened: issuing.revoke(opened, key_id, at_ns=at_ns, by=by))
     assert record.revoked_ns is not None
     when = "" if is_new else f" already, at {wording.moment(record.revoked_ns)} by {record.revoked_by}"
     click.echo(f"key {record.id} of {record.tenant} is revoked{when}")
-
-
-async def _add(url: str, record: KeyRecord) -> None:
-    from gateway.objectstore.opening import open_store
-
-    store = open_store(url, create=True)
-    try:
-        await issuing.add(store, record)
-    finally:
-        await store.aclose()
-
-
-async def _listing(url: str) -> list[Listed]:
-    from gateway.objectstore.opening import open_store
-
-    store = open_store(url)
-    try:
-        return await issuing.listing(store)
-    finally:
-        await store.aclose()
-
-
-async def _revoke(url: str, key_id: str) -> tuple[KeyRecord, bool]:
-    from gateway.objectstore.opening import open_store
-
-    store = open_store(url)
-    try:
-        return await issuing.revoke(store, key_id, at_ns=time.time_ns(), by=who())
-    finally:
-        await store.aclose()

@@ -81,13 +81,17 @@ def diff(a: str, b: str, store: str) -> None:
 def history(name: str, alias: str | None, store: str) -> None:
     """Every decision about a model's aliases, the newest first: who made it, when and why."""
     from gateway.cli import releaseview
+    from gateway.errors import ModelNotFound
     from gateway.registry.reading import Registry
 
     async def read(opened: "ObjectStore") -> "list[Promotion]":
         registry = Registry(opened)
         entries = await registry.history(name, alias)
+        if not entries and alias is not None and await registry.versions(name):
+            aliases = ", ".join(await registry.aliases(name)) or "none"
+            raise ModelNotFound(f"model '{name}' has no decision about an alias '{alias}'; aliases: {aliases}")
         if not entries:
-            await registry.resolve(name, alias or "champion")  # says what there is
+            await registry.resolve(name)  # says what there is
         return entries
 
     options.console().print(releaseview.history(options.with_store(store, read)))

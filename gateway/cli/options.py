@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import getpass
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from gateway.contract import layout
+from gateway.whoami import user_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,14 +23,6 @@ DEFAULT_STORE = "./.steelyard/store"
 STORE_HELP = "Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]"
 
 
-def _user_name() -> str:
-    """In a container the user may have none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
-
 store = click.option(
     "--store",
     envvar="STEELYARD_STORE",
@@ -43,7 +34,7 @@ store = click.option(
 
 alias = click.option("--alias", default=layout.CHAMPION, show_default=True, help="The name that callers follow.")
 reason = click.option("--reason", default="", help="Why, for the history.")
-actor = click.option("--actor", default=_user_name, metavar="NAME", help="Who decides.  [default: your user name]")
+actor = click.option("--actor", default=user_name, metavar="NAME", help="Who decides.  [default: your user name]")
 
 
 def console() -> "Console":
@@ -53,12 +44,12 @@ def console() -> "Console":
     return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
 
 
-def with_store(url: str, ask: "Callable[[ObjectStore], Awaitable[T]]") -> T:
-    """What `ask` finds in the store at `url`."""
+def with_store(url: str, ask: "Callable[[ObjectStore], Awaitable[T]]", *, create: bool = False) -> T:
+    """What `ask` finds in the store at `url`. `create`: as `open_store`'s, for who writes."""
     from gateway.objectstore.opening import open_store
 
     async def asked() -> T:
-        async with contextlib.aclosing(open_store(url)) as opened:
+        async with contextlib.aclosing(open_store(url, create=create)) as opened:
             return await ask(opened)
 
     return asyncio.run(asked())

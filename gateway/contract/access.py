@@ -24,7 +24,8 @@ KeyId = Annotated[str, Meta(pattern=f"^[{KEY_ID_LETTERS}]{{{KEY_ID_LENGTH}}}\\Z"
 ModelPattern = Annotated[str, Meta(pattern=r"^[a-z0-9*][a-z0-9._*-]{0,62}$")]
 """A model's name, in which `*` stands for any characters or none."""
 
-Note = Annotated[str, Meta(max_length=500)]
+NOTE_LENGTH_MAX = 500
+Note = Annotated[str, Meta(max_length=NOTE_LENGTH_MAX)]
 Date = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 
 

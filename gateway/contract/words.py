@@ -1,11 +1,14 @@
-"""The small vocabularies that several stored objects share: names, digests, datatypes."""
+"""The small vocabularies that several stored objects share: names, digests, datatypes; and whether a text is one of the words."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal  # Any: an annotated type is no class
 
+import msgspec
 from msgspec import Meta
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)")]
 """A model or alias name: lower case, so that two names never collide on a case-folding file system."""
+
+NAME_RULE = "lower case letters, digits, '.', '_' or '-', at most 63, the first no sign"
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
@@ -18,3 +21,17 @@ Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
 ]
 """Tensor element types as the Open Inference Protocol names them."""
+
+
+def fits(text: str, word: Any) -> bool:
+    """Whether this text is one of these words."""
+    try:
+        msgspec.convert(text, word)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def is_name(text: str) -> bool:
+    """Whether this can be a model's or an alias's name at all; anything else never reaches a key."""
+    return fits(text, Name)

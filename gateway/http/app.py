@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def application(service: Service, *, body_bytes_max: int, base_path: str = "") -> Litestar:
     """One gateway's application over a service that is already open. Its OpenAPI document lists the prediction routes too.
 
-    Requests come without `base_path`; only the documentation page says it, to browsers.
+    Requests come without `base_path`; only the documentation and what leads there say it, to browsers.
     """
     app = Litestar(
         route_handlers=[
@@ -44,6 +44,7 @@ def application(service: Service, *, body_bytes_max: int, base_path: str = "") -
         logging_config=None,
     )
     app.state.access = service.access
+    app.state.base_path = base_path
     schema = app.openapi_schema
     schema.paths = {**docs.prediction_paths(), **(schema.paths or {})}
     return app
@@ -75,7 +76,7 @@ def _gateway_error(_: Request[Any, Any, Any], error: GatewayError) -> Response[b
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Litestar's own refusals, in our shape. A missing route names itself; other details are Litestar's sentence."""
     detail = (
-        f"no route {request.method} {request.scope['path'][:128]}; see /docs"
+        f"no route {request.method} {request.scope['path'][:128]}; see {request.app.state.base_path}/docs"
         if error.status_code == 404
         else error.detail
     )

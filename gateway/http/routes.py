@@ -99,15 +99,15 @@ class LoadedVersion(msgspec.Struct, frozen=True):
 
 
 @get("/", sync_to_thread=False, summary="What this is and where the documentation lies")
-def root(service: NamedDependency[Service]) -> dict[str, str]:
+def root(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> dict[str, str]:
     """`status` is what KServe's V1 clients look for."""
-    version = service.version
+    base_path = request.app.state.base_path
     return {
         "name": "steelyard",
-        "version": version,
+        "version": service.version,
         "status": "alive",
-        "docs": "/docs",
-        "openapi": "/docs/openapi.json",
+        "docs": f"{base_path}/docs",
+        "openapi": f"{base_path}/docs/openapi.json",
     }
 
 

@@ -10,7 +10,7 @@ import msgspec
 from gateway.contract import codec, layout
 from gateway.contract.manifest import Manifest
 from gateway.contract.registry import Promotion, VersionRecord
-from gateway.contract.words import Name
+from gateway.contract.words import is_name
 from gateway.errors import DigestMismatch, ManifestInvalid, ModelNotFound, ObjectNotFound
 from gateway.objectstore.protocol import ObjectStore
 
@@ -119,15 +119,6 @@ class Registry:
         names = await self.names()
         published = f"published: {', '.join(names[:20])}" if names else "nothing is published yet"
         return ModelNotFound(f"no model is named '{model[:64]}'; {published}")
-
-
-def is_name(text: str) -> bool:
-    """Whether this can be a model's or an alias's name at all; anything else never reaches a key."""
-    try:
-        msgspec.convert(text, Name)
-    except msgspec.ValidationError:
-        return False
-    return True
 
 
 def is_number(text: str) -> bool:

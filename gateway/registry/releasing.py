@@ -11,9 +11,10 @@ import msgspec
 
 from gateway.contract import codec, layout
 from gateway.contract.registry import WHOLE_BP, Canary, Promotion, Shadow
+from gateway.contract.words import NAME_RULE, is_name
 from gateway.errors import InvalidInput, ObjectNotFound, PreconditionFailed, ReleaseConflict
 from gateway.objectstore.protocol import ObjectStore
-from gateway.registry.reading import Registry, is_name, is_number
+from gateway.registry.reading import Registry, is_number
 
 CLAIMS_MAX = 64
 """Tries for one conditional write. Each lost try means that another writer succeeded, so only a crowd ever gets here."""
@@ -46,7 +47,7 @@ async def promote(store: ObjectStore, *, model: str, alias: str, version: int, a
     Raises `ModelNotFound` naming the versions there are, `ReleaseConflict` when another decision about this alias was recorded
     while this one was being made: that one is newer than what the caller looked at.
     """
-    _check_names(model, alias)
+    check_names(model, alias)
     record = await Registry(store).version(model, version)
 
     def change(now: Release | None) -> Release:
@@ -63,7 +64,7 @@ async def canary(
     """Let `version` answer `weight_bp` (basis points) of the alias's requests; 0 ends that. Raises as `promote`, and
     `InvalidInput` for a share that does not fit beside those of other canaries.
     """
-    _check_names(model, alias)
+    check_names(model, alias)
     record = await Registry(store).version(model, version)
 
     def change(now: Release | None) -> Release:
@@ -97,7 +98,7 @@ async def shadow(
 
     An alias has one shadow: another version takes its place. Raises as `canary`.
     """
-    _check_names(model, alias)
+    check_names(model, alias)
     record = await Registry(store).version(model, version)
 
     def change(now: Release | None) -> Release:
@@ -123,7 +124,7 @@ async def rollback(store: ObjectStore, *, model: str, alias: str, author: Author
     goes on from where the first one arrived, back in time: it never returns to what was just left. Raises `InvalidInput` when
     there is nothing to go back to, and as `promote`.
     """
-    _check_names(model, alias)
+    check_names(model, alias)
     newest = (await Registry(store).alias(model, alias)).promotion  # or ModelNotFound, naming what there is
     entries = await Registry(store).history(model, alias)
     now = release_of(entries[-1] if entries else newest)
@@ -249,11 +250,10 @@ def _require_champion(now: Release | None, model: str, alias: str) -> Release:
     return now
 
 
-def _check_names(model: str, alias: str) -> None:
+def check_names(model: str, alias: str) -> None:
+    """Raises `InvalidInput` for what no version can be published or promoted as."""
     for what, name in (("model", model), ("alias", alias)):
         if not is_name(name):
-            raise InvalidInput(
-                f"{what} '{name[:64]}' must be lower case letters, digits, '.', '_' or '-', at most 63, the first no sign"
-            )
+            raise InvalidInput(f"{what} '{name[:64]}' must be {NAME_RULE}")
     if is_number(alias):
         raise InvalidInput(f"alias '{alias}' would hide version {alias}; choose a name that is not a number")

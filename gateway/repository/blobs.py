@@ -81,7 +81,7 @@ class BlobCache:
                     f"file '{file.name}' has sha256 {digest.hexdigest()[:12]} in the store; "
                     f"its manifest says {file.sha256[:12]} over {file.size} bytes"
                 )
-            await in_thread(lambda: lease.callback(partial.commit(path).close))
+            await in_thread(lambda: lease.callback(self._folder.commit(partial, path.name, file.sha256).close))
 
     def _begin(self, key: str, file: File, undo: contextlib.ExitStack) -> Partial:
         """A link to a local store's own file, else room for a copy."""

@@ -24,6 +24,9 @@ from gateway.objectstore import durable
 LOCK = ".lock"
 PARTIAL = ".partial-"
 READ_BYTES = 1 << 20
+COMMIT_TRIES = 8
+"""Each one lost means that another process's file took the name and was gone, or damaged, when it was to be used."""
+
 _OURS = re.compile(r"[0-9a-f]{64}-")
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
@@ -40,7 +43,7 @@ class HeldFile:
 
 
 class Partial:
-    """A file being filled. `write` may be called from several threads for different places; `discard` after `commit` is nothing."""
+    """A file being filled. `write` may be called from several threads for different places; `discard` after `name` is nothing."""
 
     def __init__(self, path: Path, file: BinaryIO, *, is_linked: bool = False) -> None:
         self.is_linked = is_linked
@@ -60,10 +63,9 @@ class Partial:
             digest.update(block)
             start += len(block)
 
-    def commit(self, target: Path) -> HeldFile:
-        """Give it its name; it is held from before it can be seen."""
+    def name(self, target: Path) -> HeldFile:
+        """Give it its name, which nobody has; it is held from before it can be seen."""
         self._path.replace(target)
-        self._path.unlink(missing_ok=True)  # rename does nothing when both are already the same file
         self._is_open = False
         return HeldFile(target, self._file)
 
@@ -91,7 +93,10 @@ class CacheFolder:
             except FileNotFoundError:
                 return None
             fcntl.flock(file, fcntl.LOCK_SH)
-            if not _is_at(path, file) or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            if not _is_at(path, file):
+                return None
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                self._remove(path, file)
                 return None
             with contextlib.suppress(PermissionError):
                 os.utime(path)
@@ -125,9 +130,29 @@ class CacheFolder:
             fcntl.flock(file, fcntl.LOCK_SH)
             return Partial(path, file, is_linked=True)
 
+    def commit(self, partial: Partial, name: str, sha256: str) -> HeldFile:
+        """The file under this name, held: the partial one, or what another process put there meanwhile, when it has this digest.
+
+        A name is given to one file only: whoever holds that file, and is about to open it by its name, finds it there.
+        """
+        path = self.folder / name
+        for _ in range(COMMIT_TRIES):
+            with self._locked():
+                if not path.exists():
+                    return partial.name(path)
+            if held := self.hold(name, sha256):
+                return held
+        raise CacheUnusable(f"cache {self.folder}: {name} comes and goes (is repository.cache_bytes_max too small?)")
+
+    def _remove(self, path: Path, damaged: BinaryIO) -> None:
+        """Unless another file has the name by now. Who uses this one read it before it was damaged, or fails."""
+        with self._locked():
+            if _is_at(path, damaged):
+                path.unlink()
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One process at a time makes room and reserves it, so that two never count on the same bytes."""
+        """One process at a time makes room and reserves it, or gives a name: two never count on the same bytes or file."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._require_ours()
         with durable.locked(self.folder / LOCK):  # not longer than its own deadline

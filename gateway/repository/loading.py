@@ -46,7 +46,7 @@ class ModelLoader(Protocol[M]):
 
 
 class Loaded(msgspec.Struct, Generic[M], frozen=True):
-    """`cpu_ns` of building it; `spent` by phase; `is_checked`: whether its publisher recorded golden vectors for this variant."""
+    """`cpu_ns` of building and checking it; `spent` by phase; `is_checked`: golden vectors are recorded for this variant."""
 
     model: M
     cpu_ns: int
@@ -69,7 +69,10 @@ async def load(blobs: BlobCache, loader: ModelLoader[M], manifest: Manifest, var
         spent.session_ns += perf_counter_ns() - began_ns
 
     async def run(inputs: dict[str, Array]) -> golden.Tensors:
-        return (await loader.answer(model, inputs)).outputs
+        nonlocal cpu_ns
+        ran = await loader.answer(model, inputs)
+        cpu_ns += ran.cpu_ns
+        return ran.outputs
 
     began_ns = perf_counter_ns()
     is_checked = vectors is not None and await golden.check(vectors, variant.id, manifest.model, run)

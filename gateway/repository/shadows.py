@@ -1,7 +1,9 @@
 """A shadow version runs on a sample of the champion's requests; its answers are compared, counted and dropped.
 
-It can neither delay nor fail a caller: it starts after the answer is there, runs where loads run, and is dropped (and counted)
-when the ones before it have not finished.
+A caller never waits for its shadow's run and never sees its failure: it starts after the answer is there, one at a time in the
+thread that builds models, and is dropped (and counted) when too many before it have not finished. What it shares it can take from
+callers: CPU, which makes their runs longer on a busy machine; the runs' memory, where a large one makes theirs `Overloaded` for a
+moment; and that one thread, where loads and releases queue behind its runs, each of up to `runtime.first_run_s`.
 """
 
 import asyncio

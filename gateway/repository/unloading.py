@@ -5,10 +5,8 @@ Trimming is worth it: after 30 models of 0.1 to 4 MB left, 25 to 40 of the 50 MB
 """
 
 import asyncio
-import ctypes
-import logging
 
-logger = logging.getLogger(__name__)
+from gateway import allocator
 
 
 class Unloader:
@@ -41,16 +39,4 @@ class Unloader:
 def _free(boxes: list[list[object]]) -> None:
     for box in boxes:
         box.clear()
-    if _trim is not None:
-        _trim(0)
-
-
-def _find_trim() -> "ctypes._NamedFuncPointer | None":
-    """glibc keeps freed memory in its arenas; other C libraries have no such call."""
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return None
-
-
-_trim = _find_trim()
+    allocator.trim()

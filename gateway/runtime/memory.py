@@ -6,7 +6,6 @@ Weights are outside of it: they are in malloc, and leave with their session. Mea
 
 import asyncio
 import contextlib
-import ctypes
 import resource
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from gateway import cgroup
+from gateway import allocator, cgroup
 
 BUILD_BYTES_MIN = 256 << 20
 BUILD_BYTES_PER_BYTE = 8
@@ -84,8 +83,7 @@ def trim() -> None:
     """
     if _arena is not None:
         _arena.shrink()
-    with contextlib.suppress(AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
+    allocator.trim()
 
 
 def settle() -> None:

@@ -180,8 +180,9 @@ class Loader:
         return LoadedModel(manifest, variant, session, self._workers, self._options), cpu_ns
 
     async def answer(self, model: LoadedModel, inputs: Tensors) -> RunResult:
-        """One run in the thread that builds models: for golden vectors and shadows, which must not hold up a caller's worker.
+        """One run in the thread that builds models: golden vectors and shadows take no caller's worker.
 
+        They share the CPUs and the arena with callers' runs all the same, and a load waits until they are done.
         Raises `DeadlineExceeded` when it takes longer than `first_run_s`: one that never ends would be this container's last load.
         """
         return await asyncio.get_running_loop().run_in_executor(self._builder, model.measured_run, inputs)

@@ -14,10 +14,12 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from gateway import allocator
 from gateway.objectstore.local import LocalStore
 from gateway.objectstore.protocol import StoredObject
 from gateway.repository import unloading
@@ -124,9 +126,9 @@ async def _given_back(folder: Path) -> None:
     for number, name in enumerate(names):
         hidden = (256, 1024, 4096, 8192)[number % 4]
         await models.publish_mlp(LocalStore(root), name, features=FEATURES, hidden=hidden, outputs=OUTPUTS)
-    trim = unloading._trim
+    untrimmed = SimpleNamespace(trim=lambda: None)
     for how in ("without", "with", "without", "with"):
-        unloading._trim = trim if how == "with" else None
+        unloading.allocator = allocator if how == "with" else untrimmed
         async with _opened(root, folder) as (repository, _):
             before_mb = _rss_mb()
             for name in names:

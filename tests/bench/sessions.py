@@ -4,7 +4,6 @@ Each row is a process of its own, since memory is what is compared: built, run a
 of infra/decisions/0004 are from here.
 """
 
-import ctypes
 import json
 import statistics
 import subprocess
@@ -95,7 +94,6 @@ def one(name: str, mode: str, path: Path, saved: Path) -> dict[str, object]:
     after = _resident_mb() - before
     times = [_median_us(run, _inputs(name, min(rows, 16) if name == "encoder" else rows, 64)) for rows in TIMED_ROWS]
     memory.trim()
-    ctypes.CDLL(None).malloc_trim(0)
     trimmed = _resident_mb() - before
     return {
         "build": _build_ms(name, mode, path, ""),

@@ -45,6 +45,14 @@ def test_the_page_names_its_files_below_the_prefix(gateway: Gateway) -> None:
     assert gateway.get("/a/b/docs/openapi.json").json["servers"] == [{"url": "/a/b"}]
 
 
+@pytest.mark.parametrize("base", ["/a/b", ""])
+def test_the_links_to_the_documentation_lead_there_from_outside(gateway: Gateway, base: str) -> None:
+    links = gateway.get(f"{base}/").json
+    assert (links["docs"], links["openapi"]) == ("/a/b/docs", "/a/b/docs/openapi.json")
+    assert gateway.get(links["openapi"]).json["openapi"].startswith("3.")
+    assert gateway.get(f"{base}/nosuch").json["error"] == "no route GET /nosuch; see /a/b/docs"
+
+
 @pytest.mark.parametrize("base", ["/", "a", "/a/", "/a b", "/a?b", "/a%20", "//a", "/a\n"])
 def test_what_is_no_prefix_is_refused(base: str) -> None:
     with pytest.raises(msgspec.ValidationError, match="base_path"):

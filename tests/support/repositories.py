@@ -69,10 +69,12 @@ class Observed:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, int]] = []
+        self.cpu_ns: list[int] = []
         self.spent: list[Phases] = []
 
     def loaded(self, resident: Resident[Any], cpu_ns: int, spent: Phases) -> None:
         self.events.append(("in", resident.name, resident.version))
+        self.cpu_ns.append(cpu_ns)
         self.spent.append(spent)
 
     def shadowed(self, resident: Resident[Any], rows: int, cpu_ns: int, run_ns: int) -> None:

@@ -216,6 +216,35 @@ async def test_a_file_in_use_is_not_deleted(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("was_damaged", [False, True])
+async def test_of_two_that_fetch_one_blob_at_once_neither_loses_the_file_it_holds(
+    tmp_path: Path, was_damaged: bool
+) -> None:
+    first, second = Parts(), Parts()
+    file = await stored(first, LARGE)
+    await stored(second, LARGE)
+    if was_damaged:
+        await fetched(cache(first, tmp_path), file)
+        (tmp_path / "cache" / names(tmp_path)[0]).write_bytes(b"altered")
+    first.gate.clear()
+    second.gate.clear()
+    async with contextlib.AsyncExitStack() as used_first, contextlib.AsyncExitStack() as used_second:
+        one, other = (
+            asyncio.create_task(used.enter_async_context(cache(store, tmp_path).held("tiny", file, Phases())))
+            for store, used in ((first, used_first), (second, used_second))
+        )
+        await until(lambda: first.running and second.running)
+        for store, task in ((first, one), (second, other)):
+            store.gate.set()
+            path = await task
+        await used_second.aclose()
+        larger = await stored(first, bytes(20 * MIB))
+        with pytest.raises(CacheUnusable, match="in use"):
+            await fetched(cache(first, tmp_path, bytes_max=30 * MIB), larger)
+        assert path.read_bytes() == LARGE
+    assert names(tmp_path) == [path.name]
+
+
 async def test_a_file_larger_than_the_cache_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
     store = Parts()
     file = await stored(store, LARGE)
@@ -278,12 +307,12 @@ for number in range(40):
     partial = folder.partial(700_000)
     partial.write(bytes(700_000), 0)
     with folder._locked():
-        sizes = {}  # by inode: a file may get its name while we look
+        sizes = []
         for path in root.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                sizes[path.stat().st_ino] = path.stat().st_size
-    assert sum(sizes.values()) <= 3_000_000
-    partial.commit(root / f"{os.getpid():064x}-{number}").close()
+                sizes.append(path.stat().st_size)
+    assert sum(sizes) <= 3_000_000
+    folder.commit(partial, f"{os.getpid():064x}-{number}", "").close()
 """
 
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from gateway.access import issuing
+from gateway.access.stored import AGAIN_LOOKS
 from gateway.contract import layout
 from gateway.contract.access import KeyRecord
 from gateway.errors import BudgetExceeded, SettingsError, StoreUnavailable, Unauthenticated
@@ -149,6 +150,45 @@ async def test_a_revocation_is_followed_and_only_what_changed_is_read() -> None:
         with pytest.raises(Unauthenticated, match="was revoked"):
             watched.gate.caller(bearer(token), None)
         assert watched.gate.ring.usable() == 4
+
+
+async def test_a_change_that_keeps_the_size_is_followed_and_each_record_is_read_again_once_in_a_while() -> None:
+    store = _Counting()
+    keys = [await added(store) for _ in range(AGAIN_LOOKS + 30)]
+    token, record = keys[70]
+    key = layout.key(record.id)
+    before = store.objects[key]
+    await revoke(store, record)
+    store.objects[key], revoked = before.ljust(len(store.objects[key])), store.objects[key]
+    await store.put_if_absent(layout.key("abcdefghij"), b"not a record")
+    async with Watched(store, Now()) as watched:
+        store.objects[key] = revoked
+        store.reads.clear()
+        most = 0
+        for _ in range(AGAIN_LOOKS):
+            known = len(store.reads)
+            await watched.poll()
+            most = max(most, len(store.reads) - known)
+        assert most == 2
+        assert sorted(store.reads) == store.keys(layout.KEYS)
+        with pytest.raises(Unauthenticated, match="was revoked"):
+            watched.gate.caller(bearer(token), None)
+
+
+async def test_reading_a_record_again_gives_its_key_no_requests_back() -> None:
+    store = MemoryStore()
+    token, record = await added(store, rps=1, burst=2)
+    async with Watched(store, Now()) as watched:
+        watched.gate.caller(bearer(token), None).enter()
+        watched.gate.caller(bearer(token), None).enter()
+        for _ in range(AGAIN_LOOKS):
+            await watched.poll()
+        with pytest.raises(BudgetExceeded, match="may send 1 requests per second"):
+            watched.gate.caller(bearer(token), None).enter()
+        key = layout.key(record.id)
+        store.objects[key] = store.objects[key].replace(b'"burst":2', b'"burst":10')
+        await watched.poll()
+        watched.gate.caller(bearer(token), None).enter()
 
 
 async def test_a_deleted_key_is_followed() -> None:
@@ -304,6 +344,8 @@ async def test_other_objects_in_the_folder_are_reported(caplog: pytest.LogCaptur
     await store.put_if_absent(f"keys/old/{record.id}.json", store.objects[layout.key(record.id)])
     async with Watched(store, Now()) as watched:
         assert watched.gate.caller(bearer(token), None).key_id == record.id
+        for _ in range(AGAIN_LOOKS):
+            await watched.poll()
         assert caplog.text.count("is not used as a key") == 2
 
 

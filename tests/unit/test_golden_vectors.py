@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +13,13 @@ from hypothesis.extra import numpy as hnp
 
 from gateway.contract import codec
 from gateway.contract.golden import DTYPES, Expected, Golden, GoldenTensor, Tolerance
+from gateway.contract.manifest import Manifest, Variant
 from gateway.errors import DigestMismatch, GoldenMismatch, InvalidInput, ManifestInvalid
 from gateway.repository import golden
+from gateway.runtime.session import RunResult
 from tests.support import goldens, models
 from tests.support.memorystore import MemoryStore
-from tests.support.repositories import followed, real
+from tests.support.repositories import WeighingLoader, Weight, followed, real, weighing
 
 NAN, INF = float("nan"), float("inf")
 
@@ -123,6 +126,25 @@ async def test_loading_runs_the_vectors_and_refuses_a_graph_that_computes_someth
         assert repository.counts.failed_loads == 1
         assert repository.counts.unchecked == 0
         assert [resident.version for resident, _ in repository.residents()] == [1]
+
+
+class Answering(WeighingLoader):
+    """Builds for 1,000,000 ns, as all of them do, and says of each run that it took 7."""
+
+    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[Weight, int]:
+        self.session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return await super().load(manifest, variant, path)
+
+    async def answer(self, model: Weight, inputs: dict[str, Any]) -> RunResult:
+        return RunResult({"probability": self.session.run(["probability"], inputs)[0]}, 7, 7)
+
+
+async def test_what_the_check_takes_is_part_of_what_the_load_takes(tmp_path: Path) -> None:
+    store: Any = MemoryStore()
+    await goldens.publish_tiny(store)
+    async with weighing(store, tmp_path, Answering()) as (repository, _, observed):
+        await repository.ready("tiny")
+        assert observed.cpu_ns == [1_000_000 + 2 * 7]  # the vectors' one batch, and a row alone
 
 
 async def test_a_release_with_other_answers_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:

@@ -139,11 +139,11 @@ def test_debug_shows_where_it_failed(tmp_path: Path):
     assert isinstance(failed.exception, SpecError)
 
 
-@pytest.mark.parametrize("arguments", [("--run-id", "../escape"), ("--promote", "Champion!")])
+@pytest.mark.parametrize("arguments", [("--run-id", "../escape"), ("--promote", "Champion!"), ("--promote", "3")])
 def test_a_name_that_could_not_be_published_is_refused_before_training(tmp_path: Path, arguments: tuple[str, str]):
     refused = invoke(tmp_path, *arguments)
     assert refused.exit_code == 2
-    assert "must be lower case letters" in refused.stderr
+    assert "must be lower case letters" in refused.stderr or "choose a name that is not a number" in refused.stderr
     assert not (tmp_path / ".steelyard").exists()
 
 

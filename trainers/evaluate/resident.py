@@ -3,7 +3,6 @@
 Not what a run needs while it lasts: that is the gateway's arena, which all models share. Run as a module, by `measure`.
 """
 
-import ctypes
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from gateway import allocator
 from trainers.errors import ExportError
 from trainers.evaluate import serving
 
@@ -62,7 +62,7 @@ def _used(folder: Path, inputs: Mapping[str, Array], optimized_by: str) -> ort.I
 
 def _settled_bytes() -> int:
     """Resident memory after malloc has returned what is free; files that are mapped do not count."""
-    ctypes.CDLL(None).malloc_trim(0)
+    allocator.trim()
     pages = Path("/proc/self/statm").read_text().split()
     return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
 
