@@ -65,10 +65,15 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         ledger = await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
         runtime = settings.runtime
         workers = stack.enter_context(
-            Workers(count, levels=runtime.priority_levels, ageing_ns=runtime.ageing_ms * 1_000_000)
+            Workers(
+                count,
+                levels=runtime.priority_levels,
+                ageing_ns=runtime.ageing_ms * 1_000_000,
+                stop_s=runtime.stop_s,
+            )
         )
-        builder = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="build"))  # a load takes no worker
-        loader = Loader(workers, builder, runtime, cpu_flags=cpu_flags())
+        builder = ThreadPoolExecutor(1, thread_name_prefix="build")  # a load takes no worker
+        loader = stack.enter_context(Loader(workers, builder, runtime, cpu_flags=cpu_flags()))
         load_times = LoadTimes()
         repository = Repository(
             store,

@@ -32,7 +32,7 @@ def serve(settings: Settings, startup: Startup) -> int:
 
 
 async def _serve(settings: Settings, startup: Startup, listening: socket.socket) -> None:
-    with _signals() as stop:
+    with signals() as stop:
         try:
             async with bootstrap.opened(settings, startup) as (service, drain):
                 app = application(
@@ -66,7 +66,6 @@ async def _serve(settings: Settings, startup: Startup, listening: socket.socket)
                 startup.mark_ready()
                 async with service.saturation:
                     await listener.serve(listening, stopped)
-                stop.then(lambda: None)  # the ledger closes within its own deadline; another signal must not tear it
         except asyncio.CancelledError:
             if not stop.is_asked:
                 raise
@@ -74,7 +73,10 @@ async def _serve(settings: Settings, startup: Startup, listening: socket.socket)
 
 
 class _Stop:
-    """What a signal does at this stage of the process's life. Before serving it cancels the opening."""
+    """What a signal does at this stage of the process's life. Before serving it cancels the opening.
+
+    Only the first does anything: what it begins ends in time, and another must not tear the ledger's close.
+    """
 
     def __init__(self) -> None:
         self.is_asked = False
@@ -86,12 +88,14 @@ class _Stop:
         self._action = action
 
     def ask(self) -> None:
-        self.is_asked = True
-        self._action()
+        if not self.is_asked:
+            self.is_asked = True
+            self._action()
 
 
 @contextmanager
-def _signals() -> Iterator[_Stop]:
+def signals() -> Iterator[_Stop]:
+    """SIGTERM and SIGINT ask the stop that this yields; made by the task that opens the service."""
     stop, loop = _Stop(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)

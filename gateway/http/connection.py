@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
             self._spawn(self._answer_inflated(request_id, route, request))
             return
         try:
-            begun = self._begin(predictions.call(request_id, route, request))
+            begun = self._begin(predictions.call(request_id, route, request), request)
             if isinstance(begun, Pending):
                 self._spawn(self._answer_later(request_id, route, begun, request))
                 return
@@ -348,8 +348,10 @@ class Connection(asyncio.Protocol):
         else:
             self._respond(response, request)
 
-    def _begin(self, call: Call) -> Prediction | Pending:
+    def _begin(self, call: Call, request: Request) -> Prediction | Pending:
         """Start within the caller's limits. What has to wait counts among the caller's calls until its task ends."""
+        if call.sent.body is not request.body:
+            self._admission.check_room(len(call.sent.body))  # inflated: only what it was has been counted yet
         call.caller.enter()
         begun: Prediction | Pending | None = None
         try:
@@ -364,8 +366,8 @@ class Connection(asyncio.Protocol):
     async def _answer_inflated(self, request_id: str, route: Route, request: Request) -> None:
         predictions = self._listener.predictions
         try:
-            plain = await predictions.inflated(route, request)
-            begun = self._begin(predictions.call(request_id, route, plain))
+            plain = await self._inflated(route, request)
+            begun = self._begin(predictions.call(request_id, route, plain), request)
             if isinstance(begun, Pending):
                 await self._answer_later(request_id, route, begun, request)
                 return
@@ -375,6 +377,14 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             response = self._failed(request_id, route, error, request)
         await self._respond_packed(response, request)
+
+    async def _inflated(self, route: Route, request: Request) -> Request:
+        """A body that waits to be inflated is counted as it came."""
+        self._admission.hold(len(request.body))
+        try:
+            return await self._listener.predictions.inflated(route, request)
+        finally:
+            self._admission.release(len(request.body))
 
     async def _respond_packed(self, response: Response, request: Request) -> None:
         predictions = self._listener.predictions

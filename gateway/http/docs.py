@@ -6,8 +6,12 @@ it `/docs` is the plain OpenAPI document.
 
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from litestar import Router
+from litestar.connection import ASGIConnection
+from litestar.exceptions import NotFoundException
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import (
@@ -51,7 +55,16 @@ def config(version: str, base_path: str = "") -> OpenAPIConfig:
 def assets() -> list[Router]:
     """The page's scripts and styles, when they are installed."""
     folder = _swagger_folder()
-    return [create_static_files_router(path=ASSETS, directories=[folder])] if folder else []
+    if folder is None:
+        return []
+    names = frozenset(file.name for file in folder.iterdir())
+
+    def is_there(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        """Litestar asks the file system for any name, which fails for a NUL or a long one."""
+        if str(connection.path_params["file_path"]).lstrip("/") not in names:
+            raise NotFoundException
+
+    return [create_static_files_router(path=ASSETS, directories=[folder], guards=[is_there])]
 
 
 def prediction_paths() -> dict[str, PathItem]:

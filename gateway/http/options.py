@@ -16,9 +16,9 @@ class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `head_timeout_s`, `body_timeout_s`: for a whole head and a whole body, from their first byte. `write_timeout_s`: how long a
     client may leave its answer unread. `linger_s`: how long to go on accepting after SIGTERM while readiness says 503, so that a
-    load balancer notices first. `drain_s`: how long requests in flight may take then; with `linger_s` and the ledger's own 10 s
-    that stays below the 30 s after which Fargate kills. `base_path`: a prefix that a proxy leaves in front of every path, such as
-    `/models`: it is taken off, and requests without it are served too.
+    load balancer notices first. `drain_s`: how long requests in flight may take then; with `linger_s`, twice `runtime.stop_s` and
+    the ledger's own 10 s that stays below the 30 s after which Fargate kills. `base_path`: a prefix that a proxy leaves in front of
+    every path, such as `/models`: it is taken off, and requests without it are served too.
     """
 
     host: str = "127.0.0.1"

@@ -39,9 +39,17 @@ class Admission:
     def hold(self, body_bytes: int) -> None:
         """Count bytes of a body as they arrive; `release` must follow. Raises `Overloaded`, and then holds nothing more."""
         if self.body_bytes + body_bytes > self._options.bytes_max:
-            raise Overloaded(f"{self.body_bytes} body bytes are in flight (bytes_max is {self._options.bytes_max})")
+            raise self._full()
         self.body_bytes += body_bytes
+
+    def check_room(self, body_bytes: int) -> None:
+        """Raises `Overloaded` when so many more would be too many."""
+        if self.body_bytes + body_bytes > self._options.bytes_max:
+            raise self._full()
 
     def release(self, body_bytes: int) -> None:
         """The body is gone."""
         self.body_bytes -= body_bytes
+
+    def _full(self) -> Overloaded:
+        return Overloaded(f"{self.body_bytes} body bytes are in flight (bytes_max is {self._options.bytes_max})")

@@ -4,11 +4,14 @@ A run predicted to be shorter than a thread hop happens at once on the event loo
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, wait
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
-from typing import Annotated, Any
+from types import TracebackType
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -22,10 +25,13 @@ from gateway.runtime.batcher import Batcher
 from gateway.runtime.costmodel import CostModel, rows_worth
 from gateway.runtime.lanes import Lanes
 from gateway.runtime.parts import submit_in_parts
-from gateway.runtime.session import RunResult, Session, pick_variant
+from gateway.runtime.session import RunResult, Session, Stop, pick_variant
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
-from gateway.runtime.workers import Workers
+from gateway.runtime.workers import STOP_S, Workers
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 INLINE_SAMPLED = 32
 """One in so many runs on the event loop is timed for the cost model: the correction takes 5 us, as long as a small run."""
@@ -47,6 +53,8 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `build_bytes_max` bounds what loading one model may take; 0 means 256 MiB and 8 times its file. Every `trim_s` free memory goes
     back to the system; reserving it again costs a run milliseconds. `first_run_s`: a model whose first row takes longer is refused.
     So is one whose golden vectors do, and a shadow's run is ended.
+
+    `stop_s`: how long runs, and after them a load, may go on once they are stopped because the process ends; see `server.drain_s`.
     """
 
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0
@@ -61,6 +69,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build_bytes_max: Bytes = 0
     trim_s: Timeout = 60.0
     first_run_s: Timeout = 60.0
+    stop_s: Timeout = STOP_S
 
     def __post_init__(self) -> None:
         if not 1 <= self.priority_default <= self.priority_levels <= 64:
@@ -82,7 +91,7 @@ class LoadedModel:
         ] = {}  # Any: what each door derives from the manifest, made once and dropped with the model
         self.cost = CostModel(variant.batch_cost, has_length=manifest.signature.has_length)
         self.lanes = Lanes(
-            session.run,
+            partial(session.run, stop=workers.stop),
             self.cost,
             max_batch=min(variant.max_batch, rows_worth(variant.latency)),
             merges=variant.batch_invariant,
@@ -126,9 +135,9 @@ class LoadedModel:
             self.cost.correct(len(next(iter(inputs.values()))), 1, run_ns)
         return outputs
 
-    def measured_run(self, inputs: Tensors) -> RunResult:
+    def measured_run(self, inputs: Tensors, stop: Stop | None = None) -> RunResult:
         """Outputs in this thread, with what they cost; nothing is learnt from it. As long as a first run may take, no longer."""
-        return self._session.bounded_run(inputs, self._options.first_run_s)
+        return self._session.bounded_run(inputs, self._options.first_run_s, stop)
 
     async def run(self, inputs: Tensors, rows: int, *, deadline_ns: int, priority: int = 0, spent: Spent) -> BatchShare:
         """Outputs for `rows` rows from a worker, batched with others. `deadline_ns` is on the clock of `time.perf_counter_ns`.
@@ -158,7 +167,10 @@ class LoadedModel:
 
 
 class Loader:
-    """Builds models from verified files. One per process: all models share its workers."""
+    """Builds models from verified files. One per process: all models share its workers.
+
+    A context manager: leaving it ends what `builder` does, and closes it, within `stop_s`. Tests that close it themselves need not.
+    """
 
     def __init__(
         self, workers: Workers, builder: Executor, options: RuntimeOptions, *, cpu_flags: frozenset[str]
@@ -167,6 +179,19 @@ class Loader:
         self._builder = builder
         self._options = options
         self._cpu_flags = cpu_flags
+        self._jobs: dict[Future[Any], Stop] = {}  # Any: whatever a job gives
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._builder.shutdown(wait=False, cancel_futures=True)
+        for stop in list(self._jobs.values()):
+            stop()
+        if wait(list(self._jobs), self._options.stop_s).not_done:
+            logger.warning("a model's build did not stop within %g s (runtime.stop_s)", self._options.stop_s)
 
     def variant(self, manifest: Manifest) -> Variant:
         """Which variant this host will run; only its files are fetched."""
@@ -174,9 +199,7 @@ class Loader:
 
     async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[LoadedModel, int]:
         """A model ready to run, and the CPU nanoseconds its build took. Raises `UnsupportedModel`."""
-        session, cpu_ns = await asyncio.get_running_loop().run_in_executor(
-            self._builder, _build, path, manifest, variant, self._options
-        )
+        session, cpu_ns = await self._built(partial(_build, path, manifest, variant, self._options))
         return LoadedModel(manifest, variant, session, self._workers, self._options), cpu_ns
 
     async def answer(self, model: LoadedModel, inputs: Tensors) -> RunResult:
@@ -185,14 +208,24 @@ class Loader:
         They share the CPUs and the arena with callers' runs all the same, and a load waits until they are done.
         Raises `DeadlineExceeded` when it takes longer than `first_run_s`: one that never ends would be this container's last load.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._builder, model.measured_run, inputs)
+        return await self._built(partial(model.measured_run, inputs))
+
+    async def _built(self, work: Callable[[Stop], T]) -> T:
+        """What this gives in the thread that builds models; it is kept until it has ended, whoever still waits for it."""
+        stop = Stop()
+        job = self._builder.submit(work, stop)
+        self._jobs[job] = stop
+        job.add_done_callback(self._jobs.pop)
+        return await asyncio.wrap_future(job)
 
 
 def _length(signature: Signature) -> Callable[[Tensors], int]:
     return lambda inputs: signature.length({name: array.shape for name, array in inputs.items()})
 
 
-def _build(path: Path, manifest: Manifest, variant: Variant, options: RuntimeOptions) -> tuple[Session, int]:
+def _build(
+    path: Path, manifest: Manifest, variant: Variant, options: RuntimeOptions, stop: Stop
+) -> tuple[Session, int]:
     """Built and run once: a graph whose first run fails for lack of memory never answers a caller."""
     began_ns = thread_time_ns()
     session = Session(
@@ -203,6 +236,6 @@ def _build(path: Path, manifest: Manifest, variant: Variant, options: RuntimeOpt
         run_bytes_max=options.run_bytes_max,
         build_bytes_max=options.build_bytes_max,
     )
-    session.warm_up(seconds_max=options.first_run_s)
+    session.warm_up(seconds_max=options.first_run_s, stop=stop)
     memory.trim()
     return session, thread_time_ns() - began_ns

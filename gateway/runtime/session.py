@@ -87,14 +87,14 @@ class Session:
         outputs = self.run(inputs, stop)
         return RunResult(outputs, poolclock.thread_time_ns() - cpu_ns, time.perf_counter_ns() - began_ns)
 
-    def warm_up(self, rows: int = 1, *, seconds_max: float = 60.0) -> RunResult | None:
+    def warm_up(self, rows: int = 1, *, seconds_max: float = 60.0, stop: "Stop | None" = None) -> RunResult | None:
         """The first run, which is slower than all others, on zeros; None when the graph refuses such values, as it may.
 
         Raises `UnsupportedModel` when even this takes longer, or more memory than runs may have.
         """
         zeros = {tensor.name: _zeros(tensor, rows) for tensor in self._signature.inputs}
         try:
-            return self.bounded_run(zeros, seconds_max)
+            return self.bounded_run(zeros, seconds_max, stop)
         except DeadlineExceeded as late:
             raise UnsupportedModel(
                 f"model '{self._model}': a run of {rows} rows takes longer than {seconds_max:g} s (runtime.first_run_s)"
@@ -104,9 +104,12 @@ class Session:
                 raise UnsupportedModel(f"model '{self._model}': a run of {rows} rows fails: {refusal}") from refusal
             return None
 
-    def bounded_run(self, inputs: Tensors, seconds_max: float) -> RunResult:
-        """The same as `measured_run`, stopped when it takes longer: then it raises `DeadlineExceeded`."""
-        stop = Stop()
+    def bounded_run(self, inputs: Tensors, seconds_max: float, stop: "Stop | None" = None) -> RunResult:
+        """The same as `measured_run`, stopped when it takes longer: then it raises `DeadlineExceeded`.
+
+        `stop` is this run's alone.
+        """
+        stop = stop or Stop()
         timer = threading.Timer(seconds_max, stop)
         timer.start()
         try:
@@ -144,7 +147,7 @@ class Session:
 
 
 class Stop:
-    """Called from any thread, it ends the run it was given to: between two operators, or two turns of a loop."""
+    """Called from any thread, it ends the runs it was given to and every later one: between two operators, or turns of a loop."""
 
     def __init__(self) -> None:
         self.options = ort.RunOptions()

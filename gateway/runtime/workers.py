@@ -18,23 +18,38 @@ from gateway.runtime.backlog import NEVER_NS, Backlog
 from gateway.runtime.forecast import Forecast
 from gateway.runtime.lanes import Lane, Waiting
 from gateway.runtime.runs import Ending, Run
+from gateway.runtime.session import Stop
 from gateway.runtime.spent import BatchShare, RunClock
 
 logger = logging.getLogger(__name__)
+STOP_S = 0.5
+"""What an operator may take, and little enough: with the drain's 15 s, the ledger's 10 s and the spend record's 3 s, for the
+workers and for the builds, that stays below the 30 s after which Fargate kills."""
 STOPPING = "the gateway is stopping; ask another one"
 
 
 class Workers:
-    """A context manager: leaving it refuses what waits and ends the threads after the runs in hand."""
+    """A context manager: leaving it refuses what waits, stops the runs in hand that know of `stop`, and ends the threads.
+
+    It waits for them for `stop_s`: one operator cannot be interrupted, and whoever leaves has more to do.
+    """
 
     def __init__(
-        self, count: int, *, levels: int, ageing_ns: int, clock: Callable[[], int] = time.perf_counter_ns
+        self,
+        count: int,
+        *,
+        levels: int,
+        ageing_ns: int,
+        stop_s: float = STOP_S,
+        clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.count = count
+        self.stop = Stop()
         self.idle = count
         self.backlog = Backlog(levels=levels, ageing_ns=ageing_ns)
         self.forecast = Forecast(count, self.backlog)
         self.now_ns = clock
+        self._stop_s = stop_s
         self._is_open = False
         self.lock = threading.RLock()  # reentrant: garbage collected under it may be a caller's coroutine, which leaves
         self._inbox: SimpleQueue[Run | None] = SimpleQueue()
@@ -54,11 +69,16 @@ class Workers:
             while self.backlog:
                 waiting = self.backlog.first(self.now_ns())
                 self._cut_off(waiting)
-                waiting.answer.set_exception(Overloaded(STOPPING))
+                if not waiting.answer.done():  # cancelled: its caller leaves at the loop's next turn
+                    waiting.answer.set_exception(Overloaded(STOPPING))
+        self.stop()
         for _ in self._threads:
             self._inbox.put(None)
+        until_s = time.monotonic() + self._stop_s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until_s - time.monotonic()))
+        if left := sum([thread.is_alive() for thread in self._threads]):
+            logger.warning("%d runs did not stop within %g s (runtime.stop_s)", left, self._stop_s)
 
     def take(self, waiting: Waiting, now_ns: int) -> None:
         """Run it at once when a worker is idle, else let it wait in its place. Raises `DeadlineExceeded` if it would be late.
@@ -86,6 +106,7 @@ class Workers:
         """Its caller has left. Its rows leave the backlog; rows in a worker's hands are finished for nobody."""
         if not waiting.answer.done() or waiting.answer.cancelled():
             self._cut_off(waiting)
+            waiting.answer.cancel()  # a part that nobody has awaited yet: what becomes of it is nobody's business
         else:
             waiting.answer.exception()  # answer and departure crossed: marks an error as seen, for nobody will ask again
 
@@ -166,7 +187,7 @@ class Workers:
         """On the event loop again: tell the callers, but for those who have left or were told that they are late."""
         now_ns = self.now_ns()
         self.forecast.learn_answer(now_ns - ended_ns)
-        if run.error is not None:
+        if run.error is not None and not isinstance(run.error, DeadlineExceeded):
             logger.error("running a model failed, for %d requests", len(run.batch), exc_info=run.error)
         for waiting, ending in zip(run.batch, run.endings, strict=True):
             if not waiting.answer.done():
@@ -181,7 +202,9 @@ class Workers:
         spent = waiting.spent
         spent.cpu_ns += ending.cpu_ns
         spent.run_ns += ending.run_ns
-        if error is not None:
+        if isinstance(error, DeadlineExceeded):  # `stop` was called
+            waiting.answer.set_exception(Overloaded(STOPPING))
+        elif error is not None:
             failure = GatewayError("running the model failed; the gateway's log says why")
             failure.__cause__ = error
             waiting.answer.set_exception(failure)

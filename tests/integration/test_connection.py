@@ -352,6 +352,13 @@ def _until_not_ready(gateway: Gateway) -> bool:
     return True
 
 
+@pytest.mark.parametrize("name", ["%00", "x" * 400, "%2e%2e/x", "a" + "/a" * 200, "%ff", "%00/swagger-ui.css", ""])
+def test_a_file_that_no_system_has_is_not_found(gateway: Gateway, name: str) -> None:
+    assert gateway.get(f"/docs/assets/{name}").status == 404
+    assert gateway.get("/docs/assets/swagger-ui.css").status == 200
+    assert "Traceback" not in gateway.log.read_text()
+
+
 @pytest.mark.parametrize("host", [b"[", b"x:abc", b"x:99999999", b"x/docs?", b"\xff", b"a b", b""])
 @pytest.mark.parametrize("path", [b"/v1/loaded", b"/v2/none"])
 def test_no_host_header_makes_a_failure_of_ours(gateway: Gateway, wire: Wire, host: bytes, path: bytes) -> None:

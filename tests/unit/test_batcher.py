@@ -1,6 +1,7 @@
 """The batcher: who gets which answer, what waits, what is refused, what a failure or a departure does to the others."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from gateway.errors import DeadlineExceeded, GatewayError, InvalidInput, Overloaded
 from gateway.runtime.batcher import held_bytes
 from gateway.runtime.lanes import LANES_KEPT
+from gateway.runtime.parts import submit_in_parts
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
-from tests.support.batching import CULPRIT, Desk, Graph, rows, working
+from tests.support.batching import CULPRIT, FAR_NS, MS, Desk, Graph, rows, working
 from tests.support.manualclock import until
 
 
@@ -276,6 +278,50 @@ async def test_what_waits_when_the_workers_end_is_refused() -> None:
     assert (await first).batch_rows == 1
     with pytest.raises(Overloaded, match="stopping"):
         await desk.submit(rows(1))
+
+
+async def test_a_caller_that_has_just_left_does_not_disturb_the_end() -> None:
+    with working() as workers:
+        desk = Desk(workers)
+        await held(desk)
+        left = asyncio.create_task(desk.submit(rows(1)))
+        await asyncio.sleep(0)
+        left.cancel()
+        desk.graph.let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+
+
+async def test_a_run_that_cannot_be_stopped_is_not_waited_for_without_end(caplog: pytest.LogCaptureFixture) -> None:
+    with Workers(1, levels=8, ageing_ns=MS, stop_s=0.01) as workers:
+        desk = Desk(workers)
+        running = await held(desk)
+    assert "1 runs did not stop within 0.01 s (runtime.stop_s)" in caplog.text
+    desk.graph.let_go()
+    assert (await running).batch_rows == 1
+
+
+async def test_what_becomes_of_parts_that_are_left_is_nobodys_business() -> None:
+    """The second part fails after the caller has left, who has not awaited it yet."""
+    unheard: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    with working(2) as workers:
+        desk = Desk(workers)
+        desk.graph.hold()
+        inputs, spent = rows(1, CULPRIT), Spent()
+        parts = submit_in_parts(
+            desk.batcher, workers, inputs, 2, step=1, deadline_ns=workers.now_ns() + FAR_NS, level=4, spent=spent
+        )
+        caller = asyncio.create_task(parts)
+        await until(lambda: workers.idle == 0)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        desk.graph.let_go()
+        await until(lambda: workers.idle == 2)
+    await asyncio.sleep(0)
+    del caller  # its traceback holds the parts
+    gc.collect()
+    assert unheard == []
 
 
 @pytest.mark.parametrize("is_busy", [False, True])

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gateway.contract.manifest import BatchCost, Signature, Tensor
-from gateway.errors import DeadlineExceeded, InvalidInput, SettingsError
+from gateway.errors import DeadlineExceeded, InvalidInput, Overloaded, SettingsError
 from gateway.runtime.model import INLINE_SAMPLED, LoadedModel, Loader, RuntimeOptions
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.workers import Workers
@@ -60,6 +60,30 @@ async def test_an_answer_for_nobody_ends_so_that_others_can_be_loaded(tmp_path: 
             await loader.answer(model, {"x": np.ones((1, 3), np.float32)})
         again, _ = await loader.load(manifest, manifest.variants[0], path)
         assert (await loader.answer(again, {"x": np.zeros((1, 3), np.float32)})).outputs["y"].tolist() == [[0, 0, 0]]
+
+
+async def test_leaving_stops_runs_that_would_not_end(tmp_path: Path) -> None:
+    """Of callers in the workers, of golden vectors and shadows where models are built: the ledger has to close in time."""
+    graph = graphs.endless(only_for_positive=True).SerializeToString()
+    manifest, contents = models.manifest_of("rows", graphs.SIGNATURE, {"fp32": graph})
+    variant = msgspec.structs.replace(manifest.variants[0], batch_cost=SLOW)
+    path = tmp_path / variant.file
+    path.write_bytes(contents[path.name])
+    ones = {"x": np.ones((1, 3), np.float32)}
+    with working(1) as workers:
+        with Loader(workers, ThreadPoolExecutor(1), RuntimeOptions(), cpu_flags=frozenset()) as loader:
+            model, _ = await loader.load(manifest, variant, path)
+            golden = asyncio.create_task(loader.answer(model, ones))
+            left = asyncio.create_task(loader.answer(model, ones))
+            await until(lambda: any(job.running() for job in loader._jobs))
+            left.cancel()
+        with pytest.raises(DeadlineExceeded, match="stopped"):
+            await golden
+        caller = asyncio.create_task(model.run(ones, 1, deadline_ns=far(), spent=Spent()))
+        await until(lambda: workers.idle == 0)
+    with pytest.raises(Overloaded, match="stopping"):
+        await caller
+    assert left.cancelled()
 
 
 Load = Callable[..., Awaitable[LoadedModel]]
