@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from gateway.access.bucket import TokenBucket
 from gateway.access.spend import DaySpend, reset_ns
-from gateway.access.wording import moment, usd
 from gateway.contract.access import RIGHTS, KeyRecord, Right
 from gateway.errors import BudgetExceeded, Forbidden
+from gateway.wording import moment, usd
 
 BUSY_RETRY_MS = 1000
 """When one of a caller's own requests ends is not known here; a second is what other refusals suggest."""

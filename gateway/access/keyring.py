@@ -12,9 +12,9 @@ from typing import NoReturn
 from gateway.access import tokens
 from gateway.access.caller import Caller
 from gateway.access.spend import DaySpend
-from gateway.access.wording import moment
 from gateway.contract.access import KEY_ID_LENGTH, KeyRecord
 from gateway.errors import Unauthenticated
+from gateway.wording import moment
 
 AUTHORIZATION, STEELYARD_KEY = "Authorization", "Steelyard-Key"
 

@@ -5,7 +5,8 @@ from decimal import Decimal, InvalidOperation, Overflow
 
 import click
 
-from gateway.access import issuing, tokens, wording
+from gateway import wording
+from gateway.access import issuing, tokens
 from gateway.cli import keyview, options
 from gateway.cli.costs import moment
 from gateway.contract.access import NOTE_LENGTH_MAX, RIGHTS, ModelPattern

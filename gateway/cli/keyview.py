@@ -4,8 +4,8 @@ import json
 
 import msgspec
 
-from gateway.access.wording import moment, usd
 from gateway.contract.access import KeyRecord
+from gateway.wording import moment, usd
 
 COLUMNS = ("id", "tenant", "rights", "models", "limits", "created", "state", "note")
 

@@ -5,7 +5,7 @@ Each records one decision in the store; running gateways follow it within their 
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gateway.contract.registry import Promotion
     from gateway.objectstore.protocol import ObjectStore
     from gateway.registry.releasing import Author
+
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 
 class Percent(click.ParamType[int]):
@@ -35,13 +38,17 @@ class Percent(click.ParamType[int]):
         return round(share_bp)
 
 
+def decision(command: Command) -> Command:
+    """The options of every decision, in the order that help shows them."""
+    for option in (options.store, options.actor, options.reason, options.alias):
+        command = option(command)
+    return command
+
+
 @click.command
 @click.argument("name")
 @click.argument("version", type=click.IntRange(1))
-@options.alias
-@options.reason
-@options.actor
-@options.store
+@decision
 def promote(name: str, version: int, alias: str, reason: str, actor: str, store: str) -> None:
     """Let VERSION answer as the champion of an alias. Its own canary ends; other canaries and the shadow stay."""
     from gateway.registry import releasing
@@ -57,10 +64,7 @@ def promote(name: str, version: int, alias: str, reason: str, actor: str, store:
 @click.option(
     "--percent", type=Percent(), required=True, metavar="P", help="Its share of the requests; 0 ends the canary."
 )
-@options.alias
-@options.reason
-@options.actor
-@options.store
+@decision
 def canary(name: str, version: int, percent: int, alias: str, reason: str, actor: str, store: str) -> None:
     """Let VERSION answer a share of an alias's requests. A caller's key stays with one version."""
     from gateway.registry import releasing
@@ -79,10 +83,7 @@ def canary(name: str, version: int, percent: int, alias: str, reason: str, actor
 @click.option(
     "--percent", type=Percent(), default="100", show_default=True, metavar="P", help="Of the champion's requests."
 )
-@options.alias
-@options.reason
-@options.actor
-@options.store
+@decision
 def shadow(name: str, version: int, off: bool, percent: int, alias: str, reason: str, actor: str, store: str) -> None:
     """Run VERSION beside the champion of an alias; its answers are compared (GET /v1/releases) and never returned."""
     from gateway.registry import releasing
@@ -97,10 +98,7 @@ def shadow(name: str, version: int, off: bool, percent: int, alias: str, reason:
 @click.command
 @click.argument("name")
 @click.option("--to", type=click.IntRange(1), metavar="GENERATION", help="As it was then; see `models history`.")
-@options.alias
-@options.reason
-@options.actor
-@options.store
+@decision
 def rollback(name: str, to: int | None, alias: str, reason: str, actor: str, store: str) -> None:
     """Bring an alias back to what it was before, canaries and shadow included. Again goes further back."""
     from gateway.registry import releasing

@@ -1,12 +1,12 @@
-"""How a report writes its numbers: money, durations, sizes, times. Exact arithmetic; rounding happens once, here, for the eye."""
+"""How a report writes its numbers: money, durations, sizes. Exact arithmetic; rounding happens once, here, for the eye."""
 
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import msgspec
 
+from gateway.contract.prices import PICO_PER_USD
+
 PICO_PER_MICRO = 10**6
-PICO_PER_USD = 10**12
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -57,11 +57,6 @@ def duration(time_ns: int) -> str:
 def size(vcpu_milli: int, memory_bytes: int) -> str:
     """`2 vCPU, 4 GB`, with GB of 1024 MiB as Fargate sells them."""
     return f"{vcpu_milli / 1000:g} vCPU, {memory_bytes / 2**30:.3g} GB"
-
-
-def utc(time_ns: int) -> str:
-    """To the second."""
-    return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def printable(text: str) -> str:

@@ -4,11 +4,12 @@ Not a full audit: request rows are not added up, and keys are not compared with 
 may not be the whole bill; a note does not.
 """
 
-from datetime import UTC, datetime
 from typing import Literal
 
 import duckdb
 import msgspec
+
+from gateway.wording import moment
 
 Kind = Literal["unbalanced", "gap", "broken_chain", "not_closed", "never_opened", "foreign_object", "training_unknown"]
 
@@ -94,7 +95,7 @@ def _unbalanced(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
     return [
         Finding(
             "unbalanced",
-            f"segment {seq} of container {container} ({_utc(from_ns)}): {sku} adds up to {have:,} p$, charged are {bill:,} p$",
+            f"segment {seq} of container {container} ({moment(from_ns)}): {sku} adds up to {have:,} p$, charged are {bill:,} p$",
             True,
             from_ns,
             from_ns,  # like its postings, it belongs to the period it begins in
@@ -111,7 +112,7 @@ def _link(
     container: str, boot_ns: int, seq: int, from_ns: int, before: int | None, before_to_ns: int, is_chained: bool
 ) -> Finding:
     """A segment that does not follow the one before it, or is the first there is and not the first there was."""
-    name = f"container {container} at {_utc(from_ns)}"
+    name = f"container {container} at {moment(from_ns)}"
     if before is None:
         return Finding("gap", f"{name}: segments before {seq} are missing", True, boot_ns, from_ns)
     if seq > before + 1:
@@ -143,7 +144,7 @@ def _not_closed(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
     return [
         Finding(
             "not_closed",
-            f"container {container} has no close record: running or killed, last seen {_utc(seen_ns)}",
+            f"container {container} has no close record: running or killed, last seen {moment(seen_ns)}",
             False,
             opened_ns,
             seen_ns,
@@ -157,7 +158,3 @@ def _never_opened(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
         Finding("never_opened", f"container {container} has segments but no open record", False, from_ns, to_ns)
         for container, from_ns, to_ns in connection.execute(_NEVER_OPENED).fetchall()
     ]
-
-
-def _utc(time_ns: int) -> str:
-    return f"{datetime.fromtimestamp(time_ns // 1_000_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"

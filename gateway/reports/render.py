@@ -10,6 +10,7 @@ from rich.text import Text
 from gateway.reports import figures
 from gateway.reports.costs import CostReport, ModelCost
 from gateway.reports.findings import Finding
+from gateway.wording import moment
 
 FINDINGS_MAX = 20  # a screen; the JSON has all
 
@@ -126,7 +127,7 @@ def _bill(report: CostReport, console: Console) -> None:
         lines = [figures.dollars(report.charged_picousd)]
     proof = " = sum of all rows, exact" if report.balanced else ""
     _say(console, f"bill: {''.join(lines)}{proof}")
-    _say(console, f"      {figures.utc(report.from_ns)} to {figures.utc(report.to_ns)}, {report.segments:,} segments")
+    _say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
     if not report.balanced:
         difference = report.posted_picousd - report.charged_picousd
         _say(

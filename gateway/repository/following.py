@@ -20,9 +20,10 @@ from gateway.errors import ArtifactError, GatewayError, ModelNotFound
 from gateway.registry.reading import AliasState, Registry
 from gateway.repository.loading import M, ModelLoader
 from gateway.repository.memory import Memory, ResidencyObserver, Resident
+from gateway.repository.outputs import Array
 from gateway.repository.roster import Asked, Roster
 from gateway.repository.serving import Serving
-from gateway.repository.shadows import Array, Ran, ShadowRun
+from gateway.repository.shadows import Ran, ShadowRun
 
 logger = logging.getLogger(__name__)
 

@@ -1,16 +1,13 @@
 """Whether a loaded model computes here what it computed where it was published. Its first run, so it warms it too."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.contract.golden import DTYPES, Golden, GoldenTensor, Tolerance
 from gateway.errors import DeadlineExceeded, GoldenMismatch, InvalidInput
+from gateway.repository.outputs import Array, Tensors, apart
 
-Array = NDArray[Any]  # Any: the element type is data
-Tensors = Mapping[str, Array]
 Run = Callable[[dict[str, Array]], Awaitable[Tensors]]
 """One run of the model, off the event loop."""
 
@@ -67,11 +64,8 @@ def _require(tensor: GoldenTensor, parts: list[Array], tolerance: Tolerance, who
         if wrong:
             raise GoldenMismatch(f"{where}: {wrong} of {want.size} values differ from those where it was published")
         return
-    got, want = got.astype(np.float64), want.astype(np.float64)
-    same = (got == want) | (np.isnan(got) & np.isnan(want))
-    with np.errstate(invalid="ignore"):
-        excess = np.where(same, 0.0, np.abs(got - want) - (tolerance.absolute + tolerance.relative * np.abs(want)))
-    excess = np.where(np.isnan(excess), np.inf, excess)
+    size = np.abs(np.nan_to_num(want.astype(np.float64), posinf=0.0, neginf=0.0))
+    excess = apart(got, want) - (tolerance.absolute + tolerance.relative * size)
     if (excess > 0).any():
         worst = int(excess.argmax())
         raise GoldenMismatch(

@@ -17,7 +17,8 @@ from gateway.contract.manifest import Manifest, Variant
 from gateway.errors import UnsupportedModel
 from gateway.repository import golden
 from gateway.repository.blobs import BlobCache
-from gateway.repository.shadows import Array, Ran
+from gateway.repository.outputs import Array, Tensors
+from gateway.repository.shadows import Ran
 
 GOLDEN_BYTES_MAX = 16 << 20
 """A few rows; an artifact that claims more is not what a publisher of ours writes."""
@@ -68,7 +69,7 @@ async def load(blobs: BlobCache, loader: ModelLoader[M], manifest: Manifest, var
         model, cpu_ns = await loader.load(manifest, variant, path)
         spent.session_ns += perf_counter_ns() - began_ns
 
-    async def run(inputs: dict[str, Array]) -> golden.Tensors:
+    async def run(inputs: dict[str, Array]) -> Tensors:
         nonlocal cpu_ns
         ran = await loader.answer(model, inputs)
         cpu_ns += ran.cpu_ns

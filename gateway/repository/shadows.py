@@ -8,8 +8,8 @@ moment; and that one thread, where loads and releases queue behind its runs, eac
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from gateway.contract.registry import WHOLE_BP
 from gateway.errors import GatewayError
+from gateway.repository.outputs import Array, Tensors, apart
 
 logger = logging.getLogger(__name__)
-Array = NDArray[Any]  # Any: the element type is data
-Tensors = Mapping[str, Array]
 
 LABEL_AT = 0.5
 """Where a single probability becomes a yes; the same as in `trainers.evaluate`."""
@@ -139,7 +138,7 @@ def compare(primary: Tensors, shadow: Tensors) -> Difference:
             return Difference(rows, rows, float("inf"))
         disagreed |= _labels_differ(ours, theirs)
         if ours.dtype.kind in "fiu" and theirs.dtype.kind in "fiu":
-            max_abs = max(max_abs, _max_abs(ours, theirs))
+            max_abs = max(max_abs, float(apart(ours, theirs).max(initial=0.0)))
     return Difference(rows, int(np.count_nonzero(disagreed)), max_abs)
 
 
@@ -153,11 +152,3 @@ def _labels_differ(ours: Array, theirs: Array) -> NDArray[np.bool_]:
 
 def _any_per_row(differs: Array) -> NDArray[np.bool_]:
     return np.asarray(np.asarray(differs, np.bool_).reshape(len(differs), -1).any(axis=1))
-
-
-def _max_abs(ours: Array, theirs: Array) -> float:
-    a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.abs(a - b))
-    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))

@@ -31,7 +31,7 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("gateway.contract.prices", HEAVY | {"click", "rich"}),
         ("gateway.config", HEAVY | {"click", "rich"}),
         ("gateway.errors", HEAVY | {"click", "rich", "msgspec"}),
-        ("gateway.allocator, gateway.whoami", HEAVY | {"click", "rich", "msgspec"}),
+        ("gateway.allocator, gateway.whoami, gateway.wording", HEAVY | {"click", "rich", "msgspec"}),
         ("gateway.objectstore.opening", HEAVY),
         ("gateway.accounting.ledger", HEAVY),
         ("gateway.registry.reading, gateway.registry.releasing", HEAVY),

@@ -24,9 +24,9 @@ from tests.support.repositories import WeighingLoader, Weight, followed, real, w
 NAN, INF = float("nan"), float("inf")
 
 
-def vectors(values: Any, *, rows: int = 2, absolute: float = 0.1, batch_rows: int = 2) -> Golden:
+def vectors(values: Any, *, rows: int = 2, absolute: float = 0.1, relative: float = 0.0, batch_rows: int = 2) -> Golden:
     output = goldens.tensor("y", np.asarray(values))
-    expected = Expected("fp32", batch_rows, (output,), {"y": Tolerance(absolute=absolute, relative=0.0)})
+    expected = Expected("fp32", batch_rows, (output,), {"y": Tolerance(absolute=absolute, relative=relative)})
     return Golden(rows, (goldens.tensor("x", np.arange(rows, dtype=np.int64).reshape(rows, 1)),), (expected,))
 
 
@@ -58,6 +58,29 @@ async def test_numbers_pass_within_their_tolerance_only(wanted: Any, got: Any, i
         assert await check
     else:
         with pytest.raises(GoldenMismatch, match="model 'm', variant 'fp32', output 'y'"):
+            await check
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "is_right"),
+    [
+        (1000.0, 1000.9, True),
+        (1000.0, 1001.2, False),
+        (INF, INF, True),
+        (INF, -INF, False),
+        (INF, 1.0, False),
+        (1.0, INF, False),
+        (NAN, 1.0, False),
+    ],
+)
+async def test_a_relative_tolerance_allows_nothing_where_a_value_is_no_number(
+    wanted: float, got: float, is_right: bool
+) -> None:
+    check = checked(vectors(np.full((2, 1), wanted), relative=1e-3), np.full((2, 1), got))
+    if is_right:
+        assert await check
+    else:
+        with pytest.raises(GoldenMismatch):
             await check
 
 

