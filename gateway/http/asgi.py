@@ -1,7 +1,7 @@
 """One request answered by an ASGI application over our own connection: everything that is not a prediction.
 
 The whole body has arrived before the application is called. A response is sent with its Content-Length when the application says
-it or sends the body in one piece, else in chunks.
+it or sends the body in one piece, else in chunks, or up to the connection's end for HTTP/1.0.
 """
 
 import asyncio
@@ -70,11 +70,11 @@ class AsgiExchange:
         may_have_body = status >= 200 and status not in {204, 304}
         self._has_body &= may_have_body
         if may_have_body and b"content-length" not in names:
-            if more:
+            if not more:
+                pairs.append((b"content-length", b"%d" % len(body)))
+            elif not self._request.is_old:  # else the connection's end is the body's
                 self._is_chunked = True
                 pairs.append((b"transfer-encoding", b"chunked"))
-            else:
-                pairs.append((b"content-length", b"%d" % len(body)))
         if self._close():
             pairs.append((b"connection", b"close"))
         lines = b"".join([b"%b: %b\r\n" % pair for pair in pairs])

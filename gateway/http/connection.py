@@ -6,6 +6,7 @@ Nothing here trusts a client: head, body, time and idleness are bounded by `Http
 
 import asyncio
 import logging
+import re
 import socket
 import struct
 from collections import deque
@@ -30,6 +31,8 @@ AHEAD_BYTES_MAX = 64 * 1024  # what a client may send ahead of an answer before 
 PIECES_MAX = 4096  # of a body before they are joined: a piece of one byte takes forty
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, zero seconds
 _NEVER_S = float("inf")
+_SLASH = ord("/")
+_ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 _REASONS = {408: "deadline", 413: "too_large", 431: "too_large", 503: "overloaded"}
 
 
@@ -66,6 +69,8 @@ class Connection(asyncio.Protocol):
     _held_bytes: int  # of the body, as counted by admission
     _bare_bytes: int  # since the last piece of the body: chunk extensions and trailers
     _is_head: bool
+    _is_last: bool
+    _is_old = False  # HTTP/1.0: the connection's only request
     _is_reading: bool
 
     def __init__(self, listener: Host) -> None:
@@ -186,6 +191,11 @@ class Connection(asyncio.Protocol):
             return
         self._is_head = False
         self._headers = headers = dict(self._pairs)
+        self._is_last = not self._parser.should_keep_alive()
+        if (
+            self._is_last or b"connection" in headers
+        ) and not self._is_spoken():  # other versions than 1.1 are always asked
+            return
         if len(self._pairs) > self._options.headers_max:
             self._refuse(431, f"more than {self._options.headers_max} headers (server.headers_max)")
             return
@@ -222,12 +232,12 @@ class Connection(asyncio.Protocol):
         # A body is counted here until it is whole; one that has to wait is then counted by the data plane.
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._drop_body()
-        if self._base:
-            self._target = _below(self._base, self._target)
-        close = not self._parser.should_keep_alive() or self._parser.should_upgrade()
+        if self._base or self._target[0] != _SLASH:
+            self._target = _below(self._base, _origin_form(self._target))
+        close = self._is_last or self._parser.should_upgrade()
         request = Request(
-            self._parser.get_method(), self._target, self._pairs, self._headers, body, self._arrived_ns, close
-        )
+            self._parser.get_method(), self._target, self._pairs, self._headers, body, self._arrived_ns, close, self._is_old
+        )  # fmt: skip
         self._parsed.append(request)
 
     # Reading.
@@ -317,6 +327,18 @@ class Connection(asyncio.Protocol):
 
     def _too_large(self) -> str:
         return f"the body is larger than {self._options.body_bytes_max} bytes (server.body_bytes_max)"
+
+    def _is_spoken(self) -> bool:
+        """Whether we speak this version of HTTP; it is refused when not."""
+        version = self._parser.get_http_version()
+        if version == "1.0":
+            self._is_old = self._is_last = (
+                True  # a client of its age expects that a kept connection is announced: we never do
+            )
+        elif version != "1.1":
+            self._refuse(505, f"HTTP/{version} is not spoken here; send HTTP/1.1")
+            return False
+        return True
 
     def _size_of_head(self) -> int:
         return len(self._target) + sum(len(name) + len(value) for name, value in self._pairs)
@@ -523,6 +545,15 @@ class Connection(asyncio.Protocol):
     def _abort(self) -> None:
         self._is_over = self._is_deaf = True
         self._transport.abort()
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path and the query of a target that names a host as well, which a server has to accept (RFC 9112, 3.2.2)."""
+    origin = _ORIGIN.match(target)
+    if origin is None:
+        return target
+    path = target[origin.end() :]
+    return path if path[:1] == b"/" else b"/" + path
 
 
 def _below(base: bytes, target: bytes) -> bytes:

@@ -11,7 +11,8 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 class Request(msgspec.Struct, frozen=True, gc=False):
     """A whole request. Header names are in lower case; `pairs` keeps their order and repetitions, `headers` the last of each.
 
-    `arrived_ns` is when its first byte was parsed, on `perf_counter_ns`'s clock. `close` says that no other may follow it.
+    `arrived_ns` is when its first byte was parsed, on `perf_counter_ns`'s clock. `close` says that no other may follow it, `is_old`
+    that it is HTTP/1.0, which knows no chunks.
     """
 
     method: bytes
@@ -21,6 +22,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     arrived_ns: int
     close: bool
+    is_old: bool = False
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):

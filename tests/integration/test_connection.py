@@ -176,6 +176,55 @@ def test_a_last_request_is_answered_and_the_connection_closed(wire: Wire, reques
     assert wire.unread == b""
 
 
+@pytest.mark.parametrize("origin", [b"http://h", b"HTTPS://u@h:80", b"http://[::1]:8", b"http://"])
+def test_a_target_may_name_its_host(wire: Wire, origin: bytes) -> None:  # RFC 9112, 3.2.2
+    wire.send(POST.replace(b"POST ", b"POST " + origin, 1))
+    assert predicted(wire.response())
+    wire.send(HEALTH.replace(b"GET ", b"GET " + origin, 1))
+    assert wire.response()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://h", 200),
+        (b"http://h?a=/v2/none", 200),
+        (b"http://h/v2/none", 404),
+        (b"http://h/http://h/v2", 404),
+        (b"ftp://h/v2", 404),
+        (b"//h/v2", 404),
+        (b"*", 404),
+    ],
+)
+def test_what_a_target_names_is_its_path(gateway: Gateway, wire: Wire, target: bytes, status: int) -> None:
+    wire.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+    assert wire.response()[0] == status
+    assert "Traceback" not in gateway.log.read_text()
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0"])
+@pytest.mark.parametrize("more", [b"", b"Connection: keep-alive\r\n"])
+def test_another_version_of_http_is_refused(wire: Wire, version: bytes, more: bytes) -> None:
+    wire.send(POST.replace(b"HTTP/1.1\r\n", b"HTTP/%b\r\n%b" % (version, more), 1) + HEALTH)
+    status, headers, body = wire.response()
+    assert (status, headers["connection"]) == (505, "close")
+    assert f"HTTP/{version.decode()}" in json.loads(body)["error"]
+    assert wire.is_closed()
+    assert wire.unread == b""
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: keep-alive\r\n"])
+def test_an_old_client_is_sent_no_chunks(wire: Wire, more: bytes) -> None:
+    wire.send(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+    wire.send(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.0\r\n%b\r\n" % more)
+    new = wire.response()
+    old = wire.response()
+    assert "connection" not in new[1]
+    assert (old[0], old[1]["connection"], "transfer-encoding" in old[1]) == (200, "close", False)
+    assert old[2] == new[2]
+    assert wire.is_closed()
+
+
 def test_head_has_no_body(wire: Wire) -> None:
     wire.send(b"HEAD /v1/predict/tiny HTTP/1.1\r\nHost: x\r\n\r\n")
     assert wire.response(has_body=False)[0] == 405
