@@ -1,7 +1,7 @@
 """The JSON of an Open Inference Protocol request, read but not yet checked against a model.
 
 Two readers give the same: msgspec for most bodies, simdjson for long ones, which turns a tensor's numbers into an array without a
-Python object for each. The second takes plain bodies only and leaves every other, and so every refusal, to the first.
+Python object for each. The second takes plain bodies only and leaves every other, and so nearly every refusal, to the first.
 """
 
 from collections.abc import Mapping
@@ -57,17 +57,31 @@ _NONE: Arrays = {}
 _requests = msgspec.json.Decoder(InferRequest)
 
 
-def read(body: jsonbody.Text) -> tuple[InferRequest, Arrays]:
-    """The request. Raises `InvalidInput`: where the JSON breaks, or which field has the wrong type."""
+class _Counted(msgspec.Struct):
+    inputs: list[msgspec.Raw] = []
+    outputs: list[msgspec.Raw] | None = None
+
+
+_counted = msgspec.json.Decoder(_Counted)
+
+
+def read(body: jsonbody.Text, tensors_max: int) -> tuple[InferRequest, Arrays]:
+    """The request. Raises `InvalidInput`: where the JSON breaks, which field has the wrong type, or that a long body has more than
+    `tensors_max` inputs or outputs: those are counted before they are read.
+    """
     if len(body) >= longjson.LONG_BYTES:
         found = read_long(body)
         if found is not None:
             return found
+        jsonbody.check_structure(body)
+        if jsonbody.opened(body)[1] > tensors_max:
+            _refuse_many(jsonbody.decode_part(_counted, body), tensors_max)
+        return jsonbody.decode_part(_requests, body), _NONE
     return jsonbody.decode(_requests, body), _NONE
 
 
 def read_long(body: jsonbody.Text) -> tuple[InferRequest, Arrays] | None:
-    """The same by simdjson, or None when the body is not plain: `read` then asks msgspec."""
+    """The same by simdjson, or None when the body is not plain: `read` then asks msgspec. Raises `InvalidInput`."""
     document = longjson.parse(body)
     if not isinstance(document, simdjson.Object):
         return None
@@ -77,13 +91,19 @@ def read_long(body: jsonbody.Text) -> tuple[InferRequest, Arrays] | None:
         return None
 
 
+def _refuse_many(request: _Counted, tensors_max: int) -> None:
+    for field, tensors in (("inputs", request.inputs), ("outputs", request.outputs or [])):
+        if len(tensors) > tensors_max:
+            raise InvalidInput(f"the request has {len(tensors)} {field}; at most {tensors_max} are read for this model")
+
+
 class _NotPlainError(Exception):
     """Not a refusal: msgspec decides."""
 
 
 def _plain_request(document: simdjson.Object, brackets: int, braces: int) -> tuple[InferRequest, Arrays]:
     """Plain means: no key twice, no arrays but those the protocol has, and so no depth worth checking."""
-    if braces >= jsonbody.DEPTH_MAX - longjson.DIMENSIONS_MAX - 4:
+    if braces >= jsonbody.DEPTH_MAX - longjson.DIMENSIONS_MAX - 4 or brackets > jsonbody.CONTAINERS_MAX:
         raise _NotPlainError
     fields = _fields(document)
     sent = fields.get("inputs")
@@ -120,7 +140,10 @@ def _converted(plain: dict[str, Any]) -> InferRequest:  # Any: JSON
 def _numbers(sent: RequestInput, data: Any) -> tuple[Array, int]:  # Any: JSON
     if not isinstance(data, simdjson.Array) or sent.datatype not in _DATATYPES:
         raise _NotPlainError
-    found = longjson.numbers(data, sent.datatype, sent.shape)  # type: ignore[arg-type]  # it is a datatype
+    try:
+        found = longjson.numbers(data, sent.datatype, sent.shape)  # type: ignore[arg-type]  # it is a datatype
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"input '{sent.name[:64]}', data: {error}") from None
     if found is None:
         raise _NotPlainError
     return found

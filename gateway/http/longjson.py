@@ -1,12 +1,13 @@
 """Long JSON parsed by simdjson: one parser per thread, and what turns its arrays of numbers into numpy's.
 
-It takes what is plain and gives up on the rest: `gateway.http.tensorjson` decides, so that a body is judged alike either way.
+It takes what is plain, refuses what its numbers or the lengths of its lists make impossible, and gives up on the rest:
+`gateway.http.tensorjson` decides, so that a body is judged alike either way.
 """
 
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ _PARSED: dict[Datatype, tuple[str, "np.dtype[Any]"]] = {
     "UINT64": ("u", np.dtype(np.uint64)),
 }
 _local = threading.local()
+E = TypeVar("E", bound=Exception)
 
 
 def parse(body: jsonbody.Text | msgspec.Raw) -> Any:  # Any: simdjson's Object or Array, or a Python scalar
@@ -49,6 +51,9 @@ def parse(body: jsonbody.Text | msgspec.Raw) -> Any:  # Any: simdjson's Object o
 def numbers(parsed: Any, datatype: Datatype, shape: Sequence[int]) -> tuple[Array, int] | None:  # Any: simdjson's Array
     """The flat array of this datatype, and how many JSON arrays its data consists of; None for what is not plain.
 
+    Raises `ValueError` for lists of other lengths and `OverflowError` for a number that does not fit: to make Python objects of
+    eight million numbers, only to say the same, would take a second.
+
     That no element is an array itself is left to the caller, who compares the brackets of the whole text with those known.
     """
     found = _PARSED.get(datatype)
@@ -56,19 +61,18 @@ def numbers(parsed: Any, datatype: Datatype, shape: Sequence[int]) -> tuple[Arra
         return None
     is_nested = isinstance(parsed[0], simdjson.Array)
     if is_nested and not _is_nested(parsed, shape):
-        return None
+        raise _refusal(ValueError(f"the lists are not nested as {list(shape)}, or have different lengths"))
     try:
         wide = np.frombuffer(parsed.as_buffer(of_type=found[0]), found[1])
     except (TypeError, ValueError, RuntimeError):
         return None
     if wide.size != math.prod(shape):
         return None
-    flat = _narrowed(wide, DTYPES[datatype])
-    return None if flat is None else (flat, _arrays(shape) if is_nested else 1)
+    return _narrowed(wide, datatype), _arrays(shape) if is_nested else 1
 
 
 def nested(data: msgspec.Raw, datatype: Datatype, dimensions: int) -> Array | None:
-    """Nested lists of numbers with their own shape; None for what is not plain."""
+    """Nested lists of numbers with their own shape; None for what is not plain. Raises as `numbers`."""
     parsed = parse(data)
     shape = _shape(parsed)
     if shape is None or len(shape) != dimensions:
@@ -103,8 +107,9 @@ def _arrays(shape: Sequence[int]) -> int:
     return 1 + sum(math.prod(shape[:depth]) for depth in range(1, len(shape)))
 
 
-def _narrowed(wide: Array, dtype: "np.dtype[Any]") -> Array | None:
-    """The same values in `dtype`, or None when one does not fit."""
+def _narrowed(wide: Array, datatype: Datatype) -> Array:
+    """The same values in the datatype's own width."""
+    dtype = DTYPES[datatype]
     if wide.dtype == dtype:
         return wide
     if dtype.kind == "f":
@@ -112,6 +117,17 @@ def _narrowed(wide: Array, dtype: "np.dtype[Any]") -> Array | None:
             with np.errstate(over="raise"):
                 return wide.astype(dtype)
         except FloatingPointError:
-            return None
-    limits = np.iinfo(dtype)
-    return wide.astype(dtype) if limits.min <= wide.min() and wide.max() <= limits.max else None
+            with np.errstate(over="ignore"):
+                unfit = np.isinf(wide.astype(dtype))  # JSON has no infinity
+    else:
+        limits = np.iinfo(dtype)
+        if limits.min <= wide.min() and wide.max() <= limits.max:
+            return wide.astype(dtype)
+        unfit = (wide < limits.min) | (wide > limits.max)
+    raise _refusal(OverflowError(f"element {int(unfit.argmax())} does not fit {datatype}"))
+
+
+def _refusal(error: E) -> E:
+    """Its traceback holds the document, so that its parser cannot be used again as long as somebody holds the error."""
+    _local.parser = None
+    return error

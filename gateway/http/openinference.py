@@ -19,6 +19,8 @@ from gateway.runtime.model import LoadedModel
 from gateway.runtime.tensors import Array, Tensors, check_elements, check_shape, common_rows, shaped
 
 HEADER = b"inference-header-content-length"
+SURPLUS_MAX = 16
+"""Inputs or outputs beyond the model's that are read, to be named in the refusal; more are only counted."""
 _RESERVED = b'{"model_name":%b,"model_version":"%d"'
 
 
@@ -45,6 +47,7 @@ class _Plan:
             tensor.name: (tensor, row := _row_shape(tensor), math.prod(row or ())) for tensor in signature.inputs
         }
         self.outputs = {tensor.name: _wanted(tensor) for tensor in signature.outputs}
+        self.tensors_max = max(len(self.inputs), len(self.outputs)) + SURPLUS_MAX
         self.as_json = tuple(self.outputs.values())
         self.as_bytes = tuple(_wanted(tensor, is_binary=True) for tensor in signature.outputs)
         self.head = _RESERVED % (jsonbody.encode(resident.name), resident.version)
@@ -67,7 +70,7 @@ class OpenInference:
                 return Decoded(inputs, 1, _Asked(None, plan.as_bytes))
             body = memoryview(sent.body)
             head, rest = body[:end], body[end:]
-        request, arrays = inferrequest.read(head)
+        request, arrays = inferrequest.read(head, plan.tensors_max)
         inputs = _inputs(plan, resident.manifest, request, arrays, rest)
         asked = _Asked(request.id, _outputs(plan, resident.manifest, request))
         if not request.parameters:

@@ -17,7 +17,7 @@ from gateway.errors import InvalidInput
 from gateway.http import tensorjson
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
-from gateway.runtime.tensors import DTYPES, Array, Tensors, check_elements
+from gateway.runtime.tensors import Array, Tensors, check_elements
 
 Kind = Any  # a type expression for msgspec, built from data
 _SCALARS: dict[str, type] = {"string": str, "number": float, "integer": int, "boolean": bool}
@@ -104,7 +104,7 @@ def _gather(tensor: Tensor, values: Sequence[Sequence[Any]]) -> Array:  # Any: b
     """The tensor of all rows; null becomes NaN. Raises `InvalidInput` for what does not fit the tensor's datatype or shape."""
     try:
         return _of_columns(tensor, values) if tensor.columns else _of_field(tensor, values)
-    except (ValueError, OverflowError, TypeError, FloatingPointError) as error:
+    except (ValueError, OverflowError, TypeError) as error:
         raise InvalidInput(f"{_named(tensor)} as {tensor.datatype}: {error}") from None
 
 
@@ -118,11 +118,8 @@ def _of_columns(tensor: Tensor, values: Sequence[Sequence[Any]]) -> Array:
 
 
 def _of_field(tensor: Tensor, values: Sequence[Sequence[Any]]) -> Array:
-    with np.errstate(over="raise"):
-        array = np.array([value for [value] in values], dtype=DTYPES[tensor.datatype])
-    if array.ndim != len(tensor.shape) or any(
-        isinstance(want, int) and got != want for got, want in zip(array.shape, tensor.shape, strict=True)
-    ):
+    array = tensorjson.from_lists(tensor.datatype, [value for [value] in values], len(tensor.shape))
+    if any(isinstance(want, int) and got != want for got, want in zip(array.shape, tensor.shape, strict=True)):
         raise InvalidInput(f"{_named(tensor)} has shape {list(array.shape[1:])}; expected {list(tensor.shape[1:])}")
     return array
 

@@ -6,6 +6,7 @@ first there, but gives up on whatever is not plain.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from struct import Struct
 from struct import error as StructError  # noqa: N812  # it is a class
 from typing import Any
@@ -47,7 +48,10 @@ def nested(tensor: Tensor, data: msgspec.Raw) -> Array:
         raise _fp16(tensor)
     array = None
     if len(memoryview(data)) >= longjson.LONG_BYTES:
-        array = longjson.nested(data, tensor.datatype, len(tensor.shape))
+        try:
+            array = longjson.nested(data, tensor.datatype, len(tensor.shape))
+        except (ValueError, OverflowError) as error:
+            raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
     if array is None:
         array = _of_depth(tensor, data, len(tensor.shape))
     check_shape(tensor, array.shape)
@@ -74,6 +78,18 @@ def from_list(datatype: Datatype, values: Sequence[Any]) -> Array:  # Any: by da
     except (StructError, OverflowError):
         at = _first_unfit(code, values)
         raise OverflowError(f"element {at} does not fit {datatype}") from None
+
+
+def from_lists(datatype: Datatype, values: Sequence[Any], depth: int) -> Array:  # Any: lists, and by datatype
+    """The array of these lists in lists, `depth` of them. Raises `ValueError` when their lengths differ, and as `from_list`."""
+    shape = [len(values)]
+    for _ in range(depth - 1):
+        lengths = set(map(len, values))
+        if len(lengths) > 1:
+            raise ValueError("lists of different lengths")
+        shape.append(lengths.pop() if lengths else 0)
+        values = list(chain.from_iterable(values))
+    return from_list(datatype, values).reshape(shape)
 
 
 def _flat(tensor: Tensor, values: list[Any]) -> Array:  # Any: by datatype
@@ -124,13 +140,9 @@ def _nested(
 def _of_depth(tensor: Tensor, data: msgspec.Raw, depth: int) -> Array:
     """Lists in lists, `depth` of them."""
     try:
-        with np.errstate(over="raise"):
-            array: Array = np.array(_decoder(tensor.datatype, depth).decode(data), dtype=DTYPES[tensor.datatype])
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, FloatingPointError, ValueError) as error:
+        return from_lists(tensor.datatype, _decoder(tensor.datatype, depth).decode(data), depth)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, ValueError) as error:
         raise InvalidInput(f"input '{tensor.name}', data: {error}") from None
-    if array.ndim != depth:
-        raise InvalidInput(f"input '{tensor.name}', data: lists of different lengths")
-    return array
 
 
 def _fp16(tensor: Tensor) -> InvalidInput:

@@ -84,7 +84,10 @@ def test_a_door_reads_or_refuses(case: int, data: st.DataObject) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_the_fast_reader_never_raises(data: st.DataObject) -> None:
+def test_the_fast_reader_reads_or_refuses(data: st.DataObject) -> None:
     body = data.draw(changed(CASES[1][2]))
-    found = inferrequest.read_long(body)
+    try:
+        found = inferrequest.read_long(body)
+    except RequestError:
+        return
     assert found is None or len(found[0].inputs) >= len(found[1])

@@ -1,5 +1,6 @@
 """Two readers of JSON tensors, one judgement: what the fast one takes is what the careful one reads."""
 
+import contextlib
 import json
 import math
 import random
@@ -105,7 +106,11 @@ def _array(sent: inferrequest.RequestInput) -> Array:
 @example(b'{"inputs":[{"name":"x","shape":[1],"datatype":"UINT64","data":[18446744073709551615]}]}')
 @example(b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[12345678901234567890123]}]}')
 def test_what_the_fast_reader_takes_is_what_the_careful_one_reads(body: bytes) -> None:
-    fast = inferrequest.read_long(body)
+    try:
+        fast = inferrequest.read_long(body)
+    except InvalidInput:
+        assert carefully(body) is None, "refused by the fast reader alone"
+        return
     if fast is None:
         return  # the careful one decides
     slow = carefully(body)
@@ -134,9 +139,14 @@ def test_nested_lists_are_read_alike(data: st.DataObject) -> None:
         elements = st.one_of(elements, elements, elements, NUMBERS.map(repr), ODD)
     text = data.draw(nested_texts(shape, elements, data.draw(st.integers(0, 3)) == 0))
     dimensions = data.draw(st.sampled_from([len(shape), len(shape), len(shape) + 1]))
-    fast = longjson.nested(msgspec.Raw(text.encode()), datatype, dimensions)
+    tensor = Tensor("x", datatype, ("batch", *(f"d{at}" for at in range(1, dimensions))))
+    try:
+        fast = longjson.nested(msgspec.Raw(text.encode()), datatype, dimensions)
+    except (ValueError, OverflowError):
+        with pytest.raises(InvalidInput):
+            tensorjson.nested(tensor, msgspec.Raw(text.encode()))
+        return
     if fast is not None:
-        tensor = Tensor("x", datatype, ("batch", *(f"d{at}" for at in range(1, dimensions))))
         slow = tensorjson.nested(tensor, msgspec.Raw(text.encode()))  # too short for the fast reader to be asked
         assert (fast.dtype, fast.tolist()) == (slow.dtype, slow.tolist())
 
@@ -158,7 +168,7 @@ def test_plain_long_bodies_do_go_the_fast_way(datatype: Any, nested: bool) -> No
     assert (request.id, request.parameters, request.outputs) == (
         "a", {"timeout": 5}, [inferrequest.RequestOutput("y", {"binary_data": True})],
     )  # fmt: skip
-    assert np.array_equal(inferrequest.read(memoryview(body + b" " * 5000))[1][0], arrays[0])
+    assert np.array_equal(inferrequest.read(memoryview(body + b" " * 5000), 64)[1][0], arrays[0])
 
 
 def test_plain_long_instances_do_go_the_fast_way() -> None:
@@ -211,10 +221,10 @@ def test_arrays_outlive_the_parser_that_made_them() -> None:
 )
 def test_depth_is_counted_outside_strings(body: bytes, is_deep: bool) -> None:  # OIP-22
     if not is_deep:
-        jsonbody.check_depth(body)
+        jsonbody.check_structure(body)
         return
     with pytest.raises(InvalidInput, match="nested too deeply: more than 100 levels"):
-        jsonbody.check_depth(body)
+        jsonbody.check_structure(body)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +232,71 @@ def test_depth_is_counted_outside_strings(body: bytes, is_deep: bool) -> None:  
 )
 def test_no_body_makes_the_depth_expensive(body: bytes) -> None:
     """A pattern that looks twice at the same bytes would take minutes here, and the run would end in the suite's time-out."""
-    jsonbody.check_depth(body)
+    with contextlib.suppress(InvalidInput):  # it is no JSON
+        jsonbody.check_structure(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_refused"),
+    [
+        (b"[" + b"[]," * (jsonbody.CONTAINERS_MAX - 1) + b"1]", False),
+        (b"[" + b"[]," * jsonbody.CONTAINERS_MAX + b"1]", True),
+        (b"[" + b'{"\\"":[]},' * (jsonbody.CONTAINERS_MAX // 2) + b"1]", True),
+        (b'["' + b"{[" * jsonbody.CONTAINERS_MAX + b'"]', False),
+        (b"[" + b'"\\\\[",' * jsonbody.CONTAINERS_MAX + b"1]", False),
+    ],
+)
+def test_arrays_and_objects_are_counted_outside_strings(body: bytes, is_refused: bool) -> None:
+    if not is_refused:
+        jsonbody.check_structure(body)
+        return
+    with pytest.raises(InvalidInput, match="more than 262144 arrays and objects; send fewer rows"):
+        jsonbody.check_structure(body)
+
+
+TREES = st.recursive(
+    st.one_of(st.none(), st.integers(), st.text('[]{}"\\a', max_size=6)),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text('[{"\\', max_size=3), inner)),
+    max_leaves=30,
+)
+
+
+@given(TREES, st.integers(80, 110))
+def test_structure_is_what_a_parser_sees(tree: Any, around: int) -> None:
+    def depth(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(depth, inner), default=0) if isinstance(value, list | dict) else 0
+
+    body = b"[" * around + json.dumps(tree).encode() + b"]" * around + b" " + json.dumps("[" * 200).encode()
+    if around + depth(tree) <= jsonbody.DEPTH_MAX:
+        jsonbody.check_structure(body)
+        return
+    with pytest.raises(InvalidInput, match="nested too deeply"):
+        jsonbody.check_structure(body)
+
+
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+@pytest.mark.parametrize("beside", ["1", "9" * 30], ids=["simdjson", "msgspec"])
+def test_tensors_are_counted_before_they_are_read(field: str, beside: str) -> None:
+    tensors = {"inputs": [], "outputs": []} | {field: [{"name": "x" * 20, "shape": [], "datatype": "FP32"}] * 101}
+    body = json.dumps(tensors).replace("{", f'{{"z":{beside},', 1).encode()
+    assert len(body) > longjson.LONG_BYTES
+    with pytest.raises(InvalidInput, match=f"has 101 {field}; at most 100 are read"):
+        inferrequest.read(body, 100)
+    assert len(inferrequest.read(body, 101)[0].outputs or []) == (101 if field == "outputs" else 0)
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [("[1, 2]", "different lengths"), ("1", "different lengths"), ("[300]", "element 4000 does not fit INT8")],
+)
+def test_what_long_numbers_make_impossible_is_said_without_an_object_for_each(last: str, message: str) -> None:
+    text = "[" + "[1]," * 4000 + last + "]"
+    with pytest.raises(InvalidInput, match=message):
+        tensorjson.nested(Tensor("x", "INT8", ("batch", 1)), msgspec.Raw(text.encode()))
+    body = '{"inputs":[{"name":"x","shape":[4001,1],"datatype":"INT8","data":' + text + "}]}"
+    with pytest.raises(InvalidInput, match=message):
+        inferrequest.read_long(body.encode())
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=20), st.sampled_from(["FP32", "FP16", "FP64"]))
