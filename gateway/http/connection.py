@@ -1,38 +1,31 @@
-"""One HTTP/1.1 connection: parses with llhttp, answers predictions without a task when it can, hands everything else to ASGI.
+"""One HTTP/1.1 connection: answers predictions without a task when it can, hands everything else to ASGI, closes what is over.
 
 Requests on one connection are answered in order. While one is being answered, what the client sends ahead is kept, up to a limit.
-Nothing here trusts a client: head, body, time and idleness are bounded by `HttpOptions`; `Listener` looks at `due_s` in turn.
+`gateway.http.reading` reads them. Time and idleness are bounded by `HttpOptions`; `Listener` looks at `due_s` in turn.
 """
 
 import asyncio
 import logging
-import re
 import socket
 import struct
-from collections import deque
 from collections.abc import Coroutine
-from time import perf_counter_ns
 from typing import Any, Protocol, cast
 
-import httptools
-
 from gateway.dataplane import Call, Pending, Prediction
-from gateway.errors import GatewayError, Overloaded, Unavailable
+from gateway.errors import GatewayError, Unavailable
 from gateway.http import problems
 from gateway.http.asgi import Application, AsgiExchange
 from gateway.http.messages import Request, Response
 from gateway.http.options import HttpOptions
 from gateway.http.predictions import Predictions, Route
+from gateway.http.reading import Reader
 from gateway.telemetry.reasons import reason_of
 
 logger = logging.getLogger(__name__)
 
 AHEAD_BYTES_MAX = 64 * 1024  # what a client may send ahead of an answer before its socket is left unread
-PIECES_MAX = 4096  # of a body before they are joined: a piece of one byte takes forty
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, zero seconds
 _NEVER_S = float("inf")
-_SLASH = ord("/")
-_ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 _REASONS = {408: "deadline", 413: "too_large", 431: "too_large", 503: "overloaded"}
 
 
@@ -58,54 +51,34 @@ class Host(Protocol):
 class Connection(asyncio.Protocol):
     """Made by `Listener` for each client."""
 
-    # The request that is being read.
-    _target: bytes
-    _pairs: list[tuple[bytes, bytes]]
-    _headers: dict[bytes, bytes]
-    _body: list[bytes]
-    _arrived_ns: int
-    _head_bytes: int  # at most; those of other requests in its first piece are counted too
-    _shared_bytes: int  # how many of these may be other requests'
-    _held_bytes: int  # of the body, as counted by admission
-    _bare_bytes: int  # since the last piece of the body: chunk extensions and trailers
-    _is_head: bool
-    _is_last: bool
-    _is_old = False  # HTTP/1.0: the connection's only request
-    _is_reading: bool
-
     def __init__(self, listener: Host) -> None:
         self._listener = listener
         self._options = listener.options
-        self._base = listener.options.base_path.encode()
         self._admission = listener.predictions.dataplane.admission
         self._loop = listener.loop
-        self._parser = httptools.HttpRequestParser(self)
-        self._parsed: deque[Request] = deque()
+        self._reader = Reader(self, listener.options, self._admission)
         self._ahead = bytearray()
         self._task: asyncio.Task[None] | None = None  # the answer that has to wait
         self._writable: asyncio.Event | None = None  # there while the client reads too slowly
         self._timed: tuple[int, bool] = (0, False)
-        self._fed_bytes = 0
         self._pending: Pending | None = None  # what the task waits for, when that is a prediction
         self._is_answering = False  # a part of an ASGI answer is out
         self._last: Response | None = None  # a refusal that waits for the answers before it
-        self._is_deaf = False  # nothing more is read
-        self._is_over = False  # nor answered
+        self._is_over = False  # nothing more is answered
         self.due_s = _NEVER_S
         self._overdue = ""
-        self._new_message()
 
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
         if not self._listener.admit(self):
-            self._refuse(503, f"{self._options.connections_max} connections are open (server.connections_max)")
+            self.refuse(503, f"{self._options.connections_max} connections are open (server.connections_max)")
             return
         self._due(self._options.head_timeout_s, "")
 
     def data_received(self, data: bytes) -> None:
-        if self._is_deaf:
+        if self._reader.is_deaf:
             return
         if self._is_blocked:
             self._ahead += data
@@ -118,9 +91,9 @@ class Connection(asyncio.Protocol):
         """A client that stops sending has left: the transport closes, and `connection_lost` tells who works for it."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_over = self._is_deaf = True
+        self._is_over = self._reader.is_deaf = True
         self._listener.forget(self)
-        self._drop_body()
+        self._reader.drop_body()
         if self._task is not None:
             self._task.cancel()
         if self._writable is not None:
@@ -150,13 +123,13 @@ class Connection(asyncio.Protocol):
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self._abort()
         elif self._overdue:
-            self._refuse(408, self._overdue)
+            self.refuse(408, self._overdue)
         else:
             self._close()
 
     def drain(self) -> None:
         """Close now when idle, else after the answer under way."""
-        if self._task is None and not self._is_reading:
+        if self._task is None and not self._reader.is_reading:
             self._close()
 
     def abandon(self) -> None:
@@ -164,135 +137,52 @@ class Connection(asyncio.Protocol):
         if self._is_answering:
             self._abort()
             return
-        if (self._task is not None or self._is_reading) and not self._is_over:
+        if (self._task is not None or self._reader.is_reading) and not self._is_over:
             self._last_words(self._refusal(503, "the gateway is shutting down"))
         else:
             self._close()
         if self._task is not None:
             self._task.cancel()
 
-    # What the parser calls.
+    # What the reader calls.
 
-    def on_message_begin(self) -> None:
-        self._new_message()
-        self._shared_bytes = self._fed_bytes if self._parsed else 0
-        self._is_reading = True
-        self._arrived_ns = perf_counter_ns()
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are answers that are not out yet."""
+        return bool(self._reader.parsed) or self._is_blocked
 
-    def on_url(self, target: bytes) -> None:
-        self._target += target
+    def refuse(self, status: int, sentence: str) -> None:
+        """Answer what is not a whole request, when those before it are answered, and close."""
+        self._finish(self._refusal(status, sentence))
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_head:  # a trailer is no header: a proxy that filters headers would not have seen it
-            self._pairs.append((name.lower(), value))
+    def refuse_error(self, error: Unavailable) -> None:
+        status, body, headers = problems.describe(error)
+        self._listener.predictions.measures.refused(reason_of(error))
+        self._finish(Response(status, b"application/json", body, b"", headers))
 
-    def on_headers_complete(self) -> None:
-        if self._is_deaf:
-            return
-        self._is_head = False
-        self._headers = headers = dict(self._pairs)
-        self._is_last = not self._parser.should_keep_alive()
-        if (
-            self._is_last or b"connection" in headers
-        ) and not self._is_spoken():  # other versions than 1.1 are always asked
-            return
-        if len(self._pairs) > self._options.headers_max:
-            self._refuse(431, f"more than {self._options.headers_max} headers (server.headers_max)")
-            return
-        if self._head_bytes > self._options.head_bytes_max and self._size_of_head() > self._options.head_bytes_max:
-            self._refuse_head()
-            return
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._options.body_bytes_max:
-            self._refuse(413, self._too_large())
-        elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._is_behind:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def go_ahead(self) -> None:
+        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def on_body(self, piece: bytes) -> None:
-        if self._is_deaf:
-            return
-        try:
-            self._admission.hold(len(piece))
-        except Overloaded as error:
-            self._refuse_error(error)
-            return
-        self._held_bytes += len(piece)
-        self._bare_bytes = 0
-        if self._held_bytes > self._options.body_bytes_max:
-            self._refuse(413, self._too_large())
-        else:
-            self._body.append(piece)
-            if len(self._body) >= PIECES_MAX:
-                self._body = [b"".join(self._body)]
-
-    def on_message_complete(self) -> None:
-        if self._is_deaf:
-            return
-        self._is_reading = False
-        # A body is counted here until it is whole; one that has to wait is then counted by the data plane.
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._drop_body()
-        if self._base or self._target[0] != _SLASH:
-            self._target = _below(self._base, _origin_form(self._target))
-        close = self._is_last or self._parser.should_upgrade()
-        request = Request(
-            self._parser.get_method(), self._target, self._pairs, self._headers, body, self._arrived_ns, close, self._is_old
-        )  # fmt: skip
-        self._parsed.append(request)
-
-    # Reading.
-
-    def _new_message(self) -> None:
-        self._target = b""
-        self._pairs = []
-        self._headers = {}
-        self._body = []
-        self._held_bytes = 0
-        self._bare_bytes = 0
-        self._head_bytes = self._fed_bytes
-        self._shared_bytes = 0
-        self._is_head = True
-        self._is_reading = False
-        self._arrived_ns = 0
+    # Requests in their order.
 
     def _feed(self, data: bytes | bytearray) -> None:
-        self._fed_bytes = len(data)
-        if self._is_head:
-            self._head_bytes += len(data)
-        elif self._is_reading:
-            self._bare_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # the request itself is answered as HTTP/1.1, which RFC 9110 section 7.8 allows, and the connection closed
-        except httptools.HttpParserError as error:
-            if (
-                not (self._parsed and self._parsed[-1].close) and not self._is_deaf
-            ):  # what follows a last one is nobody's
-                self._refuse(400, f"this is not HTTP/1.1: {error}")
-        if self._parsed:
+        reader = self._reader
+        reader.feed(data)
+        if reader.parsed:
             self._serve_parsed()
-        if self._is_reading and not self._is_blocked:
+        if reader.is_reading and not self._is_blocked:
             self._await_rest()
 
     def _await_rest(self) -> None:
         """Each part of a request has its time from its beginning: another byte is no more time."""
-        options = self._options
-        if self._is_deaf:
-            return
-        if self._is_head and self._head_bytes - self._shared_bytes > options.head_bytes_max:
-            self._refuse_head()
-            return
-        if self._bare_bytes > options.head_bytes_max:
-            self._refuse(
-                431, f"trailers or chunk extensions beyond {options.head_bytes_max} bytes (server.head_bytes_max)"
-            )
-            return
-        part = (self._arrived_ns, self._is_head)
-        if part == self._timed:
+        reader, options = self._reader, self._options
+        if not reader.is_deaf:
+            reader.check_rest()
+        part = (reader.arrived_ns, reader.is_head)
+        if reader.is_deaf or part == self._timed:
             return
         self._timed = part
-        if self._is_head:
+        if reader.is_head:
             self._due(options.head_timeout_s, f"the head did not arrive within {options.head_timeout_s:g} s")
         else:
             self._due(options.body_timeout_s, f"the body did not arrive within {options.body_timeout_s:g} s")
@@ -302,13 +192,10 @@ class Connection(asyncio.Protocol):
         """An answer waits, or the client does not take those it has."""
         return self._task is not None or self._writable is not None
 
-    @property
-    def _is_behind(self) -> bool:
-        return bool(self._parsed) or self._is_blocked
-
     def _serve_parsed(self) -> None:
-        while self._parsed and not self._is_blocked and not self._is_over:
-            request = self._parsed.popleft()
+        parsed = self._reader.parsed
+        while parsed and not self._is_blocked and not self._is_over:
+            request = parsed.popleft()
             route = self._listener.predictions.match(request.target)
             if route is None:
                 self._spawn(self._answer_by_asgi(request))
@@ -317,35 +204,8 @@ class Connection(asyncio.Protocol):
             else:
                 body = problems.body("use POST")
                 self._respond(Response(405, b"application/json", body, b"allow: POST\r\n"), request)
-        if self._last is not None and not self._is_behind and not self._is_over:
+        if self._last is not None and not self.is_behind and not self._is_over:
             self._last_words(self._last)
-
-    def _drop_body(self) -> None:
-        self._admission.release(self._held_bytes)
-        self._held_bytes = 0
-        self._body = []
-
-    def _too_large(self) -> str:
-        return f"the body is larger than {self._options.body_bytes_max} bytes (server.body_bytes_max)"
-
-    def _is_spoken(self) -> bool:
-        """Whether we speak this version of HTTP; it is refused when not."""
-        version = self._parser.get_http_version()
-        if version == "1.0":
-            self._is_old = self._is_last = (
-                True  # a client of its age expects that a kept connection is announced: we never do
-            )
-        elif version != "1.1":
-            self._refuse(505, f"HTTP/{version} is not spoken here; send HTTP/1.1")
-            return False
-        return True
-
-    def _size_of_head(self) -> int:
-        return len(self._target) + sum(len(name) + len(value) for name, value in self._pairs)
-
-    def _refuse_head(self) -> None:
-        limit = self._options.head_bytes_max
-        self._refuse(431, f"the head is larger than {limit} bytes (server.head_bytes_max)")
 
     # Answering.
 
@@ -460,7 +320,7 @@ class Connection(asyncio.Protocol):
     def _answered(self, request: Request) -> None:
         if self._closes(request):
             self._close()
-        elif self._is_reading:
+        elif self._reader.is_reading:
             self._timed = (0, False)  # the next request is under way: its time runs from now
         elif self._writable is None:
             self._due(self._options.keep_alive_s, "")
@@ -501,64 +361,38 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         self._serve_parsed()
-        if self._is_behind or self._is_deaf:
+        if self.is_behind or self._reader.is_deaf:
             return
         if self._ahead:
             ahead, self._ahead = self._ahead, bytearray()
             self._transport.resume_reading()
             self._feed(ahead)
-        elif self._is_reading:
+        elif self._reader.is_reading:
             self._await_rest()
-
-    def _refuse(self, status: int, sentence: str) -> None:
-        """Answer what is not a whole request, when those before it are answered, and close."""
-        self._finish(self._refusal(status, sentence))
 
     def _refusal(self, status: int, sentence: str) -> Response:
         self._listener.predictions.measures.refused(_REASONS.get(status, "invalid"))
         return Response(status, b"application/json", problems.body(sentence))
 
-    def _refuse_error(self, error: Unavailable) -> None:
-        status, body, headers = problems.describe(error)
-        self._listener.predictions.measures.refused(reason_of(error))
-        self._finish(Response(status, b"application/json", body, b"", headers))
-
     def _finish(self, response: Response) -> None:
-        self._is_deaf = True
-        self._drop_body()
-        if self._is_behind:
+        self._reader.is_deaf = True
+        self._reader.drop_body()
+        if self.is_behind:
             self._last = response
         else:
             self._last_words(response)
 
     def _last_words(self, response: Response) -> None:
-        self._drop_body()
+        self._reader.drop_body()
         self._transport.write(b"".join(response.encode(close=True, head_only=False)))
         self._close()
 
     def _close(self) -> None:
         """What is written still goes out, if the client takes it in time."""
-        self._is_over = self._is_deaf = True
+        self._is_over = self._reader.is_deaf = True
         self._due(self._options.write_timeout_s, "")
         self._transport.close()
 
     def _abort(self) -> None:
-        self._is_over = self._is_deaf = True
+        self._is_over = self._reader.is_deaf = True
         self._transport.abort()
-
-
-def _origin_form(target: bytes) -> bytes:
-    """The path and the query of a target that names a host as well, which a server has to accept (RFC 9112, 3.2.2)."""
-    origin = _ORIGIN.match(target)
-    if origin is None:
-        return target
-    path = target[origin.end() :]
-    return path if path[:1] == b"/" else b"/" + path
-
-
-def _below(base: bytes, target: bytes) -> bytes:
-    """The target without the path it begins with (protocol rule 6); another one as it is."""
-    rest = target.removeprefix(base)
-    if len(rest) == len(target) or (rest and rest[:1] not in b"/?"):
-        return target
-    return rest if rest[:1] == b"/" else b"/" + rest
