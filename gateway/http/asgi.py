@@ -24,6 +24,7 @@ class AsgiExchange:
     ) -> None:
         self.is_started = False
         self.is_complete = False
+        self.is_cut = False  # the client left in the middle of it
         self._request = request
         self._write = write
         self._close = close
@@ -59,9 +60,16 @@ class AsgiExchange:
         elif self._is_chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
         if head or body:
-            await self._write(head + body)
+            await self._sent(head + body)
         if not more:
             self._over.set()
+
+    async def _sent(self, data: bytes) -> None:
+        try:
+            await self._write(data)
+        except ConnectionResetError:
+            self.is_cut = True
+            raise
 
     def _head(self, body: bytes, *, more: bool) -> bytes:
         status: int = self._start["status"]

@@ -290,6 +290,8 @@ class Connection(asyncio.Protocol):
         try:
             await exchange.run(self._listener.app, client=peer[:2] if peer else None, server=own[:2] if own else None)
         except Exception:
+            if exchange.is_cut:  # what the application makes of it is no failure of ours
+                return
             path = request.target.partition(b"?")[0][:200]
             logger.exception("%s %r failed", request.method.decode(), path)
             if not exchange.is_started:

@@ -350,6 +350,17 @@ def test_a_reader_that_stalls_is_given_up_and_costs_no_memory(wire: Wire) -> Non
     assert poll.poll(20_000), "the connection was not cut"
 
 
+def test_a_client_that_leaves_in_the_middle_of_an_answer_is_no_failure_of_ours(gateway: Gateway) -> None:
+    """Some while the file is read, some while it is sent."""
+    for _ in range(20):
+        leaving = Wire(gateway.port)
+        leaving.send(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert leaving.socket.recv(12) == b"HTTP/1.1 200"
+        leaving.socket.close()
+    assert gateway.get("/docs/assets/swagger-ui-bundle.js").status == 200
+    assert "Traceback" not in gateway.log.read_text()
+
+
 def test_more_connections_than_allowed_are_told_so(gateway: Gateway) -> None:
     with contextlib.ExitStack() as stack:
         wires = [Wire(gateway.port) for _ in range(45)]
