@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from gateway import cgroup
+from gateway import allocator, cgroup
 from gateway.access.gate import Gate
 from gateway.accounting import container
 from gateway.accounting.clock import SystemClock
@@ -51,6 +51,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
     Preloaded models are loaded before this yields; the ledger's opening record is queued, so that a slow store delays nothing.
     Raises a `GatewayError`.
     """
+    allocator.keep_no_large_blocks()
     book = prices.load(Path(settings.accounting.price_book) if settings.accounting.price_book else None)
     clock = SystemClock()
     here = _container(settings, boot_ns=clock.started_ns)
