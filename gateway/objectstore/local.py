@@ -83,7 +83,7 @@ class LocalStore:
             if row.key.endswith("/"):
                 inside = await in_thread(self._folder.children, row.key, prefix, start_after)
                 pending.extend(reversed(inside))
-            else:
+            elif keys.is_key(row.key):
                 yield row
 
     async def folders(self, prefix: str) -> builtins.list[str]:

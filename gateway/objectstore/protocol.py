@@ -77,7 +77,10 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with `prefix`, in ascending order of UTF-8 bytes, after `start_after`; any number of them."""
+        """Objects whose key starts with `prefix`, in ascending order of UTF-8 bytes, after `start_after`; any number of them.
+
+        What lies there under a name that is no key (`gateway.objectstore.keys`) is left out.
+        """
         ...
 
     async def folders(self, prefix: str) -> "builtins.list[str]":

@@ -150,7 +150,9 @@ class S3Store:
         position = {"StartAfter": self._prefix + start_after} if start_after else {}
         async for page in self._pages(prefix, position):
             for row in page.get("Contents", ()):
-                yield ObjectInfo(key=row["Key"].removeprefix(self._prefix), size=row["Size"])
+                key = row["Key"].removeprefix(self._prefix)
+                if keys.is_key(key):
+                    yield ObjectInfo(key=key, size=row["Size"])
 
     async def folders(self, prefix: str) -> builtins.list[str]:
         rows = [row async for page in self._pages(prefix, {"Delimiter": "/"}) for row in page.get("CommonPrefixes", ())]

@@ -222,6 +222,20 @@ async def test_seaweedfs_lists_a_folder_before_the_names_that_extend_it(store: O
     assert [row.key async for row in store.list("", start_after="a-b")] == []
 
 
+async def test_a_key_that_some_store_could_not_hold_is_not_listed(
+    moto: servers.S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Amazon's console makes objects whose key ends with a slash, for folders."""
+    use(moto, monkeypatch)
+    bucket = f"bucket-{secrets.token_hex(6)}"
+    with moto.client() as client:
+        client.create_bucket(Bucket=bucket)
+        for key in ("keys/", "keys/a.json", "keys//b.json", "keys/back\\slash", f"keys/{'x' * 300}"):
+            client.put_object(Bucket=bucket, Key=key, Body=b"1")
+    async with contextlib.aclosing(open_store(f"s3://{bucket}")) as store:
+        assert [row.key async for row in store.list("keys/")] == ["keys/a.json"]
+
+
 async def test_folders_are_the_first_segments_of_longer_keys(store: ObjectStore) -> None:
     for key in ("models/b/v/1", "models/b/v/2", "models/a/v/1", "models/file", "other/x"):
         await store.put_if_absent(key, b"")

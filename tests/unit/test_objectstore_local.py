@@ -122,6 +122,17 @@ async def listing(store: LocalStore, prefix: str, start_after: str) -> list[str]
     return [row.key async for row in store.list(prefix, start_after=start_after)]
 
 
+async def test_a_file_whose_name_can_be_no_key_is_no_object(store: LocalStore, tmp_path: Path) -> None:
+    await store.put_if_absent("keys/a.json", b"1")
+    for name in (b"\xff.json", b"back\\slash", b"\xff"):
+        (tmp_path / "keys" / os.fsdecode(name)).touch()
+    stray = tmp_path / "keys" / os.fsdecode(b"\xfe")
+    stray.mkdir()
+    (stray / "b.json").touch()
+
+    assert await listing(store, "", "") == ["keys/a.json"]
+
+
 # --- crashes and cancellation
 
 
