@@ -1,7 +1,8 @@
 """Objects on their way to the store: created one by one, in order, and kept until the store has each for certain.
 
 The ledger writer adds, one background task writes. An object that was attempted once keeps its bytes, for the attempt may have
-succeeded without an answer; finding the same bytes there later is success, finding others stops this container's ledger.
+succeeded without an answer; finding the same bytes there later is success, finding others stops this container's ledger. Only a
+damaged price book does not: it is everybody's, and no bill needs it to be written.
 """
 
 import asyncio
@@ -96,15 +97,21 @@ class Outbox:
             await self._store.put_if_absent(parcel.key, parcel.body)
         except PreconditionFailed:
             if (await self._store.get(parcel.key)).body != parcel.body:
-                self._halt(parcel)
+                if parcel.what != "price book":
+                    self._halt(parcel)
+                    return
+                self._pass_over(parcel)
                 return
-        self._pending.popleft()
-        self.pending_bytes -= len(parcel.body)
-        self.unwritten_picousd -= parcel.cost_picousd
+        self._sent(parcel)
         self.written[parcel.what] += 1
         if self._failed_in_row:
             logger.info("ledger: the store takes writes again after %d attempts", self._failed_in_row)
             self._failed_in_row = 0
+
+    def _sent(self, parcel: Parcel) -> None:
+        self._pending.popleft()
+        self.pending_bytes -= len(parcel.body)
+        self.unwritten_picousd -= parcel.cost_picousd
 
     async def _back_off(self, error: Exception) -> None:
         """Exponential, the upper half of each step jittered. Logged once per outage."""
@@ -114,6 +121,14 @@ class Outbox:
         step_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self._failed_in_row, 16))
         self._failed_in_row += 1
         await self._sleep(step_s * (1 + self._jitter()) / 2)
+
+    def _pass_over(self, book: Parcel) -> None:
+        """Its key is its digest, the same for every container: no writer of ours put this there."""
+        self._sent(book)
+        logger.error(
+            "ledger: the price book %s is damaged in the store: delete it, and the next gateway to start writes it",
+            book.key,
+        )
 
     def _halt(self, parcel: Parcel) -> None:
         """Two processes believe to be the same life of one container (a cloned machine, a reused snapshot)."""

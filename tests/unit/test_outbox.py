@@ -99,3 +99,17 @@ async def test_another_writer_s_object_stops_everything_behind_it(
     assert (box.conflicts, box.pending_bytes, box.is_full) == (1, 0, True)
     assert box.unwritten_picousd == 3 * 7
     assert "segment two exists with other content" in caplog.text
+
+
+async def test_a_price_book_that_is_not_what_its_name_says_stops_nothing(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its key is the digest of its bytes, the same for all containers: others there are damage, not another writer."""
+    store.objects["book"] = b"garbage"
+    box = outbox(store, Waits(store, 1))
+    for parcel in (Parcel("price book", "book", b"prices"), ONE):
+        box.add(parcel)
+    await box.empty()
+    assert store.objects == {"book": b"garbage", "one": ONE.body}
+    assert (box.conflicts, box.written["price book"], box.pending_bytes, box.unwritten_picousd) == (0, 0, 0, 0)
+    assert "the price book book is damaged" in caplog.text
