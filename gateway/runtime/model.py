@@ -19,8 +19,8 @@ from msgspec import Meta
 from gateway.config import Amount, Bytes, Timeout
 from gateway.contract.manifest import Manifest, Signature, Variant
 from gateway.contract.words import Positive
-from gateway.errors import InvalidInput
-from gateway.runtime import memory
+from gateway.errors import ArtifactError, InvalidInput
+from gateway.runtime import failures, memory
 from gateway.runtime.batcher import Batcher
 from gateway.runtime.costmodel import CostModel, rows_worth
 from gateway.runtime.lanes import Lanes
@@ -199,7 +199,11 @@ class Loader:
 
     async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[LoadedModel, int]:
         """A model ready to run, and the CPU nanoseconds its build took. Raises `UnsupportedModel`."""
-        session, cpu_ns = await self._built(partial(_build, path, manifest, variant, self._options))
+        try:
+            session, cpu_ns = await self._built(partial(_build, path, manifest, variant, self._options))
+        except ArtifactError as refusal:
+            failures.let_go(refusal)
+            raise
         return LoadedModel(manifest, variant, session, self._workers, self._options), cpu_ns
 
     async def answer(self, model: LoadedModel, inputs: Tensors) -> RunResult:

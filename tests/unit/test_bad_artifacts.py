@@ -1,6 +1,7 @@
 """Files that no session may be made from: each is refused with a sentence without our paths, and leaves the process as it was."""
 
 import contextlib
+import gc
 import itertools
 import resource
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,9 @@ from onnx import helper
 
 from gateway.errors import ArtifactError, DeadlineExceeded, InvalidInput, UnsupportedModel
 from gateway.runtime import graphfile, memory
+from gateway.runtime.model import Loader, RuntimeOptions
 from gateway.runtime.session import Session, Stop
+from gateway.runtime.workers import Workers
 from tests.support import graphs, models
 
 MIB = 1 << 20
@@ -253,3 +257,34 @@ def test_a_run_can_be_stopped_from_another_thread(tmp_path: Path) -> None:
         with pytest.raises(DeadlineExceeded, match="the run was stopped"):
             running.result()
     still_works(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        sparse_gigabyte,
+        chain_of_copies,
+        graphs.endless,
+        lambda: graphs.of_one("ConstantOfShape", shape=elements_past_the_limit()),
+        lambda: graphs.graph([helper.make_node("Nope", ["x"], ["y"])]),
+        lambda: graphs.graph([helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.INT64)]),
+    ],
+    ids=["built", "folded", "endless", "run", "operator", "signature"],
+)
+async def test_a_refusal_that_is_kept_keeps_no_session(tmp_path: Path, bad: Callable[[], onnx.ModelProto]) -> None:
+    """Whoever remembers it, or a cycle that waits for the garbage collector, would hold what its frames do: all that was built."""
+    options = RuntimeOptions(build_bytes_max=64 * MIB, first_run_s=0.1)
+    manifest, path = graphs.manifest(), graphs.saved(bad(), tmp_path)
+    with ThreadPoolExecutor(1) as builder, Workers(1, levels=8, ageing_ns=0) as workers:
+        loader = Loader(workers, builder, options, cpu_flags=frozenset())
+        memory.open_arena()  # has a session of its own
+        gc.collect()  # what other tests left
+        before = sessions()
+        with pytest.raises(UnsupportedModel) as kept:
+            await loader.load(manifest, manifest.variants[0], path)
+        assert sessions() == before
+    assert kept.value.__traceback__ is not None
+
+
+def sessions() -> int:
+    return sum(type(found) is ort.InferenceSession for found in gc.get_objects())
