@@ -303,7 +303,10 @@ class Connection(asyncio.Protocol):
             self._abort()  # half an answer must not look like a whole one
 
     def _failed(self, request_id: str, route: Route, error: Exception, request: Request) -> Response:
-        """A bug of ours, with its traceback in the log."""
+        """A bug of ours, with its traceback in the log; or no memory, which a model's build takes from everybody while it is limited."""
+        if isinstance(error, MemoryError):
+            short = Overloaded("memory is short at the moment; try again")
+            return self._listener.predictions.refusal(request_id, route, short, request)
         logger.error("request %s failed", request_id, exc_info=error, extra={"request_id": request_id})
         self._listener.predictions.report(request_id, 500, route, error, request)
         head = b"steelyard-request-id: %b\r\n" % request_id.encode()

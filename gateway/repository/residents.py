@@ -99,7 +99,7 @@ class Repository(Generic[M]):
         self._follower = Follower(self.registry, self._memory, self._roster, loader, observer, pace)
         self._champions, self._asked, self._shadowed = self._roster.champions, self._roster.asked, self._roster.shadowed
         self._resolving: dict[Asked, asyncio.Task[Serving[M]]] = {}
-        self._refused: dict[Asked, tuple[float, ModelNotFound | ArtifactError]] = {}
+        self._refused: dict[Asked, tuple[float, type[ModelNotFound | ArtifactError], str]] = {}
 
     def resident(self, name: str, version: str | None = None, key: str = "") -> Resident[M] | None:
         """Who answers a call of `key` to this name, if it is in memory. `version` is a number or an alias, None the champion."""
@@ -210,22 +210,28 @@ class Repository(Generic[M]):
         if task is None:
             load = self._load_number(asked) if is_number(asked[1]) else self._load_alias(asked)
             task = self._resolving[asked] = asyncio.create_task(load)
-            task.add_done_callback(lambda _: self._resolving.pop(asked, None))
+            task.add_done_callback(lambda done: self._resolved(asked, done))
         try:
             return await asyncio.shield(task)
         except (ModelNotFound, ArtifactError) as refusal:
             self._remember_refusal(asked, refusal)
             raise
 
+    def _resolved(self, asked: Asked, done: "asyncio.Task[Serving[M]]") -> None:
+        self._resolving.pop(asked, None)
+        if not done.cancelled():
+            done.exception()  # its callers may all have left: their business is not the log's
+
     def _repeat_refusal(self, asked: Asked) -> None:
-        until, refusal = self._refused.get(asked, (0.0, None))
-        if refusal is not None and time.monotonic() < until:
-            raise type(refusal)(str(refusal))
+        until, kind, sentence = self._refused.get(asked, (0.0, ModelNotFound, ""))
+        if time.monotonic() < until:
+            raise kind(sentence)
 
     def _remember_refusal(self, asked: Asked, refusal: ModelNotFound | ArtifactError) -> None:
         if len(self._refused) >= self._options.refused_max:
             self._refused.clear()
-        self._refused[asked] = (time.monotonic() + self._options.refused_s, refusal)
+        # Not the error itself: its traceback would hold on to the model that was refused.
+        self._refused[asked] = (time.monotonic() + self._options.refused_s, type(refusal), str(refusal))
 
     async def _load_alias(self, asked: Asked) -> Serving[M]:
         name, alias = asked

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.runtime.costmodel import CostModel
 from gateway.runtime.ranking import Rank, Ranking
+from gateway.runtime.session import Stop
 from gateway.runtime.spent import BatchShare, RunClock, Spent
 from gateway.runtime.tensors import Tensors
 
@@ -80,13 +81,14 @@ class Lane:
 class Lanes:
     """All lanes of one graph, and what is known about running it.
 
-    `run` is called in worker threads and raises `InvalidInput`. Without `merges` (the variant is not batch-invariant) a run never
-    holds two requests. `length` gives `Signature.length` of a request's inputs, None where no axis varies.
+    `run` is called in worker threads with what may stop it, and raises `InvalidInput`, or `DeadlineExceeded` when it was stopped.
+    Without `merges` (the variant is not batch-invariant) a run never holds two requests. `length` gives `Signature.length` of a
+    request's inputs, None where no axis varies.
     """
 
     def __init__(
         self,
-        run: Callable[[Tensors], Tensors],
+        run: Callable[[Tensors, Stop], Tensors],
         cost: CostModel,
         *,
         max_batch: int,

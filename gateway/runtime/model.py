@@ -19,7 +19,7 @@ from msgspec import Meta
 from gateway.config import Amount, Bytes, Timeout
 from gateway.contract.manifest import Manifest, Signature, Variant
 from gateway.contract.words import Positive
-from gateway.errors import ArtifactError, InvalidInput
+from gateway.errors import ArtifactError, DeadlineExceeded, InvalidInput
 from gateway.runtime import failures, memory
 from gateway.runtime.batcher import Batcher
 from gateway.runtime.costmodel import CostModel, rows_worth
@@ -91,7 +91,7 @@ class LoadedModel:
         ] = {}  # Any: what each door derives from the manifest, made once and dropped with the model
         self.cost = CostModel(variant.batch_cost, has_length=manifest.signature.has_length)
         self.lanes = Lanes(
-            partial(session.run, stop=workers.stop),
+            session.run,
             self.cost,
             max_batch=min(variant.max_batch, rows_worth(variant.latency)),
             merges=variant.batch_invariant,
@@ -124,12 +124,19 @@ class LoadedModel:
         return self._session.threads == 1 and self.cost.is_within(rows, self._inline_ns_max)
 
     def run_inline(self, inputs: Tensors) -> Tensors:
-        """Outputs at once, in this thread. Raises `InvalidInput`."""
+        """Outputs at once, in this thread. Raises `InvalidInput`, and `DeadlineExceeded` when the run had to be stopped."""
         self._inline_runs += 1
-        if self._inline_runs % INLINE_SAMPLED:
-            return self._session.run(inputs)
         began_ns = perf_counter_ns()
-        outputs = self._session.run(inputs)
+        watchdog = self._workers.watchdog
+        try:
+            outputs = self._session.run(inputs, watchdog.begin())
+        except DeadlineExceeded:
+            self._inline_ns_max = -1  # never again here: a worker's run can be ended by its caller's deadline
+            raise
+        finally:
+            watchdog.end()
+        if self._inline_runs % INLINE_SAMPLED:
+            return outputs
         run_ns = perf_counter_ns() - began_ns
         with self._workers.lock:
             self.cost.correct(len(next(iter(inputs.values()))), 1, run_ns)

@@ -12,6 +12,7 @@ import numpy as np
 from gateway.errors import InvalidInput, Overloaded
 from gateway.runtime.lanes import Lane, Waiting
 from gateway.runtime.poolclock import thread_time_ns
+from gateway.runtime.session import Stop
 from gateway.runtime.spent import RunClock, cut
 from gateway.runtime.tensors import Tensors
 
@@ -36,6 +37,8 @@ class Run:
         self.batch = batch
         self.clock = clock
         self.ends_ns = ends_ns
+        self.stop = Stop()
+        clock.callers, clock.stop = len(batch), self.stop
         self.endings = [Ending() for _ in batch]
         self.error: BaseException | None = None
         self.attempts = 0
@@ -49,7 +52,7 @@ class Run:
             self._attempt(0, len(self.batch), is_suspect=False)
         except BaseException as error:  # whatever it is, it ends this batch and not the worker
             self.error = error
-        self.clock.stop()
+        self.clock.end()
         self.run_ns = perf_counter_ns() - began_ns
 
     def _attempt(self, first: int, end: int, *, is_suspect: bool) -> list[int]:
@@ -92,7 +95,7 @@ class Run:
         members = self.batch[first:end]
         rows = sum(member.rows for member in members)
         inputs = members[0].inputs if len(members) == 1 else _joined(members)
-        outputs = self.lane.graph.run(inputs)
+        outputs = self.lane.graph.run(inputs, self.stop)
         for name, array in outputs.items():
             if len(array) != rows:
                 raise RuntimeError(f"output '{name}' has {len(array)} rows for {rows} rows of input")

@@ -151,8 +151,10 @@ class Stop:
 
     def __init__(self) -> None:
         self.options = ort.RunOptions()
+        self.is_called = False
 
     def __call__(self) -> None:
+        self.is_called = True
         self.options.terminate = True
 
 

@@ -9,6 +9,7 @@ from itertools import accumulate
 
 import msgspec
 
+from gateway.runtime.session import Stop
 from gateway.runtime.tensors import Tensors
 
 
@@ -36,20 +37,25 @@ class BatchShare(msgspec.Struct, frozen=True):
 
 
 class RunClock(msgspec.Struct, eq=False):
-    """The clocks of a batch while a worker runs it. Started in the worker's thread, read in any."""
+    """The clocks of a batch while a worker runs it. Started in the worker's thread, read in any.
+
+    `callers` still wait for it; `stop` ends it when none does.
+    """
 
     rows: int
     began_ns: int
     thread_clock: int = 0
     cpu_began_ns: int = 0
     cpu_used_ns: int | None = None
+    callers: int = 0
+    stop: Stop | None = None
 
     def start(self, thread_clock: int) -> None:
         """`thread_clock` is the worker's `pthread_getcpuclockid`."""
         self.cpu_began_ns = time.clock_gettime_ns(thread_clock)
         self.thread_clock = thread_clock
 
-    def stop(self) -> None:
+    def end(self) -> None:
         """The worker is done, and may run something else on the same clock."""
         self.cpu_used_ns = time.clock_gettime_ns(self.thread_clock) - self.cpu_began_ns
 

@@ -18,8 +18,8 @@ from gateway.runtime.backlog import NEVER_NS, Backlog
 from gateway.runtime.forecast import Forecast
 from gateway.runtime.lanes import Lane, Waiting
 from gateway.runtime.runs import Ending, Run
-from gateway.runtime.session import Stop
 from gateway.runtime.spent import BatchShare, RunClock
+from gateway.runtime.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 STOP_S = 0.5
@@ -29,7 +29,7 @@ STOPPING = "the gateway is stopping; ask another one"
 
 
 class Workers:
-    """A context manager: leaving it refuses what waits, stops the runs in hand that know of `stop`, and ends the threads.
+    """A context manager: leaving it refuses what waits, stops the runs in hand, and ends the threads.
 
     It waits for them for `stop_s`: one operator cannot be interrupted, and whoever leaves has more to do.
     """
@@ -44,7 +44,7 @@ class Workers:
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.count = count
-        self.stop = Stop()
+        self.watchdog = Watchdog()
         self.idle = count
         self.backlog = Backlog(levels=levels, ageing_ns=ageing_ns)
         self.forecast = Forecast(count, self.backlog)
@@ -56,6 +56,7 @@ class Workers:
         self._threads = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(count)]
 
     def __enter__(self) -> "Workers":
+        self.watchdog.__enter__()
         for thread in self._threads:
             thread.start()
         self._is_open = True
@@ -71,7 +72,9 @@ class Workers:
                 self._cut_off(waiting)
                 if not waiting.answer.done():  # cancelled: its caller leaves at the loop's next turn
                     waiting.answer.set_exception(Overloaded(STOPPING))
-        self.stop()
+            for run in self.forecast.runs:
+                run.stop()
+        self.watchdog.__exit__(None, None, None)
         for _ in self._threads:
             self._inbox.put(None)
         until_s = time.monotonic() + self._stop_s
@@ -103,7 +106,7 @@ class Workers:
         waiting.timer = loop.call_later((waiting.deadline_ns - now_ns) / 1e9, self._expire, waiting)
 
     def drop(self, waiting: Waiting) -> None:
-        """Its caller has left. Its rows leave the backlog; rows in a worker's hands are finished for nobody."""
+        """Its caller has left. Its rows leave the backlog; a run in a worker's hands that nobody waits for any more is stopped."""
         if not waiting.answer.done() or waiting.answer.cancelled():
             self._cut_off(waiting)
             waiting.answer.cancel()  # a part that nobody has awaited yet: what becomes of it is nobody's business
@@ -130,7 +133,9 @@ class Workers:
             now_ns = self.now_ns()
             self.idle += 1
             self.forecast.runs.remove(run)
-            if run.error is None and run.attempts == 1 and run.endings[0].refusal is None:
+            if (run.error is None and run.attempts == 1 and run.endings[0].refusal is None) or (
+                run.stop.is_called and now_ns > run.ends_ns
+            ):
                 self.forecast.learn(run, now_ns - run.clock.began_ns)
             while self.idle and self.backlog:
                 lane = self.backlog.first(now_ns).lane
@@ -219,7 +224,7 @@ class Workers:
             )
 
     def _expire(self, waiting: Waiting) -> None:
-        """Its deadline is now: the caller is told at once, whatever a worker still does with its rows."""
+        """Its deadline is now: the caller is told at once, and a run that nobody else waits for is stopped."""
         if not waiting.answer.done():
             self._cut_off(waiting)
             waiting.answer.set_exception(self._missed())
@@ -242,6 +247,10 @@ class Workers:
             elif waiting.clock is not None:
                 waiting.spent.cpu_ns += waiting.clock.so_far_ns(waiting.rows)
                 waiting.spent.run_ns += now_ns - waiting.clock.began_ns
+                waiting.clock.callers -= 1
+                if not waiting.clock.callers and waiting.clock.stop is not None:
+                    waiting.clock.stop()
+                waiting.clock = None
 
 
 def _stop_timer(waiting: Waiting) -> None:

@@ -23,6 +23,7 @@ import uvloop
 from gateway.contract.manifest import BatchCost, Manifest, Signature, Tensor
 from gateway.errors import DeadlineExceeded, Overloaded
 from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
+from gateway.runtime.session import Stop
 from gateway.runtime.spent import Spent
 from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
@@ -92,14 +93,14 @@ class Phase(msgspec.Struct, frozen=True):
 class Watched:
     """The graph's own run, with the time and the thread's CPU that it takes."""
 
-    def __init__(self, run: Callable[[Tensors], Tensors]) -> None:
+    def __init__(self, run: Callable[[Tensors, Stop], Tensors]) -> None:
         self._run = run
         self.run_ns = self.cpu_ns = 0
 
-    def __call__(self, inputs: Tensors) -> Tensors:
+    def __call__(self, inputs: Tensors, stop: Stop) -> Tensors:
         began_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
         try:
-            return self._run(inputs)
+            return self._run(inputs, stop)
         finally:
             self.run_ns += time.perf_counter_ns() - began_ns
             self.cpu_ns += time.thread_time_ns() - cpu_ns

@@ -218,11 +218,6 @@ def test_rows_for_which_a_graph_needs_too_much_are_refused_and_the_next_are_answ
     is_well(gateway)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(AssertionError, TimeoutError),
-    reason="no deadline ends a run: on the event loop one that never ends holds up everybody, in a worker all that need it",
-)
 @pytest.mark.parametrize("declared_ns", [20_000, 10_000_000], ids=["on the event loop", "in a worker"])
 def test_rows_for_which_a_graph_never_ends_hold_up_their_own_caller_only(tmp_path: Path, declared_ns: int) -> None:
     root = tmp_path / "store"

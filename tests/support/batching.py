@@ -12,6 +12,7 @@ from gateway.errors import InvalidInput
 from gateway.runtime.batcher import Batcher
 from gateway.runtime.costmodel import CostModel
 from gateway.runtime.lanes import Lanes
+from gateway.runtime.session import Stop
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
@@ -35,7 +36,7 @@ class Graph:
         self._open = threading.Event()
         self._open.set()
 
-    def run(self, inputs: Tensors) -> Tensors:
+    def run(self, inputs: Tensors, stop: Stop) -> Tensors:
         self.arrived.release()
         assert self._open.wait(20), "the test never let the graph go"
         x = inputs["x"]

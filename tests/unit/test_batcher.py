@@ -15,6 +15,7 @@ from gateway.errors import DeadlineExceeded, GatewayError, InvalidInput, Overloa
 from gateway.runtime.batcher import held_bytes
 from gateway.runtime.lanes import LANES_KEPT
 from gateway.runtime.parts import submit_in_parts
+from gateway.runtime.session import Stop
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
@@ -164,10 +165,10 @@ async def test_all_that_the_workers_used_on_requests_is_charged_to_them(workers:
     class Counted(Graph):
         used_ns = 0
 
-        def run(self, inputs: Tensors) -> Tensors:
+        def run(self, inputs: Tensors, stop: Stop) -> Tensors:
             began_ns = time.thread_time_ns()
             try:
-                return super().run(inputs)
+                return super().run(inputs, stop)
             finally:
                 self.used_ns += time.thread_time_ns() - began_ns
 
@@ -234,8 +235,8 @@ async def test_a_run_that_breaks_fails_its_batch_once_in_the_log_and_serves_the_
     class Broken(Graph):
         is_broken = True
 
-        def run(self, inputs: Tensors) -> Tensors:
-            outputs = super().run(inputs)
+        def run(self, inputs: Tensors, stop: Stop) -> Tensors:
+            outputs = super().run(inputs, stop)
             if self.is_broken and len(inputs["x"]) > 1:
                 raise MemoryError("no memory")
             return outputs
@@ -258,8 +259,8 @@ async def test_a_run_that_breaks_fails_its_batch_once_in_the_log_and_serves_the_
 
 async def test_outputs_without_a_row_for_each_row_fail_rather_than_reach_the_wrong_caller(workers: Workers) -> None:
     class Summed(Graph):
-        def run(self, inputs: Tensors) -> Tensors:
-            return {"y": super().run(inputs)["y"].sum(axis=0, keepdims=True)}
+        def run(self, inputs: Tensors, stop: Stop) -> Tensors:
+            return {"y": super().run(inputs, stop)["y"].sum(axis=0, keepdims=True)}
 
     desk = Desk(workers, Summed())
     with pytest.raises(GatewayError, match="running the model failed"):

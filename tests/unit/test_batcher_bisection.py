@@ -15,6 +15,7 @@ from gateway.errors import InvalidInput
 from gateway.runtime.costmodel import CostModel
 from gateway.runtime.lanes import Lanes, Waiting
 from gateway.runtime.runs import Run
+from gateway.runtime.session import Stop
 from gateway.runtime.spent import RunClock, Spent, cut
 from gateway.runtime.tensors import Tensors
 from tests.support.batching import CULPRIT, Graph, rows
@@ -70,9 +71,9 @@ def test_a_batch_refused_for_being_together_is_answered_in_pieces_and_its_refusa
     class Small(Graph):
         refused_ns = 0
 
-        def run(self, inputs: Tensors) -> Tensors:
+        def run(self, inputs: Tensors, stop: Stop) -> Tensors:
             began_ns = time.thread_time_ns()
-            outputs = super().run(inputs)
+            outputs = super().run(inputs, stop)
             if len(inputs["x"]) > 2:
                 np.linalg.svd(np.ones((60, 60)))
                 self.refused_ns += time.thread_time_ns() - began_ns

@@ -24,7 +24,7 @@ class Queue:
         self.backlog = Backlog(levels=LEVELS, ageing_ns=AGEING_NS)
         self._loop = asyncio.new_event_loop()
         cost = CostModel(BatchCost(base_ns=0, row_ns=1), has_length=False)
-        self._lanes = [Lanes(lambda inputs: inputs, cost, max_batch=8) for _ in range(lanes)]
+        self._lanes = [Lanes(lambda inputs, stop: inputs, cost, max_batch=8) for _ in range(lanes)]
         self._entered = 0
         self._loop.close()
 
@@ -141,9 +141,9 @@ async def test_the_earliest_deadline_of_all_models_gets_the_free_worker():
         for number, desk in enumerate(desks):
             run = desk.graph.run
 
-            def note(inputs, name=f"model {number}", run=run):
+            def note(inputs, stop, name=f"model {number}", run=run):
                 served.append(f"{name}: {len(inputs['x'])}")
-                return run(inputs)
+                return run(inputs, stop)
 
             desk.lanes.run = note
         desks[0].graph.hold()
