@@ -303,7 +303,7 @@ class Connection(asyncio.Protocol):
             self._abort()  # half an answer must not look like a whole one
 
     def _failed(self, request_id: str, route: Route, error: Exception, request: Request) -> Response:
-        """A bug of ours, with its traceback in the log; or no memory, which a model's build takes from everybody while it is limited."""
+        """A bug of ours, with its traceback in the log. No memory is none: while a model is built, everybody is limited."""
         if isinstance(error, MemoryError):
             short = Overloaded("memory is short at the moment; try again")
             return self._listener.predictions.refusal(request_id, route, short, request)
