@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, cast
 
 from gateway.dataplane import Call, Pending, Prediction
-from gateway.errors import GatewayError, Unavailable
+from gateway.errors import GatewayError, Overloaded, Unavailable
 from gateway.http import problems
 from gateway.http.asgi import Application, AsgiExchange
 from gateway.http.messages import Request, Response
