@@ -6,10 +6,10 @@ from gateway.contract.manifest import Evaluation, Manifest, Variant
 from gateway.contract.prices import PICO_PER_USD
 
 
-def card(manifest: Manifest) -> str:
+def card(manifest: Manifest, split: str) -> str:
     sections = [
         f"# {manifest.model}\n\n{manifest.description}",
-        f"## Data\n\n{_data(manifest)}",
+        f"## Data\n\n{_data(manifest, split)}",
         f"## Quality\n\n{_quality(manifest.evaluations)}",
         f"## Choice\n\n{manifest.choice}\n\n{_choice(manifest)}",
         f"## Gates\n\n{_gates(manifest)}",
@@ -18,7 +18,7 @@ def card(manifest: Manifest) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _data(manifest: Manifest) -> str:
+def _data(manifest: Manifest, split: str) -> str:
     rows = [
         (source.name, source.rows, f"{source.first} to {source.last}" if source.first else "", source.sha256[:12])
         for source in manifest.lineage.data
@@ -31,7 +31,7 @@ def _data(manifest: Manifest) -> str:
     return "\n\n".join(
         [
             table(("source", "rows", "period", "sha256"), rows),
-            "Splits are by time: trained on the earliest rows, stopped on the next, judged once on the latest.",
+            f"Splits are {split}.",
             table(("input", "type", "unit", "may be null", "meaning"), columns),
         ]
     )

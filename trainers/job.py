@@ -6,19 +6,19 @@ category indices for the torch module, and `export` puts the same step into the 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import msgspec
+import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from gateway.contract.manifest import DataSource, Examples, Signature
-
-Array = NDArray[Any]  # Any: string, integer and float arrays alike
+from gateway.contract.manifest import DataSource, Examples, Role, Signature
+from trainers.arrays import Array
+from trainers.objectives import Objective
 
 
 class Split(msgspec.Struct, frozen=True):
-    """One part of the data: `inputs` by tensor name, each [rows, columns], and `targets` [rows]."""
+    """One part of the data: `inputs` by tensor name, each [rows, ...], and `targets` [rows]."""
 
     inputs: Mapping[str, Array]
     targets: Array
@@ -27,9 +27,23 @@ class Split(msgspec.Struct, frozen=True):
     def rows(self) -> int:
         return len(self.targets)
 
+    def picked(self, rows: Array) -> "Split":
+        """These rows only, by index."""
+        return Split({name: values[rows] for name, values in self.inputs.items()}, self.targets[rows])
+
+    def thinned(self, rows_max: int) -> "Split":
+        """At most so many rows, from all over the split; 0 is all of it."""
+        if not rows_max or self.rows <= rows_max:
+            return self
+        return self.picked(np.linspace(0, self.rows - 1, rows_max).astype(np.int64))
+
 
 class Data(msgspec.Struct, frozen=True):
-    """Splits by time, disjoint and in order; `examples` are rows of the test split as a client would send them."""
+    """Three disjoint splits; `examples` are rows of the test split as a client would send them.
+
+    `files` go into the artifact as they are, by name. `mask` names the input whose zeros say which positions of a row are padding;
+    without one every position counts. `slices` are groups of test rows that each have to be served well, as booleans [rows].
+    """
 
     train: Split
     validation: Split
@@ -37,8 +51,13 @@ class Data(msgspec.Struct, frozen=True):
     sources: tuple[DataSource, ...]
     examples: Examples
     signature: Signature
-    vocabularies: Mapping[str, tuple[str, ...]]
+    vocabularies: Mapping[str, tuple[str, ...]] = {}
     """For each string column: its known categories. Index 0 in the module means "other", category i is i + 1."""
+    split: str = "by time: trained on the earliest rows, stopped on the next, judged once on the latest"
+    labels: tuple[str, ...] = ()
+    files: Mapping[str, tuple[Role, bytes]] = {}
+    mask: str = ""
+    slices: Mapping[str, Array] = {}
 
 
 class Report(Protocol):
@@ -47,8 +66,32 @@ class Report(Protocol):
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None: ...
 
 
+class FrozenFeatures(torch.nn.Module):
+    """A module whose encoder is not trained: `fit` computes its features once, and trains `head` on them.
+
+    `encode` takes what the module takes and returns [rows, ...]; `head` takes that.
+    """
+
+    head: torch.nn.Module
+
+    def encode(self, *inputs: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.head(self.encode(*inputs))
+        return outputs
+
+
+def adamw(module: torch.nn.Module, fit: "Fit") -> torch.optim.Optimizer:
+    return torch.optim.AdamW(module.parameters(), fit.learning_rate, weight_decay=fit.weight_decay)
+
+
 class Fit(msgspec.Struct, frozen=True):
-    """How to train. `seed` fixes initialization, data order and dropout."""
+    """How to train. `seed` fixes initialization, data order and dropout.
+
+    The learning rate rises over `warmup_steps` and falls as half a cosine. Validation judges a moving average of the weights, which
+    spans about 1 / (1 - `average_decay`) steps. `optimizer` makes one for the parameters of the module it gets.
+    """
 
     epochs: int
     batch_rows: int
@@ -56,31 +99,86 @@ class Fit(msgspec.Struct, frozen=True):
     weight_decay: float
     seed: int = 0
     patience: int = 2
+    warmup_steps: int = 200
+    average_decay: float = 0.995
+    optimizer: Callable[[torch.nn.Module, "Fit"], torch.optim.Optimizer] = adamw
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a quantized candidate may differ from fp32 by, on the held-out split."""
+    """What a quantized candidate may differ from fp32 by, on at most `rows_max` rows of the held-out split (0: all)."""
 
     metric_drop_max: float = 0.005
     probability_drift_p99_max: float = 0.05
+    value_drift_p99_max: float = 0.02
     agreement_min: float = 0.97
+    neighbours_min: float = 0.93
+    cosine_p1_min: float = 0.99
     batch_difference_max: float = 1e-5
+    rows_max: int = 0
+
+
+BATCHES = (1, 8, 32, 128)
+"""What a model is expected to be asked for when its recipe says nothing."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where the model will be served: the price book's platform, and how often batches of which size are expected (`mix`)."""
+
+    platform: str = "fargate-x86"
+    mix: Mapping[int, float] = msgspec.field(default_factory=lambda: dict.fromkeys(BATCHES, 1.0))
+
+    def __post_init__(self) -> None:
+        if not self.mix or min(self.mix) < 1 or min(self.mix.values()) <= 0:
+            raise ValueError("a target's mix needs batch sizes of 1 or more, each with a weight above 0")
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        return tuple(sorted(self.mix))
+
+    @property
+    def batch_max(self) -> int:
+        return max(self.mix)
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """By what candidates are judged."""
+
+    objective: Objective
+    limits: Limits = Limits()
+    target: Target = Target()
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """The simplest model worth beating. `predict` learns from the train split and answers the test split as served."""
+
+    name: str
+    predict: Callable[[Data], Array]
 
 
 class TrainJob(msgspec.Struct, frozen=True):
-    """Everything one training run needs. `module` gets (category_indices int64 [rows, k], numbers float32 [rows, m]) and
-    returns logits [rows]; `output` names the served probability column.
+    """Everything one training run needs.
+
+    `module` gets one tensor per input of the signature, in its order: category indices int64 for strings, the declared datatype
+    for others; it returns what the objective's loss takes. `lengths` are sizes of the signature's symbolic axes at which the
+    exported graph must equal the module. `calibration` gives rows to fix quantization scales with; by default validation's.
     """
 
     model: str
     description: str
-    task: Literal["classify", "regress"]
+    objective: Objective
     load: Callable[[], Data]
     module: Callable[[Data], torch.nn.Module]
-    output: str
     fit: Fit
+    baseline: Baseline
     limits: Limits = Limits()
+    target: Target = Target()
+    lengths: tuple[int, ...] = ()
+    calibration: Callable[[Data], Mapping[str, Array]] | None = None
     parameters: Mapping[str, str | float | bool] = {}
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.objective, self.limits, self.target)
 
     def fitted_with(self, *, seed: int | None, epochs: int | None) -> "TrainJob":
         """The same job with another seed or number of epochs; None keeps the recipe's."""
@@ -99,3 +197,20 @@ class Candidate(msgspec.Struct, frozen=True):
     recipe: str
     graph: bytes
     optimized_by: str = ""
+
+
+def trimmed(inputs: Mapping[str, Array], signature: Signature, mask: str) -> dict[str, Array]:
+    """These rows without positions that are padding in all of them; at least one position stays. No mask: as they are."""
+    if not mask:
+        return dict(inputs)
+    longest = max(1, int((inputs[mask] != 0).sum(axis=1).max(initial=1)))
+    return {name: cut(values, shapes[1:], longest) for name, values, shapes in _shaped(inputs, signature)}
+
+
+def cut(values: Array, shape: tuple[int | str, ...], length: int) -> Array:
+    """Rows cut to `length` along every symbolic axis of `shape`, which is the signature's without the rows."""
+    return values[(slice(None), *(slice(length) if isinstance(axis, str) else slice(None) for axis in shape))]
+
+
+def _shaped(inputs: Mapping[str, Array], signature: Signature) -> list[tuple[str, Array, tuple[int | str, ...]]]:
+    return [(tensor.name, inputs[tensor.name], tensor.shape) for tensor in signature.inputs]

@@ -5,7 +5,7 @@ there. Knows no command line: progress goes to a `Report`, the answer is a `Resu
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,14 +18,14 @@ from gateway.contract.words import NAME_RULE, is_name
 from gateway.errors import InvalidInput
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import releasing
-from trainers import baseline, card, lineage, publish
+from trainers import card, lineage, publish
+from trainers.arrays import Array
 from trainers.errors import DataError, SpecError
 from trainers.evaluate import judge
 from trainers.evaluate.vectors import vectors
-from trainers.export import export
-from trainers.fit import fit
+from trainers.export.exporting import export
+from trainers.fit.loop import fit
 from trainers.job import Data, Report, TrainJob
-from trainers.metrics import binary_metrics
 from trainers.quantize import candidates
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ T = TypeVar("T")
 EXAMPLES = "examples.json"
 GOLDEN = "golden.json"
 CARD = "card.md"
+BASELINE = "baseline:"
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -71,21 +72,23 @@ def train(job: TrainJob, run: Run, book: prices.PriceBook, report: Report) -> Ma
     data = _step(report, "load", job.load)
     _validate_data(data)
     fitted = fit(job, data, report)
-    graph = _step(report, "export", lambda: export(fitted.module, data))
-    offered = _step(report, "quantize", lambda: candidates.offer(graph, data))
-    verdict = judge.judge(offered, data, job.limits, report)
-    simplest = _step(report, "baseline", lambda: _baseline(data))
-    golden = vectors(offered, verdict.variants, data.signature, data.test, job.limits)
+    graph = _step(report, "export", lambda: export(fitted.module, data, job.objective, job.lengths))
+    offered = _step(report, "quantize", lambda: candidates.offer(graph, _calibration(job, data)))
+    verdict = judge.judge(offered, data, job.terms, report)
+    simplest = _step(report, "baseline", lambda: _baseline(job, data))
+    golden = vectors(offered, verdict.variants, data, job.terms)
     graphs = {f"{candidate.id}.onnx": candidate.graph for candidate in offered}
-    contents = graphs | {EXAMPLES: codec.encode(data.examples), GOLDEN: codec.encode(golden)}
+    shipped = {name: content for name, (_, content) in data.files.items()}
+    contents = graphs | shipped | {EXAMPLES: codec.encode(data.examples), GOLDEN: codec.encode(golden)}
     files = [publish.describe(name, graph, "model") for name, graph in graphs.items()]
     manifest = Manifest(
         model=job.model,
-        task=job.task,
+        task=job.objective.task,
         description=job.description,
         created_ns=time.time_ns(),
         files=(
             *files,
+            *(publish.describe(name, content, role) for name, (role, content) in data.files.items()),
             publish.describe(EXAMPLES, contents[EXAMPLES], "examples"),
             publish.describe(GOLDEN, contents[GOLDEN], "golden"),
         ),
@@ -99,8 +102,9 @@ def train(job: TrainJob, run: Run, book: prices.PriceBook, report: Report) -> Ma
         ),
         evaluations=(simplest, *verdict.evaluations),
         gates=verdict.gates,
+        labels=data.labels,
     )
-    return _write(run.folder, manifest, contents)
+    return _write(run.folder, manifest, contents, data.split)
 
 
 def _step(report: Report, name: str, work: Callable[[], T]) -> T:
@@ -111,17 +115,21 @@ def _step(report: Report, name: str, work: Callable[[], T]) -> T:
     return done
 
 
-def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Manifest:
+def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes], split: str) -> Manifest:
     """Add the card, which describes the rest, and write it all."""
-    text = card.card(manifest).encode()
+    text = card.card(manifest, split).encode()
     manifest = msgspec.structs.replace(manifest, files=(*manifest.files, publish.describe(CARD, text, "card")))
     publish.write(folder, manifest, contents | {CARD: text})
     return manifest
 
 
-def _baseline(data: Data) -> Evaluation:
-    metrics = binary_metrics(data.test.targets, baseline.logistic_baseline(data))
-    return Evaluation(subject="baseline:logistic", split=judge.SPLIT, rows=data.test.rows, metrics=metrics)
+def _baseline(job: TrainJob, data: Data) -> Evaluation:
+    metrics = job.objective.measure(data.test.targets, job.baseline.predict(data))
+    return Evaluation(subject=f"{BASELINE}{job.baseline.name}", split=judge.SPLIT, rows=data.test.rows, metrics=metrics)
+
+
+def _calibration(job: TrainJob, data: Data) -> Mapping[str, Array]:
+    return job.calibration(data) if job.calibration else data.validation.inputs
 
 
 def _finished(job: TrainJob, run: Run) -> Manifest | None:
@@ -157,8 +165,6 @@ def _validate_names(job: TrainJob, run: Run) -> None:
         raise SpecError(str(error)) from error
     if not is_name(run.run_id):
         raise SpecError(f"run id '{run.run_id}' must be {NAME_RULE}")
-    if job.task != "classify":
-        raise SpecError(f"model '{job.model}': task '{job.task}' has no gates yet; only 'classify' has")
 
 
 def _validate_data(data: Data) -> None:

@@ -5,7 +5,8 @@ from rich.table import Table
 
 from gateway.contract.manifest import Manifest
 from gateway.contract.prices import PICO_PER_USD
-from trainers.run import Result
+from trainers.metrics import LOWER_IS_BETTER
+from trainers.run import BASELINE, Result
 
 
 def show(console: Console, result: Result, *, is_quiet: bool) -> None:
@@ -18,9 +19,7 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
     console.print(_serving(manifest))
     console.print(manifest.choice, highlight=False)
     for name in behind_baseline(manifest):
-        console.print(
-            f"warning: by {name}, plain logistic regression is better than this model", highlight=False, style="yellow"
-        )
+        console.print(f"warning: by {name}, the baseline is better than this model", highlight=False, style="yellow")
     console.print(f"training cost: {cost(manifest)}", highlight=False)
     console.print(
         f"published: model '{record.model}' version {record.version} ({record.manifest_sha256[:12]})", highlight=False
@@ -33,8 +32,9 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
 def behind_baseline(manifest: Manifest) -> list[str]:
     """The metrics by which the served variant does not beat the simplest model worth beating."""
     metrics = {evaluation.subject: evaluation.metrics for evaluation in manifest.evaluations}
-    simplest, served = metrics["baseline:logistic"], metrics[manifest.serve]
-    return [name for name in simplest if (simplest[name] < served[name]) == (name == "brier")]
+    served = metrics[manifest.serve]
+    simplest = next((found for subject, found in metrics.items() if subject.startswith(BASELINE)), {})
+    return [name for name in simplest if (simplest[name] < served[name]) == (name in LOWER_IS_BETTER)]
 
 
 def cost(manifest: Manifest) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainers import fit as fitting
+from trainers.arrays import Array
 from trainers.baseline import logistic_baseline
-from trainers.job import Array, Data
-from trainers.metrics import binary_metrics
+from trainers.fit import loop as fitting
+from trainers.job import Data
+from trainers.objectives import binary
 from trainers.recipes import flights
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +30,7 @@ def data() -> Data:
 
 @pytest.fixture(scope="module")
 def baseline(data: Data) -> dict[str, float]:
-    return binary_metrics(data.test.targets, logistic_baseline(data))
+    return binary().measure(data.test.targets, logistic_baseline(data))
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2], ids="seed {}".format)
@@ -46,7 +47,7 @@ def probabilities(fitted: fitting.Fitted, categories: torch.Tensor, numbers: tor
 
 def test_the_network_beats_the_baseline_and_matches_boosted_trees(data, baseline, fitted):
     rows = fitting.rows(data, data.test, torch.device("cpu"))
-    measured = binary_metrics(data.test.targets, probabilities(fitted, rows.categories, rows.numbers))
+    measured = binary().measure(data.test.targets, probabilities(fitted, *rows.inputs))
     assert measured["roc_auc"] > max(ROC_AUC_MIN, baseline["roc_auc"]), measured
     assert measured["average_precision"] > max(AVERAGE_PRECISION_MIN, baseline["average_precision"]), measured
     assert measured["brier"] < min(BRIER_MAX, baseline["brier"]), measured
@@ -60,9 +61,10 @@ def test_the_weights_are_small(fitted):
 def test_other_is_as_good_as_an_average_category(data, fitted, column):
     """Rows whose category is hidden are still worth ordering, and their average stays near the truth."""
     rows = fitting.rows(data, data.test, torch.device("cpu"))
-    hidden = rows.categories.clone()
+    categories, numbers = rows.inputs
+    hidden = categories.clone()
     hidden[:, column] = 0
-    unknown = probabilities(fitted, hidden, rows.numbers)
-    known = probabilities(fitted, rows.categories, rows.numbers)
-    assert binary_metrics(data.test.targets, unknown)["roc_auc"] > 0.65
+    unknown = probabilities(fitted, hidden, numbers)
+    known = probabilities(fitted, *rows.inputs)
+    assert binary().measure(data.test.targets, unknown)["roc_auc"] > 0.65
     assert np.mean(unknown) == pytest.approx(np.mean(known), abs=0.04)

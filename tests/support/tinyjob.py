@@ -12,7 +12,9 @@ from torch import nn
 
 from gateway.contract.manifest import DataSource, Examples
 from tests.support.models import CARRIERS, ORIGINS, TINY_SIGNATURE
-from trainers.job import Data, Fit, Limits, Split, TrainJob
+from trainers import objectives
+from trainers.baseline import logistic_baseline
+from trainers.job import Baseline, Data, Fit, Limits, Split, TrainJob
 
 ROWS = 4000
 VOCABULARIES = {"carrier": CARRIERS, "origin": ORIGINS}
@@ -22,11 +24,11 @@ def tiny_job(*, limits: Limits | None = None, seed: int = 0) -> TrainJob:
     return TrainJob(
         model="tiny",
         description="Is a synthetic flight late?",
-        task="classify",
+        objective=objectives.binary(),
         load=tiny_data,
         module=tiny_module,
-        output="late_probability",
         fit=Fit(epochs=2, batch_rows=256, learning_rate=0.01, weight_decay=0.0, seed=seed),
+        baseline=Baseline("logistic", logistic_baseline),
         limits=limits or Limits(),
         parameters={"hidden": 32},
     )

@@ -17,7 +17,10 @@ from tests.support.models import tiny_graph
 from tests.support.tinyjob import tiny_data
 from trainers.errors import GateFailed
 from trainers.evaluate import choice, judge, timing
-from trainers.job import Candidate, Data, Limits
+from trainers.job import Candidate, Data, Target, Terms
+from trainers.objectives import binary
+
+BATCHES = Target().batches
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def candidate(name: str, graph: bytes) -> Candidate:
 
 
 def judged(data: Data, **graphs: bytes) -> judge.Verdict:
-    return judge.judge([candidate(name, graph) for name, graph in graphs.items()], data, Limits(), quiet)
+    return judge.judge([candidate(name, graph) for name, graph in graphs.items()], data, Terms(binary()), quiet)
 
 
 def failed(verdict: judge.Verdict, variant: str) -> set[str]:
@@ -159,7 +162,7 @@ FAILED = Gate(name="label_disagreement", variant="", passed=False, measured=0.05
 def chosen(*variants: Variant, sizes: tuple[int, ...], bad: str = "") -> tuple[str, str]:
     names = [each.id for each in variants]
     gates = {name: [FAILED if name == bad else PASSED] for name in names}
-    return choice.choose(variants, dict(zip(names, sizes, strict=True)), gates)
+    return choice.choose(variants, dict(zip(names, sizes, strict=True)), gates, Target().mix)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_between_equally_cheap_ones_the_faster_load_decides():
 
 @given(base=st.integers(0, 10**7), row=st.integers(0, 10**5))
 def test_an_exact_line_is_found_again(base: int, row: int):
-    cells = [Latency(batch_rows=n, p50_ns=base + row * n, p99_ns=0, runs=300) for n in timing.BATCHES]
+    cells = [Latency(batch_rows=n, p50_ns=base + row * n, p99_ns=0, runs=300) for n in BATCHES]
     cost = timing.fit_cost(cells)
     assert cost.base_ns == pytest.approx(base, abs=2, rel=1e-6)
     assert cost.row_ns == pytest.approx(row, abs=2, rel=1e-6)
@@ -201,7 +204,7 @@ def test_an_exact_line_is_found_again(base: int, row: int):
 
 @given(st.lists(st.integers(0, 10**9), min_size=4, max_size=4))
 def test_a_cost_is_never_negative_whatever_was_measured(times: list[int]):
-    cells = [Latency(batch_rows=n, p50_ns=t, p99_ns=0, runs=30) for n, t in zip(timing.BATCHES, times, strict=True)]
+    cells = [Latency(batch_rows=n, p50_ns=t, p99_ns=0, runs=30) for n, t in zip(BATCHES, times, strict=True)]
     cost = timing.fit_cost(cells)
     assert msgspec.convert(msgspec.to_builtins(cost), BatchCost) == cost
 
@@ -210,7 +213,7 @@ def test_a_cost_is_never_negative_whatever_was_measured(times: list[int]):
 def test_an_exact_plane_is_found_again(base: int, row: int, row_length: int):
     cells = [
         Latency(batch_rows=n, p50_ns=base + row * n + row_length * n * length, p99_ns=0, runs=300, length=length)
-        for n in timing.BATCHES
+        for n in BATCHES
         for length in (16, 32, 64)
     ]
     cost = timing.fit_cost(cells)
@@ -261,9 +264,11 @@ def test_a_graph_whose_rows_have_a_length_is_timed_at_several(monkeypatch: pytes
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = {"ids": np.ones((3, 64, 2), np.float32), "mask": np.ones((3, 64), np.float32)}
-    cells = timing.latencies({"fp32": session}, inputs, SEQUENCE, quiet)["fp32"]
-    assert [(cell.length, cell.batch_rows) for cell in cells] == [(n, b) for n in (64, 32, 16) for b in timing.BATCHES]
-    assert timing.row_cost_ns(cells) == pytest.approx(np.mean([cell.p50_ns / cell.batch_rows for cell in cells[:4]]))
+    cells = timing.latencies({"fp32": session}, inputs, SEQUENCE, BATCHES, quiet)["fp32"]
+    assert [(cell.length, cell.batch_rows) for cell in cells] == [(n, b) for n in (64, 32, 16) for b in BATCHES]
+    assert timing.row_cost_ns(cells, Target().mix) == pytest.approx(
+        np.mean([cell.p50_ns / cell.batch_rows for cell in cells[:4]])
+    )
     assert cells[1].batch == "8 x 64"
     assert timing.fit_cost(cells).base_ns > 0
 
@@ -271,6 +276,6 @@ def test_a_graph_whose_rows_have_a_length_is_timed_at_several(monkeypatch: pytes
 def test_a_graph_of_fixed_shape_is_timed_once_per_batch(data: Data, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(timing, "RUNS", 30)
     session = ort.InferenceSession(tiny_graph(), providers=["CPUExecutionProvider"])
-    cells = timing.latencies({"fp32": session}, data.test.inputs, data.signature, quiet)["fp32"]
-    assert [cell.batch for cell in cells] == [str(rows) for rows in timing.BATCHES]
+    cells = timing.latencies({"fp32": session}, data.test.inputs, data.signature, BATCHES, quiet)["fp32"]
+    assert [cell.batch for cell in cells] == [str(rows) for rows in BATCHES]
     assert timing.fit_cost(cells).row_length_ps == 0

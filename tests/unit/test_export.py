@@ -10,11 +10,12 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from gateway.contract.manifest import Signature
+from gateway.contract.manifest import Examples, Signature, Tensor
 from tests.support.tinyjob import TinyModule, tiny_data, tiny_module
 from trainers.errors import ExportError
-from trainers.export import export
-from trainers.job import Data
+from trainers.export.exporting import export
+from trainers.job import Data, Split
+from trainers.objectives import binary, multiclass
 
 
 def module(data: Data) -> torch.nn.Module:
@@ -31,11 +32,11 @@ def data() -> Data:
 def graph(data: Data) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return export(module(data), data)
+        return export(module(data), data, binary())
 
 
 def test_export_is_silent(data: Data, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture):
-    export(module(data), data)
+    export(module(data), data, binary())
     assert capfd.readouterr() == ("", "")
     assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
 
@@ -52,7 +53,7 @@ def test_the_interface_is_the_signature(graph: bytes, data: Data):
 
 
 def test_the_same_weights_make_the_same_bytes_and_name_no_source(graph: bytes, data: Data):
-    assert export(module(data), data) == graph
+    assert export(module(data), data, binary()) == graph
     assert b"tinyjob" not in graph
     assert b".py" not in graph
 
@@ -97,22 +98,77 @@ class Frozen(TinyModule):
 
 def test_a_graph_that_is_not_the_module_is_refused(data: Data):
     with pytest.raises(ExportError, match="differ from the module's by up to"):
-        export(Moody([3, 2]), data)
+        export(Moody([3, 2]), data, binary())
 
 
 def test_a_module_of_one_batch_size_is_refused(data: Data):
     with pytest.raises(ExportError, match="torch cannot export"):
-        export(Frozen([3, 2]), data)
+        export(Frozen([3, 2]), data, binary())
 
 
 def test_a_string_column_without_vocabulary_is_refused(data: Data):
     incomplete = msgspec.structs.replace(data, vocabularies={"carrier": ("AA",)})
     with pytest.raises(ExportError, match="'origin' has no vocabulary; there are: carrier"):
-        export(module(data), incomplete)
+        export(module(data), incomplete, binary())
 
 
-def test_another_kind_of_signature_is_refused(data: Data):
+def test_a_signature_that_is_not_the_modules_is_refused(data: Data):
     numbers = data.signature.inputs[1]
     other = msgspec.structs.replace(data, signature=Signature(inputs=(numbers,), outputs=data.signature.outputs))
-    with pytest.raises(ExportError, match="one BYTES input, one FP32 input"):
-        export(module(data), other)
+    with pytest.raises(ExportError, match="missing a required argument: 'numbers'"):
+        export(module(data), other, binary())
+
+
+def test_two_outputs_are_refused(data: Data):
+    outputs = (*data.signature.outputs, Tensor("other", "FP32", ("batch", 1)))
+    other = msgspec.structs.replace(data, signature=Signature(inputs=data.signature.inputs, outputs=outputs))
+    with pytest.raises(ExportError, match="must have one output; it has 2"):
+        export(module(data), other, binary())
+
+
+class Windows(torch.nn.Module):
+    """Series of any length to three classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv1d(1, 4, 5, padding=2)
+        self.classes = torch.nn.Linear(4, 3)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.classes(self.convolution(samples.unsqueeze(1)).relu().mean(dim=2))
+        return logits
+
+
+def series(shape: tuple[int | str, ...]) -> Data:
+    rng = np.random.default_rng(0)
+    split = Split({"samples": rng.normal(size=(40, 24)).astype(np.float32)}, np.arange(40) % 3)
+    signature = Signature((Tensor("samples", "FP32", shape),), (Tensor("probabilities", "FP32", ("batch", 3)),))
+    return Data(
+        train=split,
+        validation=split,
+        test=split,
+        sources=(),
+        examples=Examples((), ()),
+        signature=signature,
+    )
+
+
+def test_rows_of_any_length_are_answered_with_probabilities_of_every_class():
+    data = series(("batch", "length"))
+    graph = export(Windows(), data, multiclass(3), lengths=(9, 16))
+    session = ort.InferenceSession(graph)
+    for rows, length in ((1, 5), (3, 77)):
+        (got,) = session.run(None, {"samples": np.ones((rows, length), np.float32)})
+        assert got.shape == (rows, 3)
+        np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_length_that_the_module_fixes_is_refused():
+    class Fixed(Windows):
+        def forward(self, samples: torch.Tensor) -> torch.Tensor:
+            return (
+                super().forward(samples) + samples[:, :23].reshape(-1, 23)[:, :1] * 0 + samples.reshape(-1, 23)[:, :3]
+            )
+
+    with pytest.raises(ExportError, match="at batch 1 the module or its graph fails: shape"):
+        export(Fixed(), series(("batch", "length")), multiclass(3))

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from tests.support.tinyjob import tiny_data, tiny_job, tiny_module
-from trainers import fit as fitting
 from trainers.errors import DataError, SpecError
-from trainers.fit import fit
+from trainers.fit import loop as fitting
+from trainers.fit.loop import fit
 from trainers.job import Data, Split, TrainJob
-from trainers.metrics import binary_metrics
 
 
 def silent(step: str, done: int, total: int, note: str = "") -> None: ...
@@ -65,9 +64,9 @@ def test_fitted_weights_are_those_of_the_best_epoch():
     fitted = fit(job, data, silent, "cpu")
     rows = fitting.rows(data, data.validation, torch.device("cpu"))
     with torch.no_grad():
-        probabilities = fitted.module(rows.categories, rows.numbers).sigmoid().numpy()
+        probabilities = fitted.module(*rows.inputs).sigmoid().numpy()
     best = max(epoch.validation["roc_auc"] for epoch in fitted.history)
-    assert binary_metrics(data.validation.targets, probabilities)["roc_auc"] == pytest.approx(best)
+    assert tiny_job().objective.measure(data.validation.targets, probabilities)["roc_auc"] == pytest.approx(best)
 
 
 def test_training_stops_when_validation_gets_worse():
@@ -79,9 +78,9 @@ def test_training_stops_when_validation_gets_worse():
 
 
 def test_each_epoch_sees_every_row_once_in_another_order():
-    first, second = (fitting._order(3, epoch, 1000) for epoch in (0, 1))
+    first, second = (fitting.order(3, epoch, 1000) for epoch in (0, 1))
     assert torch.equal(first.sort().values, torch.arange(1000))
-    assert torch.equal(first, fitting._order(3, 0, 1000))
+    assert torch.equal(first, fitting.order(3, 0, 1000))
     assert not torch.equal(first, second)
 
 
@@ -90,7 +89,7 @@ def test_strings_become_the_indices_of_the_exported_graph():
     rows = fitting.rows(data, data.test, torch.device("cpu"))
     texts, known = data.test.inputs["categories"][:, 0], data.vocabularies["carrier"]
     assert "ZZ" in texts
-    assert rows.categories[:, 0].tolist() == [known.index(text) + 1 if text in known else 0 for text in texts]
+    assert rows.inputs[0][:, 0].tolist() == [known.index(text) + 1 if text in known else 0 for text in texts]
 
 
 def test_progress_reaches_the_total():
@@ -122,7 +121,7 @@ def test_a_rare_class_keeps_its_rate():
     fitted = fit(changed(tiny_job(), epochs=10), data, silent, "cpu")
     rows = fitting.rows(data, data.validation, torch.device("cpu"))
     with torch.no_grad():
-        assert 0.01 < fitted.module(rows.categories, rows.numbers).sigmoid().mean().item() < 0.04
+        assert 0.01 < fitted.module(*rows.inputs).sigmoid().mean().item() < 0.04
 
 
 def _rare(split: Split) -> Split:

@@ -10,14 +10,14 @@ from tests.support.tinyjob import tiny_data
 from trainers.baseline import logistic_baseline
 from trainers.errors import DataError
 from trainers.job import Data
-from trainers.metrics import binary_metrics
+from trainers.objectives import binary
 
 SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=2, max_size=40)
 
 
 def test_perfect_probabilities_have_perfect_metrics():
     targets = np.array([0, 1, 0, 1])
-    assert binary_metrics(targets, targets.astype(float)) == {"roc_auc": 1.0, "average_precision": 1.0, "brier": 0.0}
+    assert binary().measure(targets, targets.astype(float)) == {"roc_auc": 1.0, "average_precision": 1.0, "brier": 0.0}
 
 
 @given(SCORED)
@@ -28,29 +28,29 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(scored):
         return
     pairs = [(a > b) + (a == b) / 2 for a in late for b in early]
     targets, scores = (np.array(values) for values in zip(*scored, strict=True))
-    assert binary_metrics(targets, scores / 20)["roc_auc"] == pytest.approx(np.mean(pairs))
+    assert binary().measure(targets, scores / 20)["roc_auc"] == pytest.approx(np.mean(pairs))
 
 
 def test_brier_is_the_mean_squared_error():
-    metrics = binary_metrics(np.array([0, 1, 1]), np.array([0.5, 0.5, 0.8]))
+    metrics = binary().measure(np.array([0, 1, 1]), np.array([0.5, 0.5, 0.8]))
     assert metrics["brier"] == pytest.approx((0.25 + 0.25 + 0.04) / 3)
 
 
 @pytest.mark.parametrize(("targets", "positives"), [([0, 0], "0 of 2"), ([1, 1], "2 of 2")])
 def test_one_class_is_refused_with_its_count(targets, positives):
     with pytest.raises(DataError, match=f"{positives} rows are positive"):
-        binary_metrics(np.array(targets), np.array([0.1, 0.9]))
+        binary().measure(np.array(targets), np.array([0.1, 0.9]))
 
 
 @pytest.mark.parametrize("probability", [np.nan, -0.1, 1.1])
 def test_what_is_no_probability_is_refused(probability):
-    with pytest.raises(DataError, match="outside"):
-        binary_metrics(np.array([0, 1]), np.array([0.5, probability]))
+    with pytest.raises(DataError, match=r"outside|NaN or infinite"):
+        binary().measure(np.array([0, 1]), np.array([0.5, probability]))
 
 
 def test_baseline_learns_what_is_linear():
     data = tiny_data()
-    assert binary_metrics(data.test.targets, logistic_baseline(data))["roc_auc"] > 0.75
+    assert binary().measure(data.test.targets, logistic_baseline(data))["roc_auc"] > 0.75
 
 
 def test_baseline_takes_unknown_categories_and_columns_without_a_number():

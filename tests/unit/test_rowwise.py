@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.models import mlp_graph, tiny_graph
-from trainers.job import Array
+from trainers.arrays import Array
 from trainers.quantize import rowwise
 from trainers.quantize.candidates import optimize
 

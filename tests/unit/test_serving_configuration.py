@@ -16,7 +16,8 @@ from gateway.runtime.session import Session
 from tests.support import graphs, models
 from tests.support.tinyjob import tiny_data
 from trainers.evaluate import judge, resident, serving
-from trainers.job import Candidate, Limits
+from trainers.job import Candidate, Terms
+from trainers.objectives import binary
 from trainers.quantize.candidates import optimize, optimized_by
 
 ENTRIES = (
@@ -137,7 +138,7 @@ def test_the_manifest_says_what_each_variant_holds_and_who_optimized_it() -> Non
         Candidate("fp32", "fp32", optimize(models.tiny_graph(), "fp32"), optimizer(ort.__version__)),
         Candidate("plain", "plain", models.tiny_graph()),
     ]
-    verdict = judge.judge(candidates, data, Limits(), lambda *_: None)
+    verdict = judge.judge(candidates, data, Terms(binary()), lambda *_: None)
     by_id = {variant.id: variant for variant in verdict.variants}
     assert by_id["fp32"].optimized_by == optimizer(ort.__version__)
     assert by_id["plain"].optimized_by == ""

@@ -41,12 +41,15 @@ class _Contender(msgspec.Struct, frozen=True):
 
 
 def choose(
-    variants: Sequence[Variant], sizes: Mapping[str, int], gates: Mapping[str, Sequence[Gate]]
+    variants: Sequence[Variant],
+    sizes: Mapping[str, int],
+    gates: Mapping[str, Sequence[Gate]],
+    mix: Mapping[int, float],
 ) -> tuple[str, str]:
-    """The id of the variant to serve, and the reason. `variants[0]` is the reference."""
+    """The id of the variant to serve, and the reason. `variants[0]` is the reference; `mix` weighs the batch sizes."""
     reference, *others = variants
-    reference_ns = timing.row_cost_ns(reference.latency)
-    contenders = [_contender(variant, reference, reference_ns, sizes, gates[variant.id]) for variant in others]
+    reference_ns = timing.row_cost_ns(reference.latency, mix)
+    contenders = [_contender(variant, reference, reference_ns, sizes, gates[variant.id], mix) for variant in others]
     winners = [contender for contender in contenders if contender.wins]
     batches = ", ".join(dict.fromkeys(str(cell.batch_rows) for cell in reference.latency))
     measured = f"{reference.id} costs {_us(reference_ns)} per row, the mean over batches of {batches}"
@@ -59,9 +62,14 @@ def choose(
 
 
 def _contender(
-    variant: Variant, reference: Variant, reference_ns: float, sizes: Mapping[str, int], gates: Sequence[Gate]
+    variant: Variant,
+    reference: Variant,
+    reference_ns: float,
+    sizes: Mapping[str, int],
+    gates: Sequence[Gate],
+    mix: Mapping[int, float],
 ) -> _Contender:
-    row_ns = timing.row_cost_ns(variant.latency)
+    row_ns = timing.row_cost_ns(variant.latency, mix)
     failed = [f"{gate.name} is {gate.measured:.4g}, limit {gate.limit:.4g}" for gate in gates if not gate.passed]
     return _Contender(
         name=variant.id,

@@ -1,15 +1,19 @@
 """How good a graph's answers are, how near to fp32, and whether they depend on batch mates; each as a gate with its limit.
 
-Knows nothing of time or size. The limits come from the job.
+Knows nothing of time or size. The limits come from the job. What near means depends on what the answers are: probabilities may
+drift a little and should name the same class, embeddings should keep their neighbours, values their size.
 """
+
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
 
 from gateway.contract.manifest import Gate
-from trainers.job import Array, Limits, Split
-from trainers.metrics import binary_metrics
+from trainers.arrays import Array
+from trainers.job import Data, Split, Terms, trimmed
+from trainers.objectives import flat
 
 BATCH_DIFFERENCE = "batch_difference"
 CHUNK_ROWS = 128
@@ -18,97 +22,161 @@ ALONE_ROWS = 64
 MATES = (1, 6, 31)
 """How many batch mates each row is answered with, after it was answered alone."""
 
+LONG_ALONE_ROWS = 16
+"""Rows with a length cost more."""
+
 HOSTILE = 1000.0
 """Half of the mates get numbers this much larger: a caller may send anything, and must not move another caller's answer."""
 
+NEIGHBOURS = 10
+NEIGHBOUR_ROWS_MAX = 1000
+
+Outputs = dict[str, Array]
+"""By name, float64 [rows, ...]."""
+
 
 class Answers(msgspec.Struct, frozen=True):
-    """One graph's probabilities on a split, their metrics, and how much batch mates changed them. Metrics need every answer."""
+    """One graph's answers to a split, their metrics, and how much batch mates changed them. Metrics need every answer."""
 
-    probabilities: Array
+    outputs: Outputs
     metrics: dict[str, float]
     batch_difference: float
 
     @property
     def missing(self) -> int:
-        return int(np.isnan(self.probabilities).sum())
+        """How many values are NaN or infinite."""
+        return sum(int((~np.isfinite(values)).sum()) for values in self.outputs.values())
 
 
-def answer(session: ort.InferenceSession, split: Split) -> Answers:
-    chunks = [
-        _run(session, {name: values[start : start + CHUNK_ROWS] for name, values in split.inputs.items()})
-        for start in range(0, split.rows, CHUNK_ROWS)
-    ]
-    probabilities = np.concatenate(chunks)
-    complete = not np.isnan(probabilities).any()
-    return Answers(
-        probabilities=probabilities,
-        metrics=binary_metrics(split.targets, probabilities) if complete else {},
-        batch_difference=batch_difference(session, split),
+def answer(session: ort.InferenceSession, split: Split, data: Data, terms: Terms) -> Answers:
+    """Rows are answered in the order of their length, so that little padding is computed; answers are in the split's order."""
+    order = (
+        np.argsort((split.inputs[data.mask] != 0).sum(axis=1), kind="stable") if data.mask else np.arange(split.rows)
     )
+    chunk_rows = min(CHUNK_ROWS, terms.target.batch_max)
+    chunks = [
+        _run(session, split.picked(order[start : start + chunk_rows]).inputs, data)
+        for start in range(0, split.rows, chunk_rows)
+    ]
+    back = np.argsort(order, kind="stable")
+    outputs = {name: np.concatenate([chunk[name] for chunk in chunks])[back] for name in chunks[0]}
+    answers = Answers(outputs=outputs, metrics={}, batch_difference=batch_difference(session, split, data))
+    if answers.missing or not terms.objective.metrics:
+        return answers
+    (only,) = outputs.values()
+    return msgspec.structs.replace(answers, metrics=terms.objective.measure(split.targets, only))
 
 
-def gates(variant: str, reference: Answers, own: Answers, limits: Limits) -> tuple[Gate, ...]:
+def gates(variant: str, reference: Answers, own: Answers, terms: Terms) -> tuple[Gate, ...]:
     """Soundness first; nearness to the reference only for another graph with an answer for every row."""
+    limits = terms.limits
     checks = [
         ("nan", float(own.missing), 0.0),
         (BATCH_DIFFERENCE, own.batch_difference, limits.batch_difference_max),
     ]
     if own is not reference and not own.missing:
-        drift = np.abs(own.probabilities - reference.probabilities)
         checks += [
-            ("roc_auc_drop", reference.metrics["roc_auc"] - own.metrics["roc_auc"], limits.metric_drop_max),
             (
-                "average_precision_drop",
-                reference.metrics["average_precision"] - own.metrics["average_precision"],
+                metric.loss_name,
+                metric.loss(reference.metrics[metric.name], own.metrics[metric.name]),
                 limits.metric_drop_max,
-            ),
-            ("brier_rise", own.metrics["brier"] - reference.metrics["brier"], limits.metric_drop_max),
-            ("probability_drift_p99", float(np.percentile(drift, 99)), limits.probability_drift_p99_max),
-            ("label_disagreement", _disagreement(reference, own), 1 - limits.agreement_min),
+            )
+            for metric in terms.objective.metrics
         ]
+        checks += _nearness(reference, own, terms)
     return tuple(
         Gate(name=name, variant=variant, passed=measured <= limit, measured=measured, limit=limit)
         for name, measured, limit in checks
     )
 
 
-def batch_difference(session: ort.InferenceSession, split: Split, seed: int = 0) -> float:
-    """The most that batch mates changed a row's probability; 1 when they made it appear or disappear."""
+def _nearness(reference: Answers, own: Answers, terms: Terms) -> list[tuple[str, float, float]]:
+    """Every output against the reference's; where there are several the worst counts."""
+    pairs = [(flat(reference.outputs[name]), flat(values)) for name, values in own.outputs.items()]
+    limits = terms.limits
+    if terms.objective.head != "identity":
+        drift = max(float(np.percentile(np.abs(one - other), 99)) for one, other in pairs)
+        disagreement = max(float(np.mean(_labels(one) != _labels(other))) for one, other in pairs)
+        return [
+            ("probability_drift_p99", drift, limits.probability_drift_p99_max),
+            ("label_disagreement", disagreement, 1 - limits.agreement_min),
+        ]
+    if terms.objective.task == "embed":
+        return [
+            ("neighbours_lost", max(_neighbours_lost(*pair) for pair in pairs), 1 - limits.neighbours_min),
+            ("cosine_distance_p99", max(_cosine_p99(*pair) for pair in pairs), 1 - limits.cosine_p1_min),
+        ]
+    return [("value_drift_p99", max(_value_drift(*pair) for pair in pairs), limits.value_drift_p99_max)]
+
+
+def batch_difference(session: ort.InferenceSession, split: Split, data: Data, seed: int = 0) -> float:
+    """The most that batch mates, and the padding they bring, changed a row's answer; 1 when they made it appear or disappear.
+
+    Of values that are no probabilities it is relative to 1 + their size.
+    """
     rng = np.random.default_rng(seed)
     worst = 0.0
-    for row in rng.integers(0, split.rows, ALONE_ROWS):
-        alone = _run(session, {name: values[row : row + 1] for name, values in split.inputs.items()})[0]
+    for row in rng.integers(0, split.rows, LONG_ALONE_ROWS if data.signature.has_length else ALONE_ROWS):
+        alone = _run(session, split.picked(np.array([row])).inputs, data)
         for count in MATES:
-            mates = rng.integers(0, split.rows, count)
-            batch = {
-                name: np.concatenate([values[row : row + 1], values[mates]]) for name, values in split.inputs.items()
-            }
-            together = _run(session, {name: _hostile(values) for name, values in batch.items()})[0]
-            worst = max(worst, _difference(float(alone), float(together)))
+            batch = split.picked(np.append(row, rng.integers(0, split.rows, count)))
+            hostile = {name: _hostile(values) for name, values in batch.inputs.items()}
+            together = _run(session, hostile, data)
+            worst = max(worst, *(_difference(values[0], together[name][0]) for name, values in alone.items()))
     return worst
 
 
 def _hostile(values: Array) -> Array:
-    """The second half of a batch, with huge numbers. The first row stays as it is."""
-    if values.dtype == object:
+    """The second half of a batch, with huge numbers. The first row stays as it is, and so do strings and whole numbers."""
+    if values.dtype.kind != "f":
         return values
-    return np.concatenate(
-        [values[: (len(values) + 1) // 2], values[(len(values) + 1) // 2 :] * values.dtype.type(HOSTILE)]
-    )
+    half = (len(values) + 1) // 2
+    return np.concatenate([values[:half], values[half:] * values.dtype.type(HOSTILE)])
 
 
-def _difference(a: float, b: float) -> float:
-    if np.isnan(a) or np.isnan(b):
-        return float(np.isnan(a) != np.isnan(b))
-    return abs(a - b)
+def _difference(a: Array, b: Array) -> float:
+    if a.shape != b.shape or (np.isnan(a) != np.isnan(b)).any():
+        return 1.0
+    apart = np.abs(np.nan_to_num(a) - np.nan_to_num(b)) / np.maximum(1.0, np.abs(np.nan_to_num(a)))
+    return float(apart.max(initial=0.0))
 
 
-def _disagreement(reference: Answers, own: Answers) -> float:
-    """The share of rows that get another label."""
-    return float(np.mean((own.probabilities >= LABEL_AT) != (reference.probabilities >= LABEL_AT)))
+def _labels(answers: Array) -> Array:
+    labels: Array = answers >= LABEL_AT if answers.ndim == 1 else answers.argmax(axis=-1)
+    return labels
 
 
-def _run(session: ort.InferenceSession, inputs: dict[str, Array]) -> Array:
-    (probabilities,) = session.run(None, inputs)
-    return np.asarray(probabilities, np.float64)[:, 0]
+def _neighbours_lost(reference: Array, own: Array) -> float:
+    """The share of each row's nearest rows, by cosine, that are others than with the reference."""
+    rows = np.linspace(0, len(reference) - 1, min(len(reference), NEIGHBOUR_ROWS_MAX)).astype(int)
+    count = min(NEIGHBOURS, len(rows) - 1)
+    nearest = [_nearest(_unit(vectors[rows]), count) for vectors in (reference, own)]
+    kept = [len(set(a) & set(b)) for a, b in zip(*(found.tolist() for found in nearest), strict=True)]
+    return 1.0 - float(np.mean(kept)) / max(1, count)
+
+
+def _nearest(vectors: Array, count: int) -> Array:
+    likeness = vectors @ vectors.T
+    np.fill_diagonal(likeness, -np.inf)
+    nearest: Array = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
+    return nearest
+
+
+def _cosine_p99(reference: Array, own: Array) -> float:
+    return float(np.percentile(1.0 - (_unit(reference) * _unit(own)).sum(axis=-1), 99))
+
+
+def _unit(vectors: Array) -> Array:
+    unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return unit
+
+
+def _value_drift(reference: Array, own: Array) -> float:
+    """In standard deviations of the reference."""
+    return float(np.percentile(np.abs(own - reference), 99) / max(float(reference.std()), 1e-12))
+
+
+def _run(session: ort.InferenceSession, inputs: Mapping[str, Array], data: Data) -> Outputs:
+    names = [tensor.name for tensor in data.signature.outputs]
+    answers = session.run(names, trimmed(inputs, data.signature, data.mask))
+    return {name: np.asarray(values, np.float64) for name, values in zip(names, answers, strict=True)}

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from gateway.contract.manifest import Evaluation, Gate, Latency, Variant
 from trainers.errors import GateFailed
 from trainers.evaluate import choice, fidelity, resident, serving, timing
-from trainers.job import Candidate, Data, Limits, Report
+from trainers.job import Candidate, Data, Report, Split, Terms
 
 REFERENCE = "fp32"
 SPLIT = "test"
@@ -32,15 +32,16 @@ class Verdict(msgspec.Struct, frozen=True):
     choice: str
 
 
-def judge(candidates: Sequence[Candidate], data: Data, limits: Limits, report: Report) -> Verdict:
+def judge(candidates: Sequence[Candidate], data: Data, terms: Terms, report: Report) -> Verdict:
     """Measure all, gate all, choose one. Raises `GateFailed` when the reference itself gives NaN or depends on its batch."""
+    split = data.test.thinned(terms.limits.rows_max)
     with tempfile.TemporaryDirectory() as folder:
         openers = {candidate.id: _opener(candidate, Path(folder), data) for candidate in candidates}
         sessions = {name: opens() for name, opens in openers.items()}
-        answers = _answers(sessions, data, report)
-        gates = {name: fidelity.gates(name, answers[REFERENCE], own, limits) for name, own in answers.items()}
+        answers = _answers(sessions, split, data, terms, report)
+        gates = {name: fidelity.gates(name, answers[REFERENCE], own, terms) for name, own in answers.items()}
         _refuse_unsound_reference(gates[REFERENCE])
-        latencies = timing.latencies(sessions, data.test.inputs, data.signature, report)
+        latencies = timing.latencies(sessions, split.inputs, data.signature, terms.target.batches, report)
         loads = timing.load_times(openers)
     variants = tuple(
         _variant(
@@ -49,17 +50,17 @@ def judge(candidates: Sequence[Candidate], data: Data, limits: Limits, report: R
             gates[candidate.id],
             latencies[candidate.id],
             load_ns=loads[candidate.id],
-            resident_bytes=_resident_bytes(candidate, data),
+            resident_bytes=_resident_bytes(candidate, split, terms.target.batch_max),
+            batch_max=terms.target.batch_max,
         )
         for candidate in candidates
     )
     sizes = {candidate.id: len(candidate.graph) for candidate in candidates}
-    served, sentence = choice.choose(variants, sizes, gates)
+    served, sentence = choice.choose(variants, sizes, gates, terms.target.mix)
     return Verdict(
         variants=tuple(sorted(variants, key=lambda variant: variant.id != served)),
         evaluations=tuple(
-            Evaluation(subject=name, split=SPLIT, rows=data.test.rows, metrics=own.metrics)
-            for name, own in answers.items()
+            Evaluation(subject=name, split=SPLIT, rows=split.rows, metrics=own.metrics) for name, own in answers.items()
         ),
         gates=tuple(gate for checked in gates.values() for gate in checked),
         serve=served,
@@ -76,20 +77,20 @@ def _opener(candidate: Candidate, folder: Path, data: Data) -> Callable[[], ort.
     )
 
 
-def _resident_bytes(candidate: Candidate, data: Data) -> int:
+def _resident_bytes(candidate: Candidate, split: Split, batch_max: int) -> int:
     """After runs of the largest batch; never less than the file, as weights are read from it whole."""
-    largest = {
-        name: np.resize(values, (timing.BATCHES[-1], *values.shape[1:])) for name, values in data.test.inputs.items()
-    }
+    largest = {name: np.resize(values, (batch_max, *values.shape[1:])) for name, values in split.inputs.items()}
     measured = resident.measure(candidate.graph, largest, optimized_by=candidate.optimized_by)
     return max(measured, len(candidate.graph))
 
 
-def _answers(sessions: Mapping[str, ort.InferenceSession], data: Data, report: Report) -> dict[str, fidelity.Answers]:
+def _answers(
+    sessions: Mapping[str, ort.InferenceSession], split: Split, data: Data, terms: Terms, report: Report
+) -> dict[str, fidelity.Answers]:
     answers = {}
     for done, (name, session) in enumerate(sessions.items()):
         report("compare", done, len(sessions), name)
-        answers[name] = fidelity.answer(session, data.test)
+        answers[name] = fidelity.answer(session, split, data, terms)
     report("compare", len(sessions), len(sessions))
     return answers
 
@@ -110,6 +111,7 @@ def _variant(
     *,
     load_ns: int,
     resident_bytes: int,
+    batch_max: int,
 ) -> Variant:
     """A graph whose answers depend on batch mates may only ever run alone."""
     invariant = all(gate.passed for gate in gates if gate.name == fidelity.BATCH_DIFFERENCE)
@@ -119,7 +121,7 @@ def _variant(
         recipe=candidate.recipe,
         file=f"{candidate.id}.onnx",
         opset=opsets[""],
-        max_batch=timing.BATCHES[-1] if invariant else 1,
+        max_batch=batch_max if invariant else 1,
         batch_invariant=invariant,
         metrics=answers.metrics,
         latency=latency,

@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime as ort
 
 from gateway.contract.manifest import BatchCost, Latency, Signature
-from trainers.job import Array, Report
+from trainers.arrays import Array
+from trainers.job import Report
 
-BATCHES = (1, 8, 32, 128)
 LENGTHS = (4, 2, 1)
 """Where rows have a length: at a quarter and a half of what the data has, and at all of it."""
 
@@ -28,10 +28,14 @@ LOADS = 5
 
 
 def latencies(
-    sessions: Mapping[str, ort.InferenceSession], inputs: Mapping[str, Array], signature: Signature, report: Report
+    sessions: Mapping[str, ort.InferenceSession],
+    inputs: Mapping[str, Array],
+    signature: Signature,
+    batches: Sequence[int],
+    report: Report,
 ) -> dict[str, tuple[Latency, ...]]:
     """By session, one `Latency` per batch size, and per length where an axis but the rows varies: the longest length first."""
-    feeds = [feed for part in reversed(LENGTHS) for feed in _feeds(inputs, signature, part)]
+    feeds = [feed for part in reversed(LENGTHS) for feed in _feeds(inputs, signature, batches, part)]
     cells: dict[str, list[Latency]] = {name: [] for name in sessions}
     seen: set[tuple[int, int]] = set()
     for done, feed in enumerate(feeds):
@@ -48,7 +52,9 @@ def latencies(
     return {name: tuple(cell) for name, cell in cells.items()}
 
 
-def _feeds(inputs: Mapping[str, Array], signature: Signature, part: int) -> Iterator[dict[str, Array]]:
+def _feeds(
+    inputs: Mapping[str, Array], signature: Signature, batches: Sequence[int], part: int
+) -> Iterator[dict[str, Array]]:
     """Per batch size, real rows; every axis that varies is cut to one `part`th, but to no less than 1."""
     cut: dict[str, Array] = {}
     for tensor in signature.inputs:
@@ -57,7 +63,7 @@ def _feeds(inputs: Mapping[str, Array], signature: Signature, part: int) -> Iter
         for axis, size in zip(tensor.shape[1:], values.shape[1:], strict=True):
             wanted.append(slice(max(1, -(-size // part))) if isinstance(axis, str) else slice(None))
         cut[tensor.name] = values[tuple(wanted)]
-    for rows in BATCHES:
+    for rows in batches:
         yield {name: np.resize(values, (rows, *values.shape[1:])) for name, values in cut.items()}
 
 
@@ -94,10 +100,11 @@ def fit_cost(latency: Sequence[Latency]) -> BatchCost:
     return BatchCost(base_ns=round(base), row_ns=round(row), row_length_ps=round(row_length * 1000))
 
 
-def row_cost_ns(latency: Sequence[Latency]) -> float:
-    """Nanoseconds per row, the mean over the batch sizes, at the length the data has."""
+def row_cost_ns(latency: Sequence[Latency], mix: Mapping[int, float]) -> float:
+    """Nanoseconds per row, the mean over the batch sizes by their weight in `mix`, at the length the data has."""
     longest = max(cell.length for cell in latency)
-    return float(np.mean([cell.p50_ns / cell.batch_rows for cell in latency if cell.length == longest]))
+    cells = [cell for cell in latency if cell.length == longest]
+    return float(np.average([c.p50_ns / c.batch_rows for c in cells], weights=[mix[c.batch_rows] for c in cells]))
 
 
 def _take_turns(sessions: Mapping[str, ort.InferenceSession], feed: dict[str, Array]) -> dict[str, list[int]]:

@@ -5,23 +5,25 @@ add it to `offer`.
 """
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 import onnxruntime as ort
 
 from gateway.contract.manifest import optimizer
+from trainers.arrays import Array
 from trainers.errors import ExportError
-from trainers.job import Candidate, Data
+from trainers.job import Candidate
 from trainers.quantize import rowwise, static
 
 
-def offer(graph: bytes, data: Data) -> tuple[Candidate, ...]:
+def offer(graph: bytes, calibration: Mapping[str, Array]) -> tuple[Candidate, ...]:
     """`fp32` first. A recipe that finds nothing to quantize adds none. Raises `ExportError` when a rewritten graph is invalid."""
     rewritten = {
         "fp32": graph,
         "int8-rowwise": rowwise.rewrite(graph),
-        "int8-static": static.rewrite(graph, data.validation.inputs),
+        "int8-static": static.rewrite(graph, calibration),
     }
     return tuple(_candidate(name, optimize(made, name)) for name, made in rewritten.items() if made)
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trainers.job import Array
+from trainers.arrays import Array
 
 ACTIVATION_MAX = 127
 ACTIVATION_ZERO = 128

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from trainers.job import Array
+from trainers.arrays import Array
 
 BATCH_ROWS = 64
 BATCHES_MAX = 32

@@ -16,8 +16,10 @@ import numpy as np
 
 from gateway.contract import codec
 from gateway.contract.manifest import Column, DataSource, Examples, Scalar, Signature, Tensor
+from trainers import objectives
+from trainers.baseline import logistic_baseline
 from trainers.errors import DataError
-from trainers.job import Data, Fit, Split, TrainJob
+from trainers.job import Baseline, Data, Fit, Split, TrainJob
 from trainers.recipes.flights_module import FlightsModule
 
 if TYPE_CHECKING:
@@ -64,11 +66,11 @@ def flights() -> TrainJob:
     return TrainJob(
         model="flights",
         description=f"Will a flight out of New York arrive more than {LATE_MINUTES} minutes late?",
-        task="classify",
+        objective=objectives.binary(),
         load=load,
         module=FlightsModule,
-        output="late",
         fit=Fit(epochs=4, batch_rows=1024, learning_rate=2e-3, weight_decay=0.3),
+        baseline=Baseline("logistic", logistic_baseline),
     )
 
 

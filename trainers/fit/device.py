@@ -1,0 +1,65 @@
+"""Where a job trains and how precisely: the GPU in mixed precision when there is one, else the CPU to the last bit."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from trainers.errors import SpecError
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Without a fixed workspace cuBLAS may choose another algorithm from run to run."""
+
+
+def choose(name: str | None) -> torch.device:
+    """`cpu` or `cuda`; None takes CUDA when there is one. Under torchrun it is this process's own GPU."""
+    has_cuda = torch.cuda.is_available()
+    if name is None:
+        name = "cuda" if has_cuda else "cpu"
+    if name not in {"cpu", "cuda"} or (name == "cuda" and not has_cuda):
+        raise SpecError(f"device '{name}' is not here; there is: {'cpu, cuda' if has_cuda else 'cpu'}")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device("cpu")
+
+
+def title(device: torch.device) -> str:
+    """`cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Initialization and dropout from this seed, deterministic kernels where there are some; the process's own state is put back.
+
+    A CUDA kernel without a deterministic form only warns once: which ones these are is up to the recipe's module.
+    """
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    if device.type == "cuda":
+        os.environ.setdefault(WORKSPACE, ":4096:8")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warning)
+
+
+class Precision:
+    """Mixed precision on CUDA: bfloat16 where the GPU has it, else float16 with a loss scaler. Plain float32 on CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        is_cuda = device.type == "cuda"
+        self._dtype = torch.bfloat16 if is_cuda and torch.cuda.is_bf16_supported() else torch.float16
+        self.scaler = torch.amp.GradScaler(enabled=is_cuda and self._dtype is torch.float16)
+
+    def forward(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self._device.type, self._dtype, enabled=self._device.type == "cuda")
+
+    def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.scaler.step(optimizer)
+        self.scaler.update()
