@@ -1,16 +1,18 @@
 """The model card: what a person should know before relying on the model, as Markdown. Everything in it is in the manifest too."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.contract.manifest import Evaluation, Manifest, Variant
 from gateway.contract.prices import PICO_PER_USD
 
 
-def card(manifest: Manifest, split: str) -> str:
+def card(manifest: Manifest, split: str, plots: Mapping[str, str]) -> str:
+    """`split`: how the data was divided; `plots`: titles by file name."""
     sections = [
         f"# {manifest.model}\n\n{manifest.description}",
         f"## Data\n\n{_data(manifest, split)}",
         f"## Quality\n\n{_quality(manifest.evaluations)}",
+        *(f"![{title}]({name})" for name, title in plots.items()),
         f"## Choice\n\n{manifest.choice}\n\n{_choice(manifest)}",
         f"## Gates\n\n{_gates(manifest)}",
         f"## Training\n\n{_training(manifest)}",
@@ -44,11 +46,19 @@ def _quality(evaluations: Sequence[Evaluation]) -> str:
             evaluation.subject,
             evaluation.split,
             evaluation.rows,
-            *(_figure(evaluation.metrics.get(name)) for name in names),
+            *(_measured(evaluation, name) for name in names),
         )
         for evaluation in evaluations
     ]
-    return table(("subject", "split", "rows", *names), rows)
+    gains = [
+        f"- {name}: {low:+.4f} to {high:+.4f}" + ("" if low > 0 else ", so it may be no better")
+        for evaluation in evaluations
+        for name, (low, high) in (evaluation.gains or {}).items()
+    ]
+    parts = [table(("subject", "split", "rows", *names), rows), "In brackets: 95 % intervals of the paired bootstrap."]
+    if gains:
+        parts += ["How much better than the baseline the served variant is, on the same rows:", "\n".join(gains)]
+    return "\n\n".join(parts)
 
 
 def _choice(manifest: Manifest) -> str:
@@ -91,5 +101,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _measured(evaluation: Evaluation, name: str) -> str:
+    if name not in evaluation.metrics:
+        return ""
+    interval = (evaluation.intervals or {}).get(name)
+    return f"{evaluation.metrics[name]:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")

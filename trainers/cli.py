@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from gateway.objectstore.opening import open_store
 from gateway.whoami import user_name
@@ -103,7 +111,14 @@ class Bars:
     """A `Report` that shows one bar per step, on stderr."""
 
     def __init__(self, *, is_shown: bool) -> None:
-        columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         console = Console(stderr=True)
         self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not is_shown)
         self._tasks: dict[str, TaskID] = {}

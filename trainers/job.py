@@ -31,11 +31,13 @@ class Split(msgspec.Struct, frozen=True):
         """These rows only, by index."""
         return Split({name: values[rows] for name, values in self.inputs.items()}, self.targets[rows])
 
+    def spread(self, rows_max: int) -> Array:
+        """The indices of at most so many rows, from all over the split; 0 is all of it."""
+        return np.linspace(0, self.rows - 1, min(self.rows, rows_max or self.rows)).astype(np.int64)
+
     def thinned(self, rows_max: int) -> "Split":
-        """At most so many rows, from all over the split; 0 is all of it."""
-        if not rows_max or self.rows <= rows_max:
-            return self
-        return self.picked(np.linspace(0, self.rows - 1, rows_max).astype(np.int64))
+        """The rows of `spread`."""
+        return self.picked(self.spread(rows_max)) if 0 < rows_max < self.rows else self
 
 
 class Data(msgspec.Struct, frozen=True):

@@ -81,6 +81,3 @@ LOG_LOSS = Metric("log_loss", _log_loss, higher_is_better=False)
 MAE = Metric("mae", _mae, higher_is_better=False, is_relative=True)
 RMSE = Metric("rmse", _rmse, higher_is_better=False, is_relative=True)
 R2 = Metric("r2", _r2)
-
-LOWER_IS_BETTER = frozenset(metric.name for metric in (BRIER, LOG_LOSS, MAE, RMSE))
-"""Among the metrics above; any other is taken to be better the higher it is."""

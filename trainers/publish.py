@@ -20,7 +20,12 @@ from gateway.registry.reading import Registry
 from trainers.errors import PublishConflict, SpecError
 
 MANIFEST = "manifest.json"
-MEDIA_TYPES = {".onnx": "application/onnx", ".json": "application/json", ".md": "text/markdown"}
+MEDIA_TYPES = {
+    ".onnx": "application/onnx",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".png": "image/png",
+}
 
 
 def describe(name: str, data: bytes, role: Role) -> File:

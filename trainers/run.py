@@ -12,14 +12,15 @@ from typing import TypeVar
 import msgspec
 
 from gateway.contract import codec, layout, prices
-from gateway.contract.manifest import Evaluation, Manifest
+from gateway.contract.manifest import Manifest
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.contract.words import NAME_RULE, is_name
 from gateway.errors import InvalidInput
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import releasing
-from trainers import card, lineage, publish
+from trainers import comparison, lineage, plots, publish
 from trainers.arrays import Array
+from trainers.artifact import Described, assemble
 from trainers.errors import DataError, SpecError
 from trainers.evaluate import judge
 from trainers.evaluate.vectors import vectors
@@ -29,11 +30,6 @@ from trainers.job import Data, Report, TrainJob
 from trainers.quantize import candidates
 
 T = TypeVar("T")
-
-EXAMPLES = "examples.json"
-GOLDEN = "golden.json"
-CARD = "card.md"
-BASELINE = "baseline:"
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -75,36 +71,30 @@ def train(job: TrainJob, run: Run, book: prices.PriceBook, report: Report) -> Ma
     graph = _step(report, "export", lambda: export(fitted.module, data, job.objective, job.lengths))
     offered = _step(report, "quantize", lambda: candidates.offer(graph, _calibration(job, data)))
     verdict = judge.judge(offered, data, job.terms, report)
-    simplest = _step(report, "baseline", lambda: _baseline(job, data))
+    compared = _step(report, "baseline", lambda: comparison.compare(job, data, verdict))
     golden = vectors(offered, verdict.variants, data, job.terms)
-    graphs = {f"{candidate.id}.onnx": candidate.graph for candidate in offered}
-    shipped = {name: content for name, (_, content) in data.files.items()}
-    contents = graphs | shipped | {EXAMPLES: codec.encode(data.examples), GOLDEN: codec.encode(golden)}
-    files = [publish.describe(name, graph, "model") for name, graph in graphs.items()]
-    manifest = Manifest(
+    described = Described(
         model=job.model,
         task=job.objective.task,
         description=job.description,
-        created_ns=time.time_ns(),
-        files=(
-            *files,
-            *(publish.describe(name, content, role) for name, (role, content) in data.files.items()),
-            publish.describe(EXAMPLES, contents[EXAMPLES], "examples"),
-            publish.describe(GOLDEN, contents[GOLDEN], "golden"),
-        ),
-        variants=verdict.variants,
-        serve=verdict.serve,
-        choice=verdict.choice,
+        split=data.split,
         signature=data.signature,
-        lineage=lineage.lineage(job, recipe=run.recipe, run_id=run.run_id, sources=data.sources, device=fitted.device),
-        training_cost=lineage.training_cost(
-            book, seconds=time.monotonic() - began, sku=run.priced_as, device=fitted.device
-        ),
-        evaluations=(simplest, *verdict.evaluations),
-        gates=verdict.gates,
+        examples=data.examples,
         labels=data.labels,
+        files=data.files,
+        plots=plots.plots(job.objective, fitted.history, compared.targets, compared.answers, data.labels),
     )
-    return _write(run.folder, manifest, contents, data.split)
+    artifact = assemble(
+        described,
+        offered,
+        verdict,
+        golden,
+        evaluations=compared.evaluations,
+        lineage=lineage.lineage(job, recipe=run.recipe, run_id=run.run_id, sources=data.sources, device=fitted.device),
+        cost=lineage.training_cost(book, seconds=time.monotonic() - began, sku=run.priced_as, device=fitted.device),
+    )
+    artifact.write(run.folder)
+    return artifact.manifest
 
 
 def _step(report: Report, name: str, work: Callable[[], T]) -> T:
@@ -113,19 +103,6 @@ def _step(report: Report, name: str, work: Callable[[], T]) -> T:
     done = work()
     report(name, 1, 1)
     return done
-
-
-def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes], split: str) -> Manifest:
-    """Add the card, which describes the rest, and write it all."""
-    text = card.card(manifest, split).encode()
-    manifest = msgspec.structs.replace(manifest, files=(*manifest.files, publish.describe(CARD, text, "card")))
-    publish.write(folder, manifest, contents | {CARD: text})
-    return manifest
-
-
-def _baseline(job: TrainJob, data: Data) -> Evaluation:
-    metrics = job.objective.measure(data.test.targets, job.baseline.predict(data))
-    return Evaluation(subject=f"{BASELINE}{job.baseline.name}", split=judge.SPLIT, rows=data.test.rows, metrics=metrics)
 
 
 def _calibration(job: TrainJob, data: Data) -> Mapping[str, Array]:

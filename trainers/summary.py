@@ -5,8 +5,8 @@ from rich.table import Table
 
 from gateway.contract.manifest import Manifest
 from gateway.contract.prices import PICO_PER_USD
-from trainers.metrics import LOWER_IS_BETTER
-from trainers.run import BASELINE, Result
+from trainers.comparison import doubtful
+from trainers.run import Result
 
 
 def show(console: Console, result: Result, *, is_quiet: bool) -> None:
@@ -18,8 +18,9 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
     console.print(_quality(manifest))
     console.print(_serving(manifest))
     console.print(manifest.choice, highlight=False)
-    for name in behind_baseline(manifest):
-        console.print(f"warning: by {name}, the baseline is better than this model", highlight=False, style="yellow")
+    for name in doubtful(manifest.evaluations):
+        warning = f"warning: by {name}, this model may be no better than the baseline (95 % interval)"
+        console.print(warning, highlight=False, style="yellow")
     console.print(f"training cost: {cost(manifest)}", highlight=False)
     console.print(
         f"published: model '{record.model}' version {record.version} ({record.manifest_sha256[:12]})", highlight=False
@@ -27,14 +28,6 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
     if result.promotion:
         answers = f"alias '{result.promotion.alias}' answers with version {result.promotion.version}"
         console.print(f"promoted: {answers} (generation {result.promotion.generation})", highlight=False)
-
-
-def behind_baseline(manifest: Manifest) -> list[str]:
-    """The metrics by which the served variant does not beat the simplest model worth beating."""
-    metrics = {evaluation.subject: evaluation.metrics for evaluation in manifest.evaluations}
-    served = metrics[manifest.serve]
-    simplest = next((found for subject, found in metrics.items() if subject.startswith(BASELINE)), {})
-    return [name for name in simplest if (simplest[name] < served[name]) == (name in LOWER_IS_BETTER)]
 
 
 def cost(manifest: Manifest) -> str:
@@ -50,6 +43,9 @@ def _quality(manifest: Manifest) -> Table:
     _columns(table, "", *metrics)
     for evaluation in manifest.evaluations:
         table.add_row(evaluation.subject, *(f"{value:.4f}" for value in evaluation.metrics.values()))
+        if evaluation.gains:
+            gains = [f"{low:+.4f} to {high:+.4f}" for low, high in evaluation.gains.values()]
+            table.add_row("  over the baseline", *gains, style="dim")
     return table
 
 

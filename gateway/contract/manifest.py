@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.contract.words import Count, Datatype, FileName, Name, Positive, Sha256
 
-Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "card"]
+Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "plot", "card"]
 Scalar = str | int | float | bool | None
 
 
@@ -152,12 +152,18 @@ class Variant(msgspec.Struct, frozen=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """Metrics of one subject (`fp32`, `int8`, `baseline:logistic`) on one held-out split."""
+    """Metrics of one subject (`fp32`, `int8`, `baseline:logistic`) on one held-out split.
+
+    `intervals`: where each metric lies with 95 % confidence, given how few rows were judged. `gains`: likewise how much better than
+    the baseline the subject is on the same rows, positive being better; both ends above 0 say that it is.
+    """
 
     subject: str
     split: str
     rows: Positive
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] | UnsetType = UNSET
+    gains: dict[str, tuple[float, float]] | UnsetType = UNSET
 
 
 class Gate(msgspec.Struct, frozen=True):

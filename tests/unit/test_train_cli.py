@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import click
-import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -19,7 +18,7 @@ from gateway.objectstore.opening import open_store
 from gateway.repository import golden
 from gateway.runtime.session import Session
 from gateway.runtime.tensors import Tensors
-from trainers import card, lineage, summary
+from trainers import card, comparison, lineage
 from trainers.cli import train
 from trainers.errors import SpecError
 
@@ -117,14 +116,15 @@ def test_a_run_id_used_for_something_else_is_refused(trained: tuple[Path, Result
     assert "run 'first' was made with other parameters" in refused.stderr
 
 
-def test_a_model_behind_its_baseline_is_said_to_be(manifest: Manifest):
-    def measured(**baseline: float) -> Manifest:
-        simplest = Evaluation(subject="baseline:logistic", split="test", rows=100, metrics=baseline)
-        served = Evaluation(subject=manifest.serve, split="test", rows=100, metrics={"roc_auc": 0.7, "brier": 0.2})
-        return msgspec.structs.replace(manifest, evaluations=(simplest, served))
+def test_a_model_that_may_be_no_better_than_its_baseline_is_said_to_be(manifest: Manifest):
+    def measured(**gains: tuple[float, float]) -> Evaluation:
+        return Evaluation(subject="fp32", split="test", rows=100, metrics=dict.fromkeys(gains, 0.5), gains=gains)
 
-    assert summary.behind_baseline(measured(roc_auc=0.6, brier=0.3)) == []
-    assert summary.behind_baseline(measured(roc_auc=0.8, brier=0.1)) == ["roc_auc", "brier"]
+    assert comparison.doubtful([measured(roc_auc=(0.1, 0.2), brier=(0.001, 0.01))]) == []
+    assert comparison.doubtful([measured(roc_auc=(-0.01, 0.2), brier=(-0.2, -0.1))]) == ["roc_auc", "brier"]
+    served = next(found for found in manifest.evaluations if found.subject == manifest.serve)
+    assert served.gains
+    assert comparison.doubtful(manifest.evaluations) == [name for name, (low, _) in served.gains.items() if low <= 0]
 
 
 def test_an_unknown_recipe_exits_2_with_the_list(tmp_path: Path):

@@ -30,6 +30,8 @@ class Verdict(msgspec.Struct, frozen=True):
     gates: tuple[Gate, ...]
     serve: str
     choice: str
+    answers: Mapping[str, fidelity.Outputs]
+    """By variant, to the rows of the test split that were judged."""
 
 
 def judge(candidates: Sequence[Candidate], data: Data, terms: Terms, report: Report) -> Verdict:
@@ -65,6 +67,7 @@ def judge(candidates: Sequence[Candidate], data: Data, terms: Terms, report: Rep
         gates=tuple(gate for checked in gates.values() for gate in checked),
         serve=served,
         choice=sentence,
+        answers={name: own.outputs for name, own in answers.items()},
     )
 
 
