@@ -1,5 +1,5 @@
-"""A small real training with everything that a checkpoint must hold: dropout, BatchNorm, AdamW, a cosine schedule, an average of the
-weights, noise from torch, numpy and Python. What comes out is compared by the hash of all weights.
+"""A small real training with everything that a checkpoint must hold: dropout, BatchNorm, AdamW, a cosine schedule, an average
+of the weights, noise from torch, numpy and Python. What comes out is compared by the hash of all weights.
 
 The data order is a pure function of (seed, epoch), so that the step alone says where to go on.
 """

@@ -222,7 +222,7 @@ def test_what_is_no_data_is_refused_by_name(value: Any) -> None:
 
 
 def test_facts_hold_no_tensors() -> None:
-    with pytest.raises(SpecError, match="facts/loss.*keep them in a part"):
+    with pytest.raises(SpecError, match=r"facts/loss.*keep them in a part"):
         state.capture(0, {}, {"loss": torch.zeros(1)})
 
 
