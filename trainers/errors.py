@@ -6,7 +6,9 @@ TrainerError
 |- ExportError       the model cannot be exported, or the export is not the model
 |- GateFailed        not even the reference candidate passes its quality gates
 |- PublishConflict   another publisher won; run again
-`- Preempted         stopped by a signal after its state was saved
+|- Preempted         stopped by a signal after its state was saved
+|- Fenced            a newer attempt of this run is at work; this one ends and publishes nothing
+`- HostDiffers       a checkpoint was made on other hardware or libraries; another host may do, or strict resume off
 """
 
 
@@ -36,3 +38,11 @@ class PublishConflict(TrainerError):
 
 class Preempted(TrainerError):
     """Stopped by a signal after the state was saved."""
+
+
+class Fenced(TrainerError):
+    """A newer attempt of this run is at work: this one must end without saving or publishing anything."""
+
+
+class HostDiffers(TrainerError):
+    """A checkpoint was made on another device, thread count or library version, where training would go on to other weights."""

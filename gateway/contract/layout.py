@@ -10,6 +10,8 @@ ledger/v1/containers/<container>/<boot>-open.json, -close.json    when a contain
 prices/sha256/<hex>                         the price books that ledger and manifests refer to
 keys/<id>.json                              who may call; changed only to revoke
 spend/v1/dt=<date>/<container>-<boot>.json  what keys with a budget spent today, as each container saw it
+runs/<run_id>/checkpoints/<step>-<attempt>/ state.safetensors, facts.json and, written last, manifest.json
+runs/<run_id>/checkpoints/LATEST            the newest attempt and the checkpoint to resume from; moved by compare-and-swap
 """
 
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ MODELS = "models/"
 LEDGER = "ledger/v1/"
 KEYS = "keys/"
 SPEND = "spend/v1/"
+RUNS = "runs/"
 CHAMPION = "champion"
 
 
@@ -95,3 +98,21 @@ def spends(date: str) -> str:
 
 def spend(date: str, container: str, boot_ns: int) -> str:
     return f"{SPEND}dt={date}/{container}-{boot_ns}.json"
+
+
+def checkpoints(run_id: str) -> str:
+    """The prefix of all checkpoints of a run, of all its attempts."""
+    return f"{RUNS}{run_id}/checkpoints/"
+
+
+def checkpoint(run_id: str, step: int, attempt: int) -> str:
+    """The prefix of one checkpoint's files; keys sort by step."""
+    return f"{checkpoints(run_id)}{step:012d}-{attempt:04d}/"
+
+
+def checkpoint_file(run_id: str, step: int, attempt: int, name: str) -> str:
+    return f"{checkpoint(run_id, step, attempt)}{name}"
+
+
+def latest_checkpoint(run_id: str) -> str:
+    return f"{checkpoints(run_id)}LATEST"

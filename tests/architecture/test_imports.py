@@ -71,6 +71,8 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
             },
         ),
         ("trainers.publish", HEAVY),
+        ("trainers.interruption.spot, trainers.interruption.grace", HEAVY | {"click", "rich"}),
+        ("gateway.contract.checkpoint", HEAVY | {"click", "rich"}),
     ],
 )
 def test_a_module_starts_without_what_it_does_not_need(module: str, blocked: set[str]) -> None:

@@ -45,6 +45,13 @@ class CrashingStore:
         async for info in self._store.list(prefix, start_after=start_after):
             yield info
 
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 20) -> AsyncIterator[bytes]:
+        self.calls += 1
+        if self.calls == self._crash_at:
+            self._crash()
+        async for chunk in self._store.stream(key, chunk_bytes=chunk_bytes):
+            yield chunk
+
     def _crash(self) -> NoReturn:
         self.has_crashed = True
         raise Crash
