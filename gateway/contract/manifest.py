@@ -220,7 +220,7 @@ class TrainingCost(msgspec.Struct, frozen=True):
     seconds: float
     cost_picousd: Count | None
     price_book_sha256: Sha256
-    wasted_picousd: Count | None | UnsetType = UNSET
+    wasted_picousd: Count | UnsetType | None = UNSET
     attempts: tuple[AttemptCost, ...] | UnsetType = UNSET
 
 
