@@ -48,6 +48,7 @@ class Segments:
         self._lock = threading.Lock()
         self._seq = 0
         self._dropped = 0
+        self._unsure = b""  # a segment that may or may not be there: it is tried as it is until that is known
         self.pending_bytes = 0
 
     def add(self, line: bytes) -> None:
@@ -60,18 +61,11 @@ class Segments:
                 self._dropped += 1
 
     async def flush(self) -> None:
-        """Write all there is as the next segment. What could not be written waits at the front again. Raises store errors."""
-        with self._lock:
-            lines, dropped = list(self._lines), self._dropped
-            self._lines.clear()
-            self.pending_bytes = self._dropped = 0
-        if not lines:
-            return
-        try:
-            await self._write(b"".join([self._mark(dropped) + b"\n"] * bool(dropped) + lines))
-        except BaseException:  # cancelled too: they may still go with the last flush
-            self._put_back(lines, dropped)
-            raise
+        """Write all there is; what failed the last time first. Raises store errors, and the lines wait."""
+        while self._unsure or self.pending_bytes:
+            self._unsure = self._unsure or self._taken()
+            await self._write(self._unsure)
+            self._unsure = b""
 
     async def _write(self, body: bytes) -> None:
         """A segment that is there already is ours, from an answer that got lost, or not ours: then the next number is free."""
@@ -86,11 +80,12 @@ class Segments:
             self._seq += 1
             return
 
-    def _put_back(self, lines: list[bytes], dropped: int) -> None:
+    def _taken(self) -> bytes:
         with self._lock:
-            self._lines.extendleft(reversed(lines))
-            self._dropped += dropped
-            self.pending_bytes += sum(map(len, lines))
+            lines = [self._mark(self._dropped) + b"\n"] * bool(self._dropped) + list(self._lines)
+            self._lines.clear()
+            self.pending_bytes = self._dropped = 0
+        return b"".join(lines)
 
 
 class Journal:
