@@ -1,8 +1,8 @@
 """Brings the ledger's objects from the store into a local folder, where DuckDB reads them.
 
 Ledger objects never change, so one whose copy has the listed size is not fetched again. What is listed is what is reported: a file
-that only the folder has is ignored. What training cost is not fetched: a report takes that from manifests. Several reports may share
-a folder: a file appears in it whole or not at all.
+that only the folder has is ignored. What training cost is not fetched: a report takes that from manifests. Several reports may
+share a folder: a file appears in it whole or not at all.
 """
 
 import asyncio

@@ -28,7 +28,7 @@ class Details(msgspec.Struct, frozen=True):
 
 def listing(console: Console, views: Sequence[RunView], now_ns: int) -> None:
     """A row for each run and one for their sum, which leaves out what has no price."""
-    table = _table(console, "run", "model", "state", "progress", right=("attempts", "cost", "wasted"))
+    table = _table("run", "model", "state", "progress", right=("attempts", "cost", "wasted"))
     table.add_column("age")
     for view in views:
         ends = view.ends(now_ns)
@@ -69,11 +69,14 @@ def details(console: Console, shown: Details, now_ns: int) -> None:
     if view.beat and view.tried[-1].end is None:
         console.print(_text(_heart(view, now_ns)))
     console.print()
-    console.print(_attempts(console, view, now_ns))
+    console.print(_attempts(view, now_ns))
+    for tried in view.tried:
+        if tried.end and tried.end.message:
+            console.print(_text(f"attempt {tried.attempt.attempt}: {tried.end.message}"))
     if shown.stages:
-        console.print(_stages(console, shown.stages))
+        console.print(_stages(shown.stages))
     if shown.metrics:
-        console.print(_metrics(console, shown.metrics))
+        console.print(_metrics(shown.metrics))
     if shown.decision is not None:
         console.print(_text(f"decision: {_decided(shown.decision)}"))
     ends = view.ends(now_ns)
@@ -115,34 +118,31 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
-def _attempts(console: Console, view: RunView, now_ns: int) -> Table:
-    numbers = ("time", "steps", "lost", "cost", "wasted")
-    table = _table(console, "attempt", "machine", "zone", "market", "began", "outcome", right=numbers)
-    table.add_column("message", overflow="fold")
+def _attempts(view: RunView, now_ns: int) -> Table:
+    numbers = ("$/h", "time", "steps", "lost", "cost", "wasted")
+    table = _table("n", "machine", "bought", "began", "outcome", right=numbers)
     unsettled = view.unsettled(now_ns)
     for tried, end in zip(view.tried, view.ends(now_ns), strict=True):
         attempt = tried.attempt
-        price = f" at ${attempt.usd_per_hour}/h" if attempt.usd_per_hour else ""
         outcome = end.outcome if tried.end else "unsettled" if attempt.attempt in unsettled else "running"
         table.add_row(
             str(attempt.attempt),
-            _text((attempt.instance or attempt.sku) + price),
-            _text(attempt.zone or "-"),
-            attempt.market,
-            moment(attempt.started_ns),
+            _text(attempt.instance or attempt.sku),
+            _text(f"{attempt.market} {attempt.zone}".rstrip()),
+            moment(attempt.started_ns)[:16].replace("T", " "),
             f"{outcome} {end.exit_code}" if tried.end and end.exit_code > 0 else outcome,
+            attempt.usd_per_hour or "-",
             _duration(end.elapsed_ns),
             f"{end.progress.step_first}-{end.progress.step_last}",
             str(end.steps_lost),
             _money(end.cost_picousd),
             _money(end.wasted_picousd),
-            _text(end.message if tried.end else ""),
         )
     return table
 
 
-def _stages(console: Console, stages: Sequence[StageRecord]) -> Table:
-    table = _table(console, "stage", "key", right=("attempt", "time", "bytes"))
+def _stages(stages: Sequence[StageRecord]) -> Table:
+    table = _table("stage", "key", right=("attempt", "time", "bytes"))
     table.add_column("files", overflow="fold")
     for record in stages:
         size = sum(file.size for file in record.files)
@@ -153,8 +153,8 @@ def _stages(console: Console, stages: Sequence[StageRecord]) -> Table:
     return table
 
 
-def _metrics(console: Console, lines: Sequence[MetricLine]) -> Table:
-    table = _table(console, "metric", right=("newest", "step"))
+def _metrics(lines: Sequence[MetricLine]) -> Table:
+    table = _table("metric", right=("newest", "step"))
     for name, (value, step) in _newest(lines).items():
         table.add_row(_text(name), "-" if value is None else f"{value:.6g}", str(step))
     return table
@@ -202,9 +202,9 @@ def _note_unsettled(console: Console, views: Sequence[RunView], now_ns: int) -> 
         console.print(_text(f"unsettled, counted up to the last heartbeat: {listed}"), style="yellow")
 
 
-def _table(console: Console, *left: str, right: Sequence[str]) -> Table:
-    """Ruled on a terminal; in a pipe plain columns for whatever reads them."""
-    table = Table(pad_edge=False) if console.is_terminal else Table(box=None, pad_edge=False, padding=(0, 1))
+def _table(*left: str, right: Sequence[str]) -> Table:
+    """Columns without rules: figures of ten columns fit an ordinary terminal, and a pipe gets what a program can split."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     for name in left:
         table.add_column(name, overflow="fold")
     for name in right:
