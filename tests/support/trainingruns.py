@@ -5,7 +5,7 @@ import msgspec
 from gateway.contract import prices
 from gateway.contract.runs import AttemptEnd, AttemptRecord, Outcome, Progress, RunRecord
 from gateway.objectstore.protocol import ObjectStore
-from trainers.runs import records
+from trainers.runs import reading, records
 from trainers.runs.machine import Machine, Placement
 from trainers.runs.records import Attempt
 
@@ -83,3 +83,12 @@ async def closed(
         elapsed_ns=elapsed_ns,
         now_ns=lambda: at_ns,
     )
+
+
+async def interrupted(store: ObjectStore) -> tuple[reading.Tried, ...]:
+    """Preempted at step 50 with 40 of them saved, then done on another machine: 10 steps and one start are wasted."""
+    half = Progress(step_last=50, step_saved=40, steps_ns=50 * S)
+    rest = Progress(step_first=40, step_last=100, step_saved=100, steps_ns=60 * S)
+    await closed(store, await opened(store), "preempted", half, exit_code=143, message="SIGTERM")
+    await closed(store, await opened(store, placement=Placement()), "done", rest, elapsed_ns=70 * S)
+    return await reading.tried(store, RUN.run_id)
