@@ -6,6 +6,7 @@ TrainerError
 |- ExportError       the model cannot be exported, or the export is not the model
 |- GateFailed        not even the reference candidate passes its quality gates
 |- PublishConflict   another publisher won; run again
+|- Cancelled         somebody asked for the run not to go on; `steelyard runs resume` takes that back
 |- Preempted         stopped by a signal after its state was saved
 |- Fenced            a newer attempt of this run is at work; this one ends and publishes nothing
 `- HostDiffers       a checkpoint was made on other hardware or libraries; another host may do, or strict resume off
@@ -34,6 +35,10 @@ class GateFailed(TrainerError):
 
 class PublishConflict(TrainerError):
     """Another publisher moved the model while this one worked; nothing half published remains."""
+
+
+class Cancelled(TrainerError):
+    """Somebody asked for this run not to go on; the message names who and when."""
 
 
 class Preempted(TrainerError):

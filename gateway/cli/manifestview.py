@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime
 
+from msgspec import UNSET
 from rich.console import Console
 from rich.table import Table
 
-from gateway.contract.manifest import Manifest, Variant
+from gateway.contract.manifest import AttemptCost, Manifest, TrainingCost, Variant
 
 
 def render(console: Console, version: int, manifest: Manifest) -> None:
@@ -20,12 +21,40 @@ def render(console: Console, version: int, manifest: Manifest) -> None:
     console.print(_variants(manifest), _evaluations(manifest), _gates(manifest))
     cost = manifest.training_cost
     price = "unpriced" if cost.cost_picousd is None else f"${cost.cost_picousd / 1e12:.6f}"
-    console.print(f"training: {cost.seconds:.1f} s on {cost.sku}, {price}", highlight=False)
+    console.print(f"training: {cost.seconds:.1f} s on {cost.sku}, {price}{_wasted(cost)}", highlight=False)
+    if cost.attempts:
+        console.print(_attempts(cost.attempts))
     for source in manifest.lineage.data:
         console.print(
             f"data: {source.name}, {source.rows:,} rows, {source.first} to {source.last}, sha256 {source.sha256[:12]}",
             highlight=False,
         )
+
+
+def _wasted(cost: TrainingCost) -> str:
+    """Nothing in manifests from before it was known."""
+    if cost.wasted_picousd is UNSET or cost.wasted_picousd is None:
+        return ""
+    return f", of which wasted ${cost.wasted_picousd / 1e12:.6f}"
+
+
+def _attempts(attempts: tuple[AttemptCost, ...]) -> Table:
+    table = Table(title="attempts", title_justify="left")
+    for heading in ("instance", "zone", "market", "$/h"):
+        table.add_column(heading)
+    for heading in ("s", "steps", "lost"):
+        table.add_column(heading, justify="right")
+    for attempt in attempts:
+        table.add_row(
+            attempt.instance,
+            attempt.zone or "-",
+            attempt.market,
+            attempt.usd_per_hour or "unpriced",
+            f"{attempt.seconds:.1f}",
+            f"{attempt.steps_done:,}",
+            f"{attempt.steps_lost:,}",
+        )
+    return table
 
 
 def _variants(manifest: Manifest) -> Table:

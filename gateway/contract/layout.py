@@ -7,11 +7,20 @@ models/<name>/log/<generation>.json         decisions about aliases, append-only
 models/<name>/aliases/<alias>.json          the log's newest entry for this alias
 ledger/v1/dt=<date>/hr=<hour>/<container>/<boot>-<seq>.jsonl.gz   what happened and what it cost
 ledger/v1/containers/<container>/<boot>-open.json, -close.json    when a container's bill began and ended
+ledger/v1/training/<run>/<attempt>.json     what an attempt at training cost, and how much of that was in vain
+runs/<run>/run.json                         what a training run was asked for
+runs/<run>/attempts/<n>.json, <n>-end.json  who tried, claimed once, and how that ended
+runs/<run>/heartbeat.json                   the newest attempt's last sign of life
+runs/<run>/cancel.json                      there while nobody may go on with it
+runs/<run>/decision.json                    what was decided about promoting its result
+runs/<run>/metrics/<n>-<seq>.jsonl, logs/<n>-<seq>.txt   append-only segments
+runs/<run>/stages/<stage>/<key>.json        what a stage made of the inputs with this digest
+runs/<run>/blobs/sha256/<hex>               the files that stages made
+runs/<run>/checkpoints/<step>-<attempt>/    state.safetensors, facts.json and, written last, manifest.json
+runs/<run>/checkpoints/LATEST               the newest attempt and the checkpoint to resume from; moved by compare-and-swap
 prices/sha256/<hex>                         the price books that ledger and manifests refer to
 keys/<id>.json                              who may call; changed only to revoke
 spend/v1/dt=<date>/<container>-<boot>.json  what keys with a budget spent today, as each container saw it
-runs/<run_id>/checkpoints/<step>-<attempt>/ state.safetensors, facts.json and, written last, manifest.json
-runs/<run_id>/checkpoints/LATEST            the newest attempt and the checkpoint to resume from; moved by compare-and-swap
 """
 
 from datetime import UTC, datetime
@@ -21,6 +30,7 @@ LEDGER = "ledger/v1/"
 KEYS = "keys/"
 SPEND = "spend/v1/"
 RUNS = "runs/"
+TRAINING = f"{LEDGER}training/"
 CHAMPION = "champion"
 
 
@@ -116,3 +126,65 @@ def checkpoint_file(run_id: str, step: int, attempt: int, name: str) -> str:
 
 def latest_checkpoint(run_id: str) -> str:
     return f"{checkpoints(run_id)}LATEST"
+def run(run_id: str) -> str:
+    return f"{RUNS}{run_id}/run.json"
+
+
+def attempts(run_id: str) -> str:
+    """The prefix of claims and ends; keys sort by attempt, and an end before its claim."""
+    return f"{RUNS}{run_id}/attempts/"
+
+
+def attempt(run_id: str, number: int) -> str:
+    return f"{RUNS}{run_id}/attempts/{number:04d}.json"
+
+
+def attempt_end(run_id: str, number: int) -> str:
+    return f"{RUNS}{run_id}/attempts/{number:04d}-end.json"
+
+
+def heartbeat(run_id: str) -> str:
+    return f"{RUNS}{run_id}/heartbeat.json"
+
+
+def cancellation(run_id: str) -> str:
+    return f"{RUNS}{run_id}/cancel.json"
+
+
+def decision(run_id: str) -> str:
+    return f"{RUNS}{run_id}/decision.json"
+
+
+def metrics(run_id: str, attempt_number: int | None = None) -> str:
+    """The prefix of metrics segments, of all attempts or of one; keys sort by attempt, then by time."""
+    return f"{RUNS}{run_id}/metrics/" + ("" if attempt_number is None else f"{attempt_number:04d}-")
+
+
+def metrics_segment(run_id: str, attempt_number: int, seq: int) -> str:
+    return f"{metrics(run_id, attempt_number)}{seq:08d}.jsonl"
+
+
+def logs(run_id: str, attempt_number: int | None = None) -> str:
+    """The prefix of log segments, as `metrics`."""
+    return f"{RUNS}{run_id}/logs/" + ("" if attempt_number is None else f"{attempt_number:04d}-")
+
+
+def logs_segment(run_id: str, attempt_number: int, seq: int) -> str:
+    return f"{logs(run_id, attempt_number)}{seq:08d}.txt"
+
+
+def stages(run_id: str) -> str:
+    """The prefix of all stage records."""
+    return f"{RUNS}{run_id}/stages/"
+
+
+def stage(run_id: str, name: str, key_sha256: str) -> str:
+    return f"{RUNS}{run_id}/stages/{name}/{key_sha256}.json"
+
+
+def run_blob(run_id: str, sha256: str) -> str:
+    return f"{RUNS}{run_id}/blobs/sha256/{sha256}"
+
+
+def training_charge(run_id: str, attempt_number: int) -> str:
+    return f"{TRAINING}{run_id}/{attempt_number:04d}.json"

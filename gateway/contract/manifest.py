@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.contract.words import Count, Datatype, FileName, Name, Positive, Sha256
+from gateway.contract.prices import Decimal
+from gateway.contract.words import Count, Datatype, FileName, Market, Name, Positive, Sha256
 
 Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "plot", "card"]
 Scalar = str | int | float | bool | None
@@ -199,13 +200,34 @@ class Lineage(msgspec.Struct, frozen=True):
     parameters: dict[str, str | float | bool] = {}
 
 
+class AttemptCost(msgspec.Struct, frozen=True):
+    """One attempt at the run: where, for how long, and how many of its steps were or had to be done twice.
+
+    `usd_per_hour` is a decimal string, None where no price is known.
+    """
+
+    instance: str
+    zone: str
+    market: Market
+    usd_per_hour: Decimal | None
+    seconds: float
+    steps_done: Count
+    steps_lost: Count
+
+
 class TrainingCost(msgspec.Struct, frozen=True):
-    """Billed seconds of the job's machine times its list price. `cost_picousd` is None when the price book has no such sku."""
+    """Billed seconds of the job's machines times their prices. `cost_picousd` is None when one of them has no price.
+
+    `sku` is the last attempt's machine. `wasted_picousd` is what interruptions cost of it. Both of the last fields are unset in
+    manifests of before they existed, which must keep their bytes.
+    """
 
     sku: str
     seconds: float
     cost_picousd: Count | None
     price_book_sha256: Sha256
+    wasted_picousd: Count | UnsetType | None = UNSET
+    attempts: tuple[AttemptCost, ...] | UnsetType = UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True):

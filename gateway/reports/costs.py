@@ -27,7 +27,7 @@ class ModelCost(msgspec.Struct, frozen=True):
     """One model version. `full` = infer + resident + load + shared; `rows` are predictions answered (outcome ok).
 
     Costs per 1,000 rows carry everything, failed requests too; None when no row was answered. `training_picousd` is None when it
-    is unpriced or unknown, and is in no sum.
+    is unpriced or unknown, and is in no sum; `training_wasted_picousd` is the part of it that interruptions cost.
     """
 
     model: str
@@ -44,6 +44,7 @@ class ModelCost(msgspec.Struct, frozen=True):
     infer_per_1000_rows_picousd: int | None
     full_per_1000_rows_picousd: int | None
     training_picousd: int | None = None
+    training_wasted_picousd: int | None = None
 
 
 class AccountCost(msgspec.Struct, frozen=True):
@@ -244,8 +245,11 @@ def _with_training(
     return msgspec.structs.replace(
         computed,
         models=tuple(
-            msgspec.structs.replace(row, training_picousd=costs[row.model, row.version].cost_picousd)
+            msgspec.structs.replace(
+                row, training_picousd=known.cost_picousd, training_wasted_picousd=known.wasted_picousd
+            )
             for row in computed.models
+            for known in [costs[row.model, row.version]]
         ),
         findings=computed.findings + unknown + notes,
     )

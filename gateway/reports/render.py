@@ -38,7 +38,11 @@ def render(report: CostReport, console: Console) -> None:
     unit = figures.scale(report.charged_picousd).unit
     _table(console, f"Costs in {unit}{' (millionths of a dollar)' * (unit == figures.MICRO.unit)}", _costs(report))
     if report.models:
-        _table(console, f"Costs of 1,000 rows in {figures.MICRO.unit}, and of training once", _per_1000(report))
+        _table(
+            console,
+            f"Costs of 1,000 rows in {figures.MICRO.unit}, and of training once (wasted: by interruptions)",
+            _per_1000(report),
+        )
     _table(console, f"Shared costs in {unit}, spread over the models by what each costs itself", _shared(report))
     _bill(report, console)
     _findings(report, console)
@@ -66,13 +70,14 @@ def _costs(report: CostReport) -> Table:
 
 def _per_1000(report: CostReport) -> Table:
     """Always in millionths: a thousand predictions of a small model cost tens of them."""
-    table = _columns("model", "direct", "full", "training")
+    table = _columns("model", "direct", "full", "training", "wasted")
     for row in report.models:
         table.add_row(
             _label(row),
             figures.MICRO.amount(row.infer_per_1000_rows_picousd),
             figures.MICRO.amount(row.full_per_1000_rows_picousd),
             "unpriced" if row.training_picousd is None else figures.dollars(row.training_picousd),
+            "-" if row.training_wasted_picousd is None else figures.dollars(row.training_wasted_picousd),
         )
     return table
 

@@ -1,7 +1,8 @@
 """Brings the ledger's objects from the store into a local folder, where DuckDB reads them.
 
 Ledger objects never change, so one whose copy has the listed size is not fetched again. What is listed is what is reported: a file
-that only the folder has is ignored. Several reports may share a folder: a file appears in it whole or not at all.
+that only the folder has is ignored. What training cost is not fetched: a report takes that from manifests. Several reports may
+share a folder: a file appears in it whole or not at all.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ def default_folder(url: str, environ: Mapping[str, str]) -> Path:
 
 async def sync(store: ObjectStore, folder: Path) -> LocalLedger:
     """Copy what is new into `folder`, making it where missing. Raises `StoreUnavailable`."""
-    listed = [info async for info in store.list(layout.LEDGER)]
+    listed = [info async for info in store.list(layout.LEDGER) if not info.key.startswith(layout.TRAINING)]
     known = [info for info in listed if _is_known(info.key)]
     missing = iter([info for info in known if not _has(folder, info)])
     try:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 import msgspec
+from msgspec import UNSET
 
 from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
@@ -13,10 +14,14 @@ FETCHES = 8  # two small objects each
 
 
 class Known(msgspec.Struct, frozen=True):
-    """None is unpriced; then `reason` is empty, or says why the manifest could not be read."""
+    """None is unpriced; then `reason` is empty, or says why the manifest could not be read.
+
+    `wasted_picousd` is the part that interruptions cost; None also where the manifest says nothing about it.
+    """
 
     cost_picousd: int | None
     reason: str = ""
+    wasted_picousd: int | None = None
 
 
 async def costs(store: ObjectStore, versions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Known]:
@@ -38,4 +43,6 @@ async def _cost(registry: Registry, slots: asyncio.Semaphore, model: str, versio
             manifest = await registry.manifest(model, record.manifest_sha256)
         except (ModelNotFound, ArtifactError) as error:
             return Known(None, str(error))
-    return Known(manifest.training_cost.cost_picousd)
+    cost = manifest.training_cost
+    wasted = None if cost.wasted_picousd is UNSET else cost.wasted_picousd
+    return Known(cost.cost_picousd, wasted_picousd=wasted)

@@ -29,6 +29,7 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("gateway.contract.manifest", HEAVY | {"click", "rich"}),
         ("gateway.contract.ledger", HEAVY | {"click", "rich"}),
         ("gateway.contract.prices", HEAVY | {"click", "rich"}),
+        ("gateway.contract.runs", HEAVY | {"click", "rich"}),
         ("gateway.config", HEAVY | {"click", "rich"}),
         ("gateway.errors", HEAVY | {"click", "rich", "msgspec"}),
         ("gateway.allocator, gateway.whoami, gateway.wording", HEAVY | {"click", "rich", "msgspec"}),
@@ -73,6 +74,9 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("trainers.publish", HEAVY),
         ("trainers.interruption.spot, trainers.interruption.grace", HEAVY | {"click", "rich"}),
         ("gateway.contract.checkpoint", HEAVY | {"click", "rich"}),
+        ("trainers.runs.commands", HEAVY | {"rich"}),
+        ("trainers.runs.heartbeat, trainers.runs.journal, trainers.runs.stages", HEAVY | {"click", "rich"}),
+        ("trainers.runs.budget, trainers.runs.machine", HEAVY | {"click", "rich"}),
     ],
 )
 def test_a_module_starts_without_what_it_does_not_need(module: str, blocked: set[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.contract import access, codec, ledger, manifest, registry
+from gateway.contract import access, codec, ledger, manifest, registry, runs
 from gateway.contract import golden as golden_vectors
 from gateway.errors import ManifestInvalid
 
@@ -23,6 +23,13 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "close": ledger.Close,
     "key": access.KeyRecord,
     "spend": access.SpendRecord,
+    "run": runs.RunRecord,
+    "attempt": runs.AttemptRecord,
+    "attemptend": runs.AttemptEnd,
+    "heartbeat": runs.Heartbeat,
+    "cancel": runs.Cancellation,
+    "stage": runs.StageRecord,
+    "charge": runs.TrainingCharge,
 }
 
 
@@ -81,6 +88,21 @@ def test_a_posting_keeps_the_phases_of_a_start() -> None:
     assert (posting.account, posting.phases.imports_ns, posting.phases.ready_ns) == ("boot", 310_000_000, 402_000_000)
     assert posting.phases.warm_up_ns == 0
     assert msgspec.json.encode(posting) == line
+
+
+def test_a_line_of_metrics_keeps_its_meaning() -> None:
+    line = (GOLDEN / "metrics-v1.jsonl").read_bytes().strip()
+    decoded = msgspec.json.decode(line, type=runs.MetricLine)
+    assert (decoded.step, decoded.values) == (250, {"loss": 0.5, "grad_norm": None})
+    assert msgspec.json.encode(decoded) == line
+
+
+def test_a_manifest_from_before_attempts_were_kept_has_none() -> None:
+    old = codec.decode((GOLDEN / "manifest-v1.json").read_bytes(), manifest.Manifest).training_cost
+    assert old.attempts is old.wasted_picousd is msgspec.UNSET
+    new = codec.decode((GOLDEN / "manifest-attempts-v1.json").read_bytes(), manifest.Manifest).training_cost
+    assert new.attempts
+    assert (new.attempts[0].market, new.attempts[0].steps_lost, new.wasted_picousd) == ("spot", 50, 26_300_000_000)
 
 
 def test_writing_refuses_what_reading_would_refuse() -> None:

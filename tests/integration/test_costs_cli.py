@@ -4,11 +4,13 @@ import asyncio
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,15 +19,16 @@ from gateway.accounting.container import Container
 from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
 from gateway.cli.costs import costs as command
-from gateway.contract import prices
+from gateway.contract import layout, prices
 from gateway.contract.ledger import Charge
 from gateway.errors import BucketNotFound, ModelNotFound, StoreUnavailable
 from gateway.objectstore.local import LocalStore
 from gateway.objectstore.protocol import StoredObject
 from gateway.reports import costs
 from gateway.reports.sync import FETCHES, default_folder, sync
-from tests.support import ledgers
+from tests.support import ledgers, models, trainingruns
 from tests.support.models import publish_mlp
+from trainers.runs import settle
 
 
 @pytest.fixture
@@ -140,6 +143,25 @@ async def test_training_cost_comes_from_the_manifest(tmp_path: Path):
     report = json.loads(result.stdout)
     assert report["models"][0]["training_picousd"] is not None
     assert report["findings"] == []
+
+
+async def test_what_interruptions_wasted_stands_beside_training(tmp_path: Path):
+    """And the ledger's records of attempts are neither read as segments nor taken for something foreign."""
+    store = LocalStore(tmp_path)
+    attempts = [(tried.attempt, tried.end) for tried in await trainingruns.interrupted(store)]
+    paid = settle.training_cost([(attempt, end) for attempt, end in attempts if end])
+    manifest, contents = models.manifest_of("digits", models.TINY_SIGNATURE, {"fp32": models.tiny_graph()})
+    await models.publish_files(store, msgspec.structs.replace(manifest, training_cost=paid), contents)
+    posting = ledgers.Posting("infer", ledgers.VCPU, 5, 1, "digits", 1, "", "ok", 1, 1)
+    ledgers.write(tmp_path, ledgers.container("c", [[*ledgers.charges(5, 0), posting]]))
+    options = ("--store", str(tmp_path), "--cache", str(tmp_path / "cache"))
+    text = (await asyncio.to_thread(ran, *options)).stdout
+    report = json.loads((await asyncio.to_thread(ran, *options, "--json")).stdout)
+    [row] = report["models"]
+    assert (row["training_picousd"], row["training_wasted_picousd"]) == (paid.cost_picousd, paid.wasted_picousd)
+    assert report["findings"] == []
+    assert list((tmp_path / layout.TRAINING).rglob("*.json"))
+    assert re.search(r"^digits@1 .* \$0\.01286 +\$0\.001899$", text, re.MULTILINE)
 
 
 def test_version_that_is_not_published_is_noted(root: Path):

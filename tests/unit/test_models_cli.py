@@ -14,7 +14,8 @@ from gateway.cli.models import models as command
 from gateway.contract.manifest import Latency, Manifest
 from gateway.errors import GatewayError
 from gateway.objectstore.local import LocalStore
-from tests.support import models
+from tests.support import models, trainingruns
+from trainers.runs import settle
 
 
 @pytest.fixture
@@ -96,6 +97,26 @@ def test_history_says_who_and_why_and_prints_no_markup(store: Path) -> None:
     assert "[red]better[/red]" in before
     assert "built for a test" in first
     assert said(store, "history", "tiny", "--alias", "champion") == text
+
+
+def test_what_training_wasted_is_shown_where_it_is_known(store: Path, tmp_path: Path) -> None:
+    assert "training: 60.0 s on c7i.large, $0.001488\n" in said(store, "show", "tiny")
+
+    async def publish() -> None:
+        local = LocalStore(tmp_path)
+        tried = await trainingruns.interrupted(local)
+        cost = settle.training_cost([(one.attempt, one.end) for one in tried if one.end])
+        manifest, contents = models.manifest_of("digits", models.TINY_SIGNATURE, {"fp32": models.tiny_graph()})
+        await models.publish_files(local, msgspec.structs.replace(manifest, training_cost=cost), contents)
+
+    asyncio.run(publish())
+    text = said(tmp_path, "show", "digits")
+    assert "training: 130.0 s on g4dn.xlarge, $0.012858, of which wasted $0.001899\n" in text
+    cells = [
+        [cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")
+    ]
+    assert ["g4dn.xlarge", "us-east-1a", "spot", "0.1578", "60.0", "50", "10"] in cells
+    assert ["g4dn.xlarge", "-", "unknown", "0.526", "70.0", "60", "0"] in cells
 
 
 def test_a_diff_tells_latencies_of_another_length_apart() -> None:
