@@ -126,6 +126,8 @@ def checkpoint_file(run_id: str, step: int, attempt: int, name: str) -> str:
 
 def latest_checkpoint(run_id: str) -> str:
     return f"{checkpoints(run_id)}LATEST"
+
+
 def run(run_id: str) -> str:
     return f"{RUNS}{run_id}/run.json"
 
