@@ -1,21 +1,28 @@
 """Train a job's module: mini-batches, and a moving average of the weights, which is what validation judges and a run keeps.
 
-On CPU the result is a function of job, data, seed and thread count, to the last bit. CUDA trains in mixed precision and promises
-no such thing. All data is in memory; the order of rows is a function of (seed, epoch) alone. Called by `trainers.run`.
+On CPU the result is a function of job, data, seed and thread count, to the last bit, however often it was interrupted and resumed.
+CUDA trains in mixed precision and promises no such thing. All data is in memory; the order of rows is a function of (seed, epoch)
+alone. Called by `trainers.run`.
 """
 
 import copy
 import math
 import time
+from collections.abc import Mapping
 
 import msgspec
 import torch
 from torch import nn
 
 from trainers.arrays import Array
+from trainers.checkpoint import state
+from trainers.checkpoint.state import Snapshot
 from trainers.errors import DataError
 from trainers.fit import device as places
+from trainers.fit.compiling import Compiling
+from trainers.fit.keeping import Keeping, Unkept, Verdict
 from trainers.fit.rows import Rows, placed, rows
+from trainers.fit.world import World
 from trainers.job import Data, Fit, FrozenFeatures, Report, TrainJob
 from trainers.objectives import Objective
 
@@ -23,33 +30,55 @@ REPORT_SECONDS = 0.5
 WARMUP_PART = 10
 """At most one step in so many: a short job must not spend itself on warming up."""
 
+STEPS_PER_WORD = 16
+
+STARVED = 0.1
+"""Share of an epoch spent waiting for batches from which on the progress says so."""
+
 
 class Epoch(msgspec.Struct, frozen=True):
-    """`train_loss`: mean loss of the weights in training. `validation`: metrics of their average after the epoch."""
+    """`train_loss`: mean loss of the weights in training. `validation`: metrics of their average after the epoch.
+
+    Of the part of the epoch that this attempt trained: `examples_per_second`, and the share of it that was spent waiting for data.
+    """
 
     train_loss: float
     validation: dict[str, float]
     examples_per_second: float
+    waiting: float = 0.0
 
 
 class Fitted(msgspec.Struct, frozen=True):
-    """The module with the weights of `history[best]`, in eval mode on the CPU. `device` is `cpu` or the name of the GPU."""
+    """The module with the weights of `history[best]`, in eval mode on the CPU. `device` is `cpu` or the name of the GPU.
+
+    `is_cut_short`: the budget was spent before the last epoch.
+    """
 
     module: nn.Module
     history: tuple[Epoch, ...]
     best: int
     device: str
     seconds: float
+    is_cut_short: bool = False
 
 
-def fit(job: TrainJob, data: Data, report: Report, device: str | None = None) -> Fitted:
+def fit(
+    job: TrainJob,
+    data: Data,
+    report: Report,
+    device: str | None = None,
+    *,
+    keeping: Keeping | None = None,
+    world: World | None = None,
+) -> Fitted:
     """Train for `job.fit.epochs`, or until validation has not improved for `job.fit.patience` epochs.
 
     `device` None takes CUDA when there is one. Raises `SpecError` for a device that is not there, `DataError` for data that nothing
-    can be learned from and for a loss that is not finite.
+    can be learned from and for a loss that is not finite, and whatever `keeping` raises.
     """
     for name, split in (("train", data.train), ("validation", data.validation)):
         job.objective.check(name, split.targets)
+    world = world or World()
     where = places.choose(device)
     started = time.monotonic()
     with places.seeded(job.fit.seed, where):
@@ -57,13 +86,21 @@ def fit(job: TrainJob, data: Data, report: Report, device: str | None = None) ->
         train, validation = (rows(data, split, where) for split in (data.train, data.validation))
         if isinstance(module, FrozenFeatures):
             train, validation = (_features(module, part, job.fit, report) for part in (train, validation))
-        trainer = _Trainer(module.head if isinstance(module, FrozenFeatures) else module, job, len(train), report)
-        history, best = trainer.run(train, validation)
+        trained = module.head if isinstance(module, FrozenFeatures) else module
+        trainer = _Trainer(trained, job, len(train), report, keeping or Unkept(), world)
+        trainer.run(train, validation)
     if isinstance(module, FrozenFeatures):
         module.head = trainer.best
     else:
         module = trainer.best
-    return Fitted(module.cpu().eval(), history, best, places.title(where), time.monotonic() - started)
+    return Fitted(
+        module=module.cpu().eval(),
+        history=tuple(trainer.history),
+        best=trainer.best_epoch,
+        device=places.title(where),
+        seconds=time.monotonic() - started,
+        is_cut_short=trainer.is_cut_short,
+    )
 
 
 def _features(module: FrozenFeatures, part: Rows, fit: Fit, report: Report) -> Rows:
@@ -78,70 +115,119 @@ def _features(module: FrozenFeatures, part: Rows, fit: Fit, report: Report) -> R
     return placed((torch.cat(features).clone(),), part.targets, part.device)
 
 
+class _Sum:
+    """The loss over the rows of the epoch so far, on the device; a part of the state, for an epoch may be resumed in its middle."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.value = torch.zeros((), device=device)
+
+    def state_dict(self) -> Mapping[str, torch.Tensor]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], /) -> None:
+        self.value.copy_(state_dict["value"])
+
+
 class _Trainer:
     """The module in training, the average of its weights, the best average so far, and what moves them."""
 
-    def __init__(self, module: nn.Module, job: TrainJob, rows: int, report: Report) -> None:
+    def __init__(
+        self, module: nn.Module, job: TrainJob, rows: int, report: Report, keeping: Keeping, world: World
+    ) -> None:
+        device = next(module.parameters()).device
         self._fit: Fit = job.fit
         self._objective: Objective = job.objective
         self._module = module
         self._average = copy.deepcopy(module).eval()
-        self.best = self._average
+        self.best = copy.deepcopy(self._average)
         self._optimizer = job.fit.optimizer(module, job.fit)
-        steps = job.fit.epochs * math.ceil(rows / job.fit.batch_rows)
+        self._per_epoch = math.ceil(rows / job.fit.batch_rows)
+        self._total = job.fit.epochs * self._per_epoch
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: _rate(step, steps, job.fit.warmup_steps)
+            self._optimizer, lambda step: _rate(step, self._total, job.fit.warmup_steps)
         )
-        self._precision = places.Precision(next(module.parameters()).device)
+        self._precision = places.Precision(device)
+        self._losses = _Sum(device)
         self._report = report
+        self._keeping = keeping
+        self._world = world
         self._steps = 0
+        self.history: list[Epoch] = []
+        self.best_epoch = 0
+        self.is_cut_short = False
 
-    def run(self, train: Rows, validation: Rows) -> tuple[tuple[Epoch, ...], int]:
-        """The epochs and the index of the best one."""
-        history: list[Epoch] = []
-        best = 0
-        while len(history) < self._fit.epochs and len(history) - best <= self._fit.patience:
-            history.append(self._epoch(len(history), train, validation))
-            if len(history) == 1 or self._is_better(history[-1], history[best]):
-                best = len(history) - 1
-                self.best = copy.deepcopy(self._average)
-        self._report("fit", 1, 1, f"best of {len(history)} epochs: {best + 1}")
-        return tuple(history), best
+    def run(self, train: Rows, validation: Rows) -> None:
+        """All epochs that are left; then `history`, `best_epoch` and `best` are what came of them."""
+        self._resume(self._world.tell(self._keeping.resumed()))
+        callable_ = self._world.together(self._module, train.device)
+        self._compiling = Compiling(
+            callable_,
+            self._total - self._steps,
+            is_allowed=train.device.type == "cuda",
+            wait=torch.cuda.synchronize if train.device.type == "cuda" else lambda: None,
+        )
+        self._keeping.begins(self._steps, self._total)
+        while not self._is_over:
+            self.history.append(self._epoch(len(self.history), train, validation))
+            if len(self.history) == 1 or self._is_better(self.history[-1], self.history[self.best_epoch]):
+                self.best_epoch = len(self.history) - 1
+                self.best.load_state_dict(self._average.state_dict())
+        self._keeping.ends()
+        self._report("fit", 1, 1, f"best of {len(self.history)} epochs: {self.best_epoch + 1}")
+
+    @property
+    def _is_over(self) -> bool:
+        epochs = len(self.history)
+        return self.is_cut_short or epochs >= self._fit.epochs or epochs - self.best_epoch > self._fit.patience
 
     def _is_better(self, one: Epoch, other: Epoch) -> bool:
         watched = self._objective.watched
         return watched.loss(other.validation[watched.name], one.validation[watched.name]) < 0
 
     def _epoch(self, number: int, train: Rows, validation: Rows) -> Epoch:
-        """One pass over all rows in the order of this epoch, then the average's metrics."""
+        """What is left of one pass over all rows in the order of this epoch, then the average's metrics."""
+        done = self._steps - number * self._per_epoch
+        if not done:
+            self._losses.value.zero_()
         self._module.train()
-        indices = torch.split(order(self._fit.seed, number, len(train)), self._fit.batch_rows)
-        losses = torch.zeros((), device=train.device)
+        indices = torch.split(order(self._fit.seed, number, len(train)), self._fit.batch_rows)[done:]
+        shares = [self._world.share(index) for index in indices]
         began = told = time.monotonic()
-        for done, (inputs, targets) in enumerate(train.batches(indices), start=1):
-            losses += self._step(inputs, targets) * len(targets)
+        waited, examples = 0.0, 0
+        batches = train.batches([index for index, _ in shares])
+        for index, (_, weight) in zip(indices, shares, strict=True):
+            asked = time.monotonic()
+            inputs, targets = next(batches)
+            waited += time.monotonic() - asked
+            self._losses.value += self._step(inputs, targets, weight) * len(index)
+            examples += len(index)
             if time.monotonic() - told > REPORT_SECONDS:
                 told = time.monotonic()
-                rate = done * self._fit.batch_rows / (told - began)
-                self._progress(number * len(indices) + done, len(indices), f"{rate:,.0f} rows/s")
-        loss = float(losses) / len(train)
-        if not math.isfinite(loss):
-            raise DataError(
-                f"the loss is {loss} in epoch {number + 1}; check the data for infinities or lower the learning rate"
-            )
-        elapsed = time.monotonic() - began
-        judged = self._objective.measure(validation.targets.cpu().numpy(), self._answers(validation))
+                self._require_finite()
+                self._progress(self._note(examples / (told - began), waited / (told - began)))
+            if self._shall_stop(self._keeping.after_step(self._steps, len(index), self._capture)):
+                self.is_cut_short = self._steps < self._total
+                break
+        elapsed = max(time.monotonic() - began, 1e-9)
+        loss = float(self._world.mean(self._require_finite())) / (examples + done * self._fit.batch_rows)
+        judged = self._world.tell(self._judged(validation))
         watched = self._objective.watched.name
-        note = f"loss {loss:.4f}, {watched} {judged[watched]:.4f}"
-        self._progress((number + 1) * len(indices), len(indices), note)
-        return Epoch(loss, judged, len(train) / elapsed)
+        self._progress(f"loss {loss:.4f}, {watched} {judged[watched]:.4f}")
+        return Epoch(loss, judged, examples / elapsed, waited / elapsed)
 
-    def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> torch.Tensor:
+    def _shall_stop(self, verdict: Verdict) -> bool:
+        """All processes must stop at the same step; asking each other costs too much to do it at every one."""
+        if self._world.size > 1 and self._steps % STEPS_PER_WORD:
+            return False
+        return self._world.tell(verdict) == "stop"
+
+    def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor, weight: float) -> torch.Tensor:
         """One batch: the weights move, the average follows. Returns the loss, still on the device."""
         with self._precision.forward():
-            loss = self._objective.loss(self._module(*inputs), targets)
+            loss = self._objective.loss(self._compiling.forward(*inputs), targets) * weight
         self._precision.backward(loss, self._optimizer)
         self._schedule.step()
+        self._compiling.after_step()
         self._steps += 1
         decay = min(
             self._fit.average_decay, self._steps / (self._steps + 10)
@@ -153,17 +239,63 @@ class _Trainer:
                 fixed.copy_(moved)
         return loss.detach()
 
-    def _answers(self, split: Rows) -> Array:
+    def _judged(self, validation: Rows) -> dict[str, float]:
+        """The average's metrics. The first process alone computes them."""
+        if not self._world.is_first:
+            return {}
         with torch.inference_mode():
             parts = [
                 self._objective.answers(self._average(*inputs).float())
-                for inputs, _ in split.in_order(2 * self._fit.batch_rows)
+                for inputs, _ in validation.in_order(2 * self._fit.batch_rows)
             ]
         answers: Array = torch.cat(parts).cpu().numpy()
-        return answers
+        return self._objective.measure(validation.targets.cpu().numpy(), answers)
 
-    def _progress(self, done: int, per_epoch: int, note: str) -> None:
-        self._report("fit", done, self._fit.epochs * per_epoch, note)
+    def _parts(self) -> dict[str, state.Stateful]:
+        return {
+            "module": self._module,
+            "average": self._average,
+            "best": self.best,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+            "scaler": self._precision.scaler,
+            "losses": self._losses,
+        }
+
+    def _capture(self) -> Snapshot:
+        self._require_finite()
+        history = [msgspec.to_builtins(epoch) for epoch in self.history]
+        return state.capture(self._steps, self._parts(), {"history": history, "best_epoch": self.best_epoch})
+
+    def _resume(self, snapshot: Snapshot | None) -> None:
+        if snapshot is None:
+            return
+        state.restore(snapshot, self._parts())
+        self._steps = snapshot.step
+        self.history = [msgspec.convert(epoch, Epoch) for epoch in snapshot.facts["history"]]
+        self.best_epoch = snapshot.facts["best_epoch"]
+        if not self._world.is_first:  # the first one's generators were saved: the others must not draw the same
+            torch.manual_seed(hash((self._fit.seed, self._world.rank, self._steps)))
+
+    def _require_finite(self) -> torch.Tensor:
+        """The sum of the losses; a state with one that is not finite is not worth keeping."""
+        if not torch.isfinite(self._losses.value):
+            raise DataError(
+                f"the loss is {float(self._losses.value)} in epoch {len(self.history) + 1}; check the data for infinities or "
+                "lower the learning rate"
+            )
+        return self._losses.value
+
+    def _note(self, rate: float, waiting: float) -> str:
+        """Loss and rate, in the progress bar."""
+        done = self._steps - len(self.history) * self._per_epoch
+        loss = float(self._losses.value) / max(1, done * self._fit.batch_rows)
+        starved = f", {waiting:.0%} waiting for data" if waiting > STARVED else ""
+        return f"loss {loss:.4f}, {rate:,.0f} rows/s{starved}"
+
+    def _progress(self, note: str) -> None:
+        if self._world.is_first:
+            self._report("fit", self._steps, self._total, note)
 
 
 def _rate(step: int, steps: int, warmup_steps: int) -> float:

@@ -1,0 +1,124 @@
+"""What stands between the training loop and whatever may end it: interruptions, a spent budget, and the checkpoints against both.
+
+The loop asks after every step. `Unkept` is for who trains without any of it; `trainers.run` uses `Keeper`.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import msgspec
+
+from gateway.errors import GatewayError
+from trainers.checkpoint.saver import Saver
+from trainers.checkpoint.state import Snapshot
+from trainers.errors import Cancelled, Fenced, Preempted
+from trainers.interruption.signals import Interruption
+from trainers.runs.progress import Tracker
+
+Verdict = Literal["go on", "stop"]
+Capture = Callable[[], Snapshot]
+"""The state after the step just done. Raises `DataError` when it is not worth keeping: its loss is not finite."""
+
+
+class Keeping(Protocol):
+    def resumed(self) -> Snapshot | None:
+        """Where an earlier attempt stopped."""
+        ...
+
+    def begins(self, step: int, total: int) -> None: ...
+
+    def after_step(self, step: int, examples: int, capture: Capture) -> Verdict:
+        """ "stop" ends training with the best so far. Raises what ends the attempt at once."""
+        ...
+
+    def ends(self) -> None: ...
+
+
+class Unkept:
+    """Nothing is saved, nothing interrupts."""
+
+    def resumed(self) -> Snapshot | None:
+        return None
+
+    def begins(self, step: int, total: int) -> None: ...
+
+    def after_step(self, step: int, examples: int, capture: Capture) -> Verdict:
+        return "go on"
+
+    def ends(self) -> None: ...
+
+
+class Stops(msgspec.Struct):
+    """What may end an attempt from outside the loop; set by other threads."""
+
+    interruption: Interruption
+    cancelled: str = ""
+    fenced: str = ""
+
+    def require_none(self) -> None:
+        """Raises `Fenced` or `Cancelled`; an interruption is up to who can still save."""
+        if self.fenced:
+            raise Fenced(self.fenced)
+        if self.cancelled:
+            raise Cancelled(self.cancelled)
+
+
+class Keeper:
+    """Saves when the saver says so, and at once when interrupted; stops at `until_s` (monotonic), when the budget is spent."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot | None,
+        saver: Saver,
+        stops: Stops,
+        tracker: Tracker,
+        *,
+        until_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._snapshot = snapshot
+        self._saver = saver
+        self._stops = stops
+        self._tracker = tracker
+        self._until_s = until_s
+        self._clock = clock
+        self._offered, self._saves = 0, saver.spent.saves
+
+    def resumed(self) -> Snapshot | None:
+        return self._snapshot
+
+    def begins(self, step: int, total: int) -> None:
+        self._tracker.steps_begin(step, total=total)
+
+    def after_step(self, step: int, examples: int, capture: Capture) -> Verdict:
+        self._tracker.step(step, examples=examples)
+        self._stops.require_none()
+        now = self._clock()
+        if self._stops.interruption.is_requested:
+            self._save_and_leave(step, capture, now)
+        is_due = self._saver.due(now)
+        self._note_saved()
+        if is_due and self._saver.offer(capture(), now):
+            self._offered = step
+        return "stop" if self._until_s is not None and now >= self._until_s else "go on"
+
+    def ends(self) -> None:
+        """The save under way is not waited for longer than it takes: the stage's own result is worth more."""
+        self._saver.flush(self._clock())
+        self._note_saved()
+        self._tracker.steps_end()
+
+    def _save_and_leave(self, step: int, capture: Capture, now: float) -> None:
+        reason = self._stops.interruption.reason
+        try:
+            self._saver.save_now(capture(), now)
+        except (GatewayError, TimeoutError) as error:
+            raise Preempted(f"{reason} after step {step}, which could not be saved: {error}") from error
+        self._tracker.saved(step)
+        raise Preempted(f"{reason} after step {step}, which is saved; the same run id goes on from there")
+
+    def _note_saved(self) -> None:
+        if self._saver.spent.saves > self._saves:
+            self._saves = self._saver.spent.saves
+            self._tracker.saved(self._offered)

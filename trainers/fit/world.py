@@ -1,0 +1,86 @@
+"""The processes that train one model together: one, or as many as torchrun started on this machine, each with a GPU of its own.
+
+Each takes its share of every batch; gradients are averaged over all of them. The first one alone reports, validates and saves, and
+tells the others what it found. Data order does not depend on how many there are.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+import torch
+from torch import distributed
+
+from trainers.errors import SpecError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=1)
+"""How long a process waits for the others: loading and validation happen in between, and take them unequally long."""
+
+
+class World(msgspec.Struct, frozen=True):
+    """`rank` of `size`; alone unless torchrun says otherwise."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """This process's rows of a batch, and by what its mean loss counts so that the average is that of the whole batch.
+
+        A batch with fewer rows than processes is computed by all of them.
+        """
+        if self.size == 1 or len(batch) < self.size:
+            return batch, 1.0
+        mine = torch.tensor_split(batch, self.size)[self.rank]
+        return mine, len(mine) * self.size / len(batch)
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Over all processes."""
+        if self.size > 1:
+            value = value.clone()
+            distributed.all_reduce(value)
+            value /= self.size
+        return value
+
+    def tell(self, value: T) -> T:
+        """What the first process says, to all of them."""
+        if self.size == 1:
+            return value
+        said = [value]
+        distributed.broadcast_object_list(said, src=0)
+        return said[0]
+
+    def together(self, module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+        """The module as this process should call it, so that its gradients are everybody's."""
+        if self.size == 1:
+            return module
+        wrapped: torch.nn.Module = torch.nn.parallel.DistributedDataParallel(
+            module, device_ids=[device] if device.type == "cuda" else None
+        )
+        return wrapped
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world that torchrun's environment describes, until the end of the block. Raises `SpecError` on more than one machine."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    if int(os.environ.get("LOCAL_WORLD_SIZE", size)) != size:
+        raise SpecError("training over several machines is not supported; start torchrun with one node")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield World(rank=distributed.get_rank(), size=size)
+    finally:
+        distributed.destroy_process_group()
