@@ -4,22 +4,20 @@ import sys
 
 import click
 
-from gateway.errors import GatewayError, SettingsError
-from trainers.cli import train
+from trainers.cli import processes
+from trainers.cli.train import train
 
 
 def main() -> int:
-    """The same exit codes as the root command's."""
+    """As `trainers.exits` says; 2 for a command line that cannot be read."""
     try:
-        train.main(prog_name="python -m trainers", standalone_mode=False)
+        with processes.code_told():
+            train.main(prog_name="python -m trainers", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except GatewayError as error:
-        click.echo(f"Error: {error}", err=True)
-        return 2 if isinstance(error, SettingsError) else 1
     return 0
 
 

@@ -8,6 +8,7 @@ TrainerError
 |- PublishConflict   another publisher won; run again
 |- Cancelled         somebody asked for the run not to go on; `steelyard runs resume` takes that back
 |- Preempted         stopped by a signal after its state was saved
+|- BudgetReached     the cost cap is spent and there is nothing to export
 |- Fenced            a newer attempt of this run is at work; this one ends and publishes nothing
 `- HostDiffers       a checkpoint was made on other hardware or libraries; another host may do, or strict resume off
 """
@@ -43,6 +44,10 @@ class Cancelled(TrainerError):
 
 class Preempted(TrainerError):
     """Stopped by a signal after the state was saved."""
+
+
+class BudgetReached(TrainerError):
+    """The run's cost cap is spent before there was anything to export."""
 
 
 class Fenced(TrainerError):

@@ -1,4 +1,4 @@
-"""Where an artifact came from and what it cost: code, environment, parameters, and the job's seconds at a list price.
+"""Where an artifact came from: code, environment, parameters.
 
 Reads the working folder's git state and the installed versions; nothing here names a user, a host or a path.
 """
@@ -7,14 +7,9 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-from gateway.contract.manifest import DataSource, Lineage, TrainingCost
-from gateway.contract.prices import PriceBook
+from gateway.contract.manifest import DataSource, Lineage
 from trainers.job import TrainJob
 
-CPU_SKU = "c7i.large"
-"""What a CPU job is priced as unless told otherwise: the smallest current machine with the two vCPUs that the examples need."""
-
-UNKNOWN_SKU = "unknown"
 PACKAGES = ("steelyard", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
 GIT_SECONDS_MAX = 10
 
@@ -41,15 +36,6 @@ def parameters(job: TrainJob) -> dict[str, str | float | bool]:
         "weight_decay": fit.weight_decay,
         "patience": fit.patience,
     }
-
-
-def training_cost(book: PriceBook, *, seconds: float, sku: str | None, device: str) -> TrainingCost:
-    """`sku` may be left out on a CPU only: no GPU is so usual that its price could be assumed."""
-    sku = sku or (CPU_SKU if device == "cpu" else UNKNOWN_SKU)
-    price = book.price(sku)
-    priced = price is not None and price.unit == "hour"
-    cost_picousd = round(price.rate * round(seconds * 1e9)) if price and priced else None
-    return TrainingCost(sku=sku, seconds=seconds, cost_picousd=cost_picousd, price_book_sha256=book.sha256)
 
 
 def _code() -> dict[str, str]:

@@ -1,39 +1,44 @@
-"""One training run, from job to alias: validate, fit, export, quantize, evaluate, publish, promote.
+"""One training run, from job to alias: load, fit, export, quantize, evaluate, publish, promote.
 
-The artifact is finished in the run's own folder before the store sees any of it, so the same run id again only publishes what is
-there. Knows no command line: progress goes to a `Report`, the answer is a `Result`.
+Each of the middle four is a stage that an earlier attempt may have finished already; the artifact is complete before the registry
+sees any of it. Knows no command line: progress goes to a `Report`, the answer is a `Result`.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from gateway.contract import codec, layout, prices
+from gateway.contract.checkpoint import Origin
 from gateway.contract.manifest import Manifest
 from gateway.contract.registry import Promotion, VersionRecord
+from gateway.contract.runs import RunRecord
 from gateway.contract.words import NAME_RULE, is_name
 from gateway.errors import InvalidInput
+from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import releasing
-from trainers import comparison, lineage, plots, publish
-from trainers.arrays import Array
-from trainers.artifact import Described, assemble
+from trainers import identity, lineage, publish
+from trainers.attempt import Attending, attending
+from trainers.checkpoint.state import fingerprint
+from trainers.course import Course, read_history, step
 from trainers.errors import DataError, SpecError
-from trainers.evaluate import judge
-from trainers.evaluate.vectors import vectors
-from trainers.export.exporting import export
+from trainers.fit import device as places
 from trainers.fit.loop import fit
+from trainers.fit.world import World
 from trainers.job import Data, Report, TrainJob
-from trainers.quantize import candidates
+from trainers.runs import budget
+from trainers.runs.stages import StageResult, digest
+from trainers.safety import Safety, keeper
 
-T = TypeVar("T")
+FINISHING_S = 60.0
+"""Kept of a budget for what comes after the last step: export, judging, publishing."""
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What is decided outside the job. `promote_to` None publishes without promoting."""
+    """What is decided outside the job. `promote_to` None publishes without promoting. `arguments` ask for the same run again."""
 
     recipe: str
     run_id: str
@@ -41,84 +46,125 @@ class Run(msgspec.Struct, frozen=True):
     actor: str
     promote_to: str | None = layout.CHAMPION
     priced_as: str | None = None
+    device: str | None = None
+    safety: Safety = Safety()
+    max_cost_picousd: int | None = None
+    arguments: tuple[str, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True):
+    """`is_cut_short`: the cost cap ended training; the best so far is published, and never promoted."""
+
     manifest: Manifest
     record: VersionRecord
     promotion: Promotion | None
+    is_cut_short: bool = False
 
 
-async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report) -> Result:
-    """Train unless this run has trained already, then publish and promote. Raises any `TrainerError` or store error."""
+async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world: World | None = None) -> Result:
+    """Go on from where this run's last attempt got to, then publish and promote. Raises any `TrainerError` or store error."""
     _validate_names(job, run)
     book = prices.load()
-    finished = _finished(job, run)
     # Before training, not after: a store that cannot be written to is found in a second and not in hours.
     await publish.put_once(store, layout.price_book(book.sha256), book.data)
-    manifest = finished or train(job, run, book, report)
-    record = await publish.publish(store, run.folder, run_id=run.run_id, now_ns=time.time_ns())
-    promotion = await _promote(store, record, manifest, run) if run.promote_to else None
-    return Result(manifest, record, promotion)
+    made: list[bool] = []
+    async with attending(
+        store,
+        _record(job, run),
+        folder=run.folder,
+        book=book,
+        priced_as=run.priced_as,
+        has_budget_ended=lambda: any(made),
+    ) as attended:
+        data = await in_thread(_loaded, job, attended.watched(report))
+        artifact, is_cut_short = await _artifact(
+            Course(job, data, attended.watched(report)), run, store, attended, world or World()
+        )
+        made.append(is_cut_short)
+        manifest = codec.decode((artifact.folder / publish.MANIFEST).read_bytes(), Manifest)
+        attended.require_going_on()
+        record = await publish.publish(store, artifact.folder, run_id=run.run_id, now_ns=time.time_ns())
+        wanted = run.promote_to is not None and not is_cut_short
+        promotion = await _promote(store, record, manifest, run) if wanted else None
+        return Result(manifest, record, promotion, is_cut_short)
 
 
-def train(job: TrainJob, run: Run, book: prices.PriceBook, report: Report) -> Manifest:
-    """Everything up to the finished artifact in the run's folder. Blocks: hours of it are CPU and GPU work."""
-    began = time.monotonic()
-    data = _step(report, "load", job.load)
-    _validate_data(data)
-    fitted = fit(job, data, report)
-    graph = _step(report, "export", lambda: export(fitted.module, data, job.objective, job.lengths))
-    offered = _step(report, "quantize", lambda: candidates.offer(graph, _calibration(job, data)))
-    verdict = judge.judge(offered, data, job.terms, report)
-    compared = _step(report, "baseline", lambda: comparison.compare(job, data, verdict))
-    golden = vectors(offered, verdict.variants, data, job.terms)
-    described = Described(
+async def _artifact(
+    course: Course, run: Run, store: ObjectStore, attended: Attending, world: World
+) -> tuple[StageResult, bool]:
+    """The four stages; each is known by the digest of all that decides its result."""
+    job, stages, loop = course.job, attended.stages, asyncio.get_running_loop()
+    data_sha256 = await in_thread(identity.data_sha256, course.data)
+    spec_sha256 = attended.attempt.run.spec_sha256
+    begun = digest(spec_sha256, data_sha256, dict(identity.environment()))
+    until_s = _affordable_until(run, attended)
+
+    def train(folder: Path) -> None:
+        host = fingerprint(places.choose(run.device))  # of this thread, which trains
+        origin = Origin(spec_sha256=spec_sha256, data_sha256=data_sha256, fingerprint=host)
+        kept = keeper(store, attended, origin, run.safety, loop, until_s=until_s, processes=world.size)
+        world.tell("fit")
+        course.fit(folder, kept, world, run.device)
+
+    fitted = await stages.run("fit", begun, train)
+    if fitted.was_stored:
+        world.tell("nothing")
+    history = read_history(fitted.folder)
+    graph = await stages.run("export", digest(begun, fitted.digests), lambda to: course.export(to, fitted.folder))
+    offered = await stages.run("quantize", digest(begun, graph.digests), lambda to: course.quantize(to, graph.folder))
+    told = lineage.lineage(
+        job, recipe=run.recipe, run_id=run.run_id, sources=course.data.sources, device=history.device
+    )
+    artifact = await stages.run(
+        "evaluate",
+        digest(begun, offered.digests),
+        lambda to: course.evaluate(to, offered.folder, history, told, attended.cost),
+    )
+    return artifact, history.is_cut_short
+
+
+def follow(job: TrainJob, device: str | None, world: World) -> None:
+    """What every process but the first does: its share of the training, if there is any to do."""
+    data = _loaded(job, lambda *_: None)
+    if world.tell("") == "fit":
+        fit(job, data, lambda *_: None, device, world=world)
+
+
+def _affordable_until(run: Run, attended: Attending) -> float | None:
+    """When training must stop for the rest to be paid for, on the monotonic clock; None without a cap."""
+    left_s = budget.check(
+        max_cost_picousd=run.max_cost_picousd,
+        earlier_picousd=attended.attempt.before.cost_picousd,
+        usd_per_hour=attended.attempt.record.usd_per_hour,
+        reserve_s=FINISHING_S,
+        least_s=run.safety.interval.min_s,
+    )
+    return None if left_s is None else time.monotonic() - attended.tracker.elapsed_ns / 1e9 + left_s
+
+
+def _loaded(job: TrainJob, report: Report) -> Data:
+    data = step(report, "load", job.load)
+    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        lengths = {split.rows, *(len(values) for values in split.inputs.values())}
+        if len(lengths) != 1 or not split.rows:
+            raise DataError(f"the {name} split is empty or ragged: its arrays have {sorted(lengths)} rows")
+        if split.inputs.keys() != {tensor.name for tensor in data.signature.inputs}:
+            raise DataError(f"the {name} split has inputs {sorted(split.inputs)}; the signature names others")
+    return data
+
+
+def _record(job: TrainJob, run: Run) -> RunRecord:
+    return RunRecord(
+        run_id=run.run_id,
+        recipe=run.recipe,
         model=job.model,
-        task=job.objective.task,
-        description=job.description,
-        split=data.split,
-        signature=data.signature,
-        examples=data.examples,
-        labels=data.labels,
-        files=data.files,
-        plots=plots.plots(job.objective, fitted.history, compared.targets, compared.answers, data.labels),
+        seed=job.fit.seed,
+        parameters=lineage.parameters(job),
+        spec_sha256=identity.spec_sha256(job, run.recipe),
+        actor=run.actor,
+        created_ns=time.time_ns(),
+        arguments=run.arguments,
     )
-    artifact = assemble(
-        described,
-        offered,
-        verdict,
-        golden,
-        evaluations=compared.evaluations,
-        lineage=lineage.lineage(job, recipe=run.recipe, run_id=run.run_id, sources=data.sources, device=fitted.device),
-        cost=lineage.training_cost(book, seconds=time.monotonic() - began, sku=run.priced_as, device=fitted.device),
-    )
-    artifact.write(run.folder)
-    return artifact.manifest
-
-
-def _step(report: Report, name: str, work: Callable[[], T]) -> T:
-    """A step that cannot tell how far it is."""
-    report(name, 0, 1)
-    done = work()
-    report(name, 1, 1)
-    return done
-
-
-def _calibration(job: TrainJob, data: Data) -> Mapping[str, Array]:
-    return job.calibration(data) if job.calibration else data.validation.inputs
-
-
-def _finished(job: TrainJob, run: Run) -> Manifest | None:
-    """The artifact an earlier attempt of this run left. `SpecError` when the run id was used for something else."""
-    path = run.folder / publish.MANIFEST
-    if not path.is_file():
-        return None
-    manifest = codec.decode(path.read_bytes(), Manifest)
-    made = (manifest.model, manifest.lineage.recipe, manifest.lineage.seed, manifest.lineage.parameters)
-    if made != (job.model, run.recipe, job.fit.seed, lineage.parameters(job)):
-        raise SpecError(f"run '{run.run_id}' was made with other parameters; choose another run id")
-    return manifest
 
 
 async def _promote(store: ObjectStore, record: VersionRecord, manifest: Manifest, run: Run) -> Promotion:
@@ -142,12 +188,3 @@ def _validate_names(job: TrainJob, run: Run) -> None:
         raise SpecError(str(error)) from error
     if not is_name(run.run_id):
         raise SpecError(f"run id '{run.run_id}' must be {NAME_RULE}")
-
-
-def _validate_data(data: Data) -> None:
-    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-        lengths = {split.rows, *(len(values) for values in split.inputs.values())}
-        if len(lengths) != 1 or not split.rows:
-            raise DataError(f"the {name} split is empty or ragged: its arrays have {sorted(lengths)} rows")
-        if split.inputs.keys() != {tensor.name for tensor in data.signature.inputs}:
-            raise DataError(f"the {name} split has inputs {sorted(split.inputs)}; the signature names others")

@@ -1,4 +1,4 @@
-"""A training that stops and goes on: the same weights to the last bit from any step; cut short by its budget; over two processes."""
+"""A training that stops and goes on: the same weights from any step to the last bit; cut short by its budget; in two processes."""
 
 import subprocess
 import sys

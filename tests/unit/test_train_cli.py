@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -13,14 +14,14 @@ from gateway.contract import codec, layout, prices
 from gateway.contract.golden import Golden
 from gateway.contract.manifest import Evaluation, Examples, Manifest
 from gateway.contract.registry import Promotion, VersionRecord
-from gateway.errors import GatewayError
 from gateway.objectstore.opening import open_store
 from gateway.repository import golden
 from gateway.runtime.session import Session
 from gateway.runtime.tensors import Tensors
-from trainers import card, comparison, lineage
-from trainers.cli import train
+from trainers import attempt, card, comparison
+from trainers.cli.train import train
 from trainers.errors import SpecError
+from trainers.runs.machine import Machine, Placement
 
 RECIPE = "tests.support.tinyjob:tiny_job"
 
@@ -112,8 +113,8 @@ def test_the_same_run_again_publishes_nothing_new(trained: tuple[Path, Result]):
 
 def test_a_run_id_used_for_something_else_is_refused(trained: tuple[Path, Result]):
     refused = invoke(trained[0], "--run-id", "first", "--epochs", "1", "--seed", "8")
-    assert refused.exit_code == 2
-    assert "run 'first' was made with other parameters" in refused.stderr
+    assert refused.exit_code == 64
+    assert "run 'first' was made for something else: seed was 7, is 8" in refused.stderr
 
 
 def test_a_model_that_may_be_no_better_than_its_baseline_is_said_to_be(manifest: Manifest):
@@ -127,9 +128,9 @@ def test_a_model_that_may_be_no_better_than_its_baseline_is_said_to_be(manifest:
     assert comparison.doubtful(manifest.evaluations) == [name for name, (low, _) in served.gains.items() if low <= 0]
 
 
-def test_an_unknown_recipe_exits_2_with_the_list(tmp_path: Path):
+def test_an_unknown_recipe_exits_64_with_the_list(tmp_path: Path):
     refused = invoke(tmp_path, recipe="nosuch")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 64
     assert "no recipe 'nosuch'; there are: flights" in refused.stderr
     assert "Traceback" not in refused.output
 
@@ -142,7 +143,7 @@ def test_debug_shows_where_it_failed(tmp_path: Path):
 @pytest.mark.parametrize("arguments", [("--run-id", "../escape"), ("--promote", "Champion!"), ("--promote", "3")])
 def test_a_name_that_could_not_be_published_is_refused_before_training(tmp_path: Path, arguments: tuple[str, str]):
     refused = invoke(tmp_path, *arguments)
-    assert refused.exit_code == 2
+    assert refused.exit_code == 64
     assert "must be lower case letters" in refused.stderr or "choose a name that is not a number" in refused.stderr
     assert not (tmp_path / ".steelyard").exists()
 
@@ -150,34 +151,31 @@ def test_a_name_that_could_not_be_published_is_refused_before_training(tmp_path:
 def test_a_store_that_cannot_be_written_is_found_before_training(tmp_path: Path):
     (tmp_path / "store").write_text("a file where the folder should be")
     failed = invoke(tmp_path)
-    assert isinstance(failed.exception, GatewayError)
+    assert failed.exit_code == 64
+    assert "store" in failed.stderr
     assert not (tmp_path / ".steelyard").exists()
 
 
 def test_the_module_alone_maps_errors_to_exit_codes(tmp_path: Path):
     command = [sys.executable, "-m", "trainers", "nosuch", "--store", "ftp://nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (64, "")
     assert "no recipe 'nosuch'" in done.stderr
 
 
 def test_help_does_not_import_torch():
-    code = "import sys; import trainers.cli; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
+    code = "import sys; import trainers.cli.train; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_gpu_is_unpriced_until_its_sku_is_named():
+    gpu = Machine(cpu="x", cpus=4, gpu="NVIDIA L4", gpus=1, platform="local")
     book = prices.load()
-    unpriced = lineage.training_cost(book, seconds=60, sku=None, device="NVIDIA L4")
-    assert (unpriced.sku, unpriced.cost_picousd) == ("unknown", None)
-
-
-def test_a_cpu_hour_costs_its_list_price():
-    book = prices.load()
-    price = book.price("c7i.large")
-    assert price is not None
-    cost = lineage.training_cost(book, seconds=3600, sku=None, device="cpu")
-    assert cost.cost_picousd == round(float(price.usd) * prices.PICO_PER_USD)
+    assert attempt.sku_of(gpu, Placement(), book) == "unknown"
+    assert book.price("unknown") is None
+    assert attempt.sku_of(msgspec.structs.replace(gpu, gpus=0), Placement(), book) == "c7i.large"
+    found = Placement(instance="c7i.large")
+    assert attempt.sku_of(gpu, found, book) == "c7i.large"
 
 
 def test_a_cell_cannot_break_the_card():

@@ -4,7 +4,7 @@ The loop asks after every step. `Unkept` is for who trains without any of it; `t
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -13,7 +13,9 @@ from gateway.errors import GatewayError
 from trainers.checkpoint.saver import Saver
 from trainers.checkpoint.state import Snapshot
 from trainers.errors import Cancelled, Fenced, Preempted
+from trainers.interruption.grace import require_grace
 from trainers.interruption.signals import Interruption
+from trainers.runs.journal import Journal
 from trainers.runs.progress import Tracker
 
 Verdict = Literal["go on", "stop"]
@@ -32,6 +34,10 @@ class Keeping(Protocol):
         """ "stop" ends training with the best so far. Raises what ends the attempt at once."""
         ...
 
+    def measured(self, step: int, values: Mapping[str, float]) -> None:
+        """What was found out at this step, by name."""
+        ...
+
     def ends(self) -> None: ...
 
 
@@ -45,6 +51,8 @@ class Unkept:
 
     def after_step(self, step: int, examples: int, capture: Capture) -> Verdict:
         return "go on"
+
+    def measured(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def ends(self) -> None: ...
 
@@ -74,14 +82,18 @@ class Keeper:
         stops: Stops,
         tracker: Tracker,
         *,
+        journal: Journal | None = None,
         until_s: float | None = None,
+        grace_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._snapshot = snapshot
         self._saver = saver
         self._stops = stops
         self._tracker = tracker
+        self._journal = journal
         self._until_s = until_s
+        self._grace_s = grace_s
         self._clock = clock
         self._offered, self._saves = 0, saver.spent.saves
 
@@ -103,6 +115,11 @@ class Keeper:
             self._offered = step
         return "stop" if self._until_s is not None and now >= self._until_s else "go on"
 
+    def measured(self, step: int, values: Mapping[str, float]) -> None:
+        self._tracker.step(step, loss=values.get("train_loss"))
+        if self._journal:
+            self._journal.metrics(step, **values)
+
     def ends(self) -> None:
         """The save under way is not waited for longer than it takes: the stage's own result is worth more."""
         self._saver.flush(self._clock())
@@ -120,5 +137,7 @@ class Keeper:
 
     def _note_saved(self) -> None:
         if self._saver.spent.saves > self._saves:
-            self._saves = self._saver.spent.saves
+            is_first, self._saves = not self._saves, self._saver.spent.saves
             self._tracker.saved(self._offered)
+            if is_first and self._grace_s is not None:
+                require_grace(self._saver.spent.last_save_s, self._grace_s)

@@ -173,6 +173,8 @@ class _Trainer:
                 self.best_epoch = len(self.history) - 1
                 self.best.load_state_dict(self._average.state_dict())
         self._keeping.ends()
+        if not self._world.is_first:
+            return
         self._report("fit", 1, 1, f"best of {len(self.history)} epochs: {self.best_epoch + 1}")
 
     @property
@@ -204,7 +206,7 @@ class _Trainer:
             if time.monotonic() - told > REPORT_SECONDS:
                 told = time.monotonic()
                 self._require_finite()
-                self._progress(self._note(examples / (told - began), waited / (told - began)))
+                self._tell(examples / (told - began), waited / (told - began))
             if self._shall_stop(self._keeping.after_step(self._steps, len(index), self._capture)):
                 self.is_cut_short = self._steps < self._total
                 break
@@ -212,7 +214,11 @@ class _Trainer:
         loss = float(self._world.mean(self._require_finite())) / (examples + done * self._fit.batch_rows)
         judged = self._world.tell(self._judged(validation))
         watched = self._objective.watched.name
-        self._progress(f"loss {loss:.4f}, {watched} {judged[watched]:.4f}")
+        if self._world.is_first:
+            self._progress(f"loss {loss:.4f}, {watched} {judged[watched]:.4f}")
+            self._keeping.measured(
+                self._steps, {"train_loss": loss, "examples_per_second": examples / elapsed, **judged}
+            )
         return Epoch(loss, judged, examples / elapsed, waited / elapsed)
 
     def _shall_stop(self, verdict: Verdict) -> bool:
@@ -286,16 +292,17 @@ class _Trainer:
             )
         return self._losses.value
 
-    def _note(self, rate: float, waiting: float) -> str:
-        """Loss and rate, in the progress bar."""
+    def _tell(self, rate: float, waiting: float) -> None:
+        """Loss and rate of the epoch so far, in the progress bar and the run's metrics."""
         done = self._steps - len(self.history) * self._per_epoch
         loss = float(self._losses.value) / max(1, done * self._fit.batch_rows)
         starved = f", {waiting:.0%} waiting for data" if waiting > STARVED else ""
-        return f"loss {loss:.4f}, {rate:,.0f} rows/s{starved}"
+        if self._world.is_first:
+            self._progress(f"loss {loss:.4f}, {rate:,.0f} rows/s{starved}")
+            self._keeping.measured(self._steps, {"train_loss": loss, "examples_per_second": rate})
 
     def _progress(self, note: str) -> None:
-        if self._world.is_first:
-            self._report("fit", self._steps, self._total, note)
+        self._report("fit", self._steps, self._total, note)
 
 
 def _rate(step: int, steps: int, warmup_steps: int) -> float:

@@ -1,0 +1,198 @@
+"""One attempt at a run, from its claim to its end: who it is, its signs of life, its ears for signals, notices and cancellation.
+
+`attending` is entered once by `trainers.run`. However the block ends, the attempt's record says how, and what it cost. What may be
+asked of the attempt while it lasts is in `Attending`.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from gateway.contract.manifest import TrainingCost
+from gateway.contract.prices import PriceBook
+from gateway.contract.runs import AttemptEnd, Outcome, RunRecord
+from gateway.contract.words import Market
+from gateway.objectstore.protocol import ObjectStore
+from trainers import exits
+from trainers.errors import Cancelled, Fenced, Preempted
+from trainers.fit.keeping import Stops
+from trainers.interruption import signals, spot
+from trainers.interruption.signals import Interruption
+from trainers.job import Report
+from trainers.runs import machine, records, settle
+from trainers.runs.heartbeat import Beating
+from trainers.runs.journal import Journal, LogHandler
+from trainers.runs.machine import Machine, Placement, Utilisation
+from trainers.runs.progress import Tracker
+from trainers.runs.records import Attempt
+from trainers.runs.stages import Stages
+
+CPU_SKU = "c7i.large"
+"""What a CPU job is priced as unless told otherwise: the smallest current machine with the two vCPUs that the examples need."""
+
+UNKNOWN_SKU = "unknown"
+"""No GPU is so usual that its price could be assumed."""
+
+VENDOR = Path("/sys/class/dmi/id/sys_vendor")
+AMAZON = "Amazon EC2"
+
+MARKETS: dict[str, Market] = {"spot": "spot", "on-demand": "on_demand"}
+
+log = logging.getLogger("trainers")
+
+
+class Attending(msgspec.Struct, frozen=True):
+    """What a run may ask of its attempt."""
+
+    attempt: Attempt
+    tracker: Tracker
+    journal: Journal
+    stops: Stops
+    stages: Stages
+
+    def watched(self, report: Report) -> Report:
+        """The same report, by which a stage that cannot save anything notices that it must end."""
+
+        def told(step: str, done: int, total: int, note: str = "") -> None:
+            report(step, done, total, note)
+            if step != "fit":  # which asks after every step, and can save
+                self.require_going_on()
+
+        return told
+
+    def require_going_on(self) -> None:
+        """Raises `Fenced`, `Cancelled` or `Preempted`."""
+        self.stops.require_none()
+        if self.stops.interruption.is_requested:
+            raise Preempted(f"{self.stops.interruption.reason}; the same run id goes on from the last finished stage")
+
+    def cost(self) -> TrainingCost:
+        """Of all attempts so far, this one as if it ended now."""
+        mine = settle.end(
+            self.attempt.record,
+            self.attempt.before,
+            self.tracker.now().progress,
+            outcome="done",
+            exit_code=exits.DONE,
+            message="",
+            ended_ns=self.attempt.record.started_ns + self.tracker.elapsed_ns,
+            elapsed_ns=self.tracker.elapsed_ns,
+        )
+        return settle.training_cost([*self.attempt.tried, (self.attempt.record, mine)])
+
+
+@contextlib.asynccontextmanager
+async def attending(
+    store: ObjectStore,
+    run: RunRecord,
+    *,
+    folder: Path,
+    book: PriceBook,
+    priced_as: str | None,
+    has_budget_ended: Callable[[], bool],
+) -> AsyncIterator[Attending]:
+    """Claim the next attempt, and close it however the block ends. Raises `SpecError`, `Cancelled` and store errors."""
+    interruption, tracker = Interruption(), Tracker()
+    here = await asyncio.to_thread(machine.this)
+    placement = await _placement(here)
+    sku = priced_as or sku_of(here, placement, book)
+    attempt = await records.open_attempt(store, run, machine=here, placement=placement, sku=sku, book=book)
+    stops = Stops(interruption)
+    utilisation = Utilisation(here)
+    beating = Beating(
+        store,
+        attempt,
+        tracker,
+        on_cancel=lambda sentence: setattr(stops, "cancelled", sentence),
+        on_fenced=lambda sentence: setattr(stops, "fenced", sentence),
+        sample=utilisation.sample,
+    )
+    journal = Journal(store, run.run_id, attempt.number)
+    attended = Attending(attempt, tracker, journal, stops, Stages(store, attempt, folder, tracker))
+    watching = asyncio.create_task(spot.watch(interruption, log.info)) if placement.market == "spot" else None
+    try:
+        with signals.handled(interruption, asyncio.get_running_loop()):
+            async with journal, beating:
+                with _logged(journal):
+                    yield attended
+    except BaseException as error:
+        await asyncio.shield(_close(store, attempt, tracker, error))
+        raise
+    else:
+        ended: Outcome = "budget" if has_budget_ended() else "done"
+        code = exits.BUDGET if ended == "budget" else exits.DONE
+        await _close_as(store, attempt, tracker, ended, code, exits.MEANING[code])
+    finally:
+        if watching:
+            watching.cancel()
+
+
+async def _close(store: ObjectStore, attempt: Attempt, tracker: Tracker, error: BaseException) -> None:
+    """A store that is away must not hide why the run failed: the next attempt settles this one."""
+    try:
+        message = str(error) or type(error).__name__
+        await _close_as(store, attempt, tracker, _outcome(error), exits.code_of(error), message)
+    except Exception as unwritten:  # whatever it is, the error that is on its way is the one to hear about
+        log.warning("how attempt %d ended could not be recorded: %s", attempt.number, unwritten)
+
+
+async def _close_as(
+    store: ObjectStore, attempt: Attempt, tracker: Tracker, outcome: Outcome, code: int, message: str
+) -> AttemptEnd:
+    return await records.close_attempt(
+        store,
+        attempt,
+        outcome=outcome,
+        exit_code=code,
+        message=message,
+        progress=tracker.now().progress,
+        elapsed_ns=tracker.elapsed_ns,
+    )
+
+
+def _outcome(error: BaseException) -> Outcome:
+    kinds: dict[type[BaseException], Outcome] = {
+        Preempted: "preempted",
+        KeyboardInterrupt: "preempted",
+        Fenced: "fenced",
+        Cancelled: "cancelled",
+    }
+    return next((outcome for kind, outcome in kinds.items() if isinstance(error, kind)), "failed")
+
+
+def sku_of(here: Machine, placement: Placement, book: PriceBook) -> str:
+    if placement.instance and book.price(placement.instance):
+        return placement.instance
+    return UNKNOWN_SKU if here.gpus else CPU_SKU
+
+
+async def _placement(here: Machine) -> Placement:
+    """Asked of the metadata service only where there is one: elsewhere it takes seconds to find that out."""
+    if here.platform != "aws-batch" and not await asyncio.to_thread(_is_amazon):
+        return Placement()
+    found = await spot.describe()
+    if found is None:
+        return Placement()
+    return Placement(instance=found.instance_type, zone=found.zone, market=MARKETS.get(found.market, "unknown"))
+
+
+def _is_amazon() -> bool:
+    try:
+        return VENDOR.read_text().strip() == AMAZON
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _logged(journal: Journal) -> Iterator[None]:
+    handler = LogHandler(journal)
+    logger = logging.getLogger("trainers")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

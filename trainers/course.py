@@ -1,0 +1,136 @@
+"""The stages of a run, each from files to files: fit, export, quantize, evaluate. What a stage wrote the next one reads.
+
+So an attempt can begin at the first stage that an earlier one did not finish: `trainers.run` asks `trainers.runs.stages`, which
+finds a stage's files by the digest of everything that they depend on. No stage knows the store.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import torch
+from safetensors.torch import load_file, save_file
+
+from gateway.contract import codec
+from gateway.contract.manifest import Lineage, TrainingCost
+from trainers import artifact, comparison, plots
+from trainers.arrays import Array
+from trainers.artifact import Described
+from trainers.evaluate import judge
+from trainers.evaluate.vectors import vectors
+from trainers.export.exporting import export
+from trainers.fit import device as places
+from trainers.fit.keeping import Keeping
+from trainers.fit.loop import Epoch, Fitted, fit
+from trainers.fit.world import World
+from trainers.job import Candidate, Data, Report, TrainJob
+from trainers.quantize import candidates
+
+T = TypeVar("T")
+
+WEIGHTS, HISTORY = "weights.safetensors", "history.json"
+GRAPH = "graph.onnx"
+CANDIDATES = "candidates.json"
+
+
+class History(msgspec.Struct, frozen=True):
+    """What is left of a training besides its weights."""
+
+    epochs: tuple[Epoch, ...]
+    best: int
+    device: str
+    seconds: float
+    is_cut_short: bool
+    schema_version: int = 1
+
+
+class Course(msgspec.Struct, frozen=True):
+    """One job on its data. Every method blocks; `folder` is for the stage's files, in `made` the stage before left its own."""
+
+    job: TrainJob
+    data: Data
+    report: Report
+
+    def fit(self, folder: Path, keeping: Keeping, world: World, device: str | None) -> None:
+        fitted = fit(self.job, self.data, self.report, device, keeping=keeping, world=world)
+        save_file({name: value.contiguous() for name, value in fitted.module.state_dict().items()}, folder / WEIGHTS)
+        history = History(fitted.history, fitted.best, fitted.device, fitted.seconds, fitted.is_cut_short)
+        (folder / HISTORY).write_bytes(codec.encode(history))
+
+    def export(self, folder: Path, made: Path) -> None:
+        fitted = self.fitted(made)
+        step(self.report, "export", lambda: (folder / GRAPH).write_bytes(self._graph(fitted)))
+
+    def quantize(self, folder: Path, made: Path) -> None:
+        graph = (made / GRAPH).read_bytes()
+        offered = step(self.report, "quantize", lambda: candidates.offer(graph, self._calibration()))
+        write_candidates(folder, offered)
+
+    def evaluate(
+        self, folder: Path, made: Path, history: History, lineage: Lineage, cost: Callable[[], TrainingCost]
+    ) -> None:
+        """The finished artifact. What it cost is asked at the end: judging is a part of it."""
+        job, data = self.job, self.data
+        offered = read_candidates(made)
+        verdict = judge.judge(offered, data, job.terms, self.report)
+        compared = step(self.report, "baseline", lambda: comparison.compare(job, data, verdict))
+        described = Described(
+            model=job.model,
+            task=job.objective.task,
+            description=job.description,
+            split=data.split,
+            signature=data.signature,
+            examples=data.examples,
+            labels=data.labels,
+            files=data.files,
+            plots=plots.plots(job.objective, history.epochs, compared.targets, compared.answers, data.labels),
+        )
+        golden = vectors(offered, verdict.variants, data, job.terms)
+        finished = artifact.assemble(
+            described, offered, verdict, golden, evaluations=compared.evaluations, lineage=lineage, cost=cost()
+        )
+        finished.write(folder)
+
+    def fitted(self, made: Path) -> Fitted:
+        """The module as `fit` left it."""
+        history = read_history(made)
+        with places.seeded(self.job.fit.seed, torch.device("cpu")):
+            module = self.job.module(self.data)
+        module.load_state_dict(load_file(made / WEIGHTS))
+        return Fitted(
+            module.eval(), history.epochs, history.best, history.device, history.seconds, history.is_cut_short
+        )
+
+    def _graph(self, fitted: Fitted) -> bytes:
+        return export(fitted.module, self.data, self.job.objective, self.job.lengths)
+
+    def _calibration(self) -> Mapping[str, Array]:
+        return self.job.calibration(self.data) if self.job.calibration else self.data.validation.inputs
+
+
+def read_history(made: Path) -> History:
+    return codec.decode((made / HISTORY).read_bytes(), History)
+
+
+def write_candidates(folder: Path, offered: Sequence[Candidate]) -> None:
+    """Each graph in a file of its own."""
+    for candidate in offered:
+        (folder / f"{candidate.id}.onnx").write_bytes(candidate.graph)
+    bare = [msgspec.structs.replace(candidate, graph=b"") for candidate in offered]
+    (folder / CANDIDATES).write_bytes(msgspec.json.encode(bare))
+
+
+def read_candidates(made: Path) -> tuple[Candidate, ...]:
+    bare = msgspec.json.decode((made / CANDIDATES).read_bytes(), type=tuple[Candidate, ...])
+    return tuple(
+        msgspec.structs.replace(candidate, graph=(made / f"{candidate.id}.onnx").read_bytes()) for candidate in bare
+    )
+
+
+def step(report: Report, name: str, work: Callable[[], T]) -> T:
+    """Work that cannot tell how far it is."""
+    report(name, 0, 1)
+    done = work()
+    report(name, 1, 1)
+    return done
