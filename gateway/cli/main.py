@@ -76,7 +76,10 @@ def _hint(module: str) -> str:
     extras = {
         "litestar": "gateway",
         "httptools": "gateway",
+        "cryptography": "gateway",
         "duckdb": "reports",
+        "model_signing": "signing",
+        "OpenSSL": "signing",
         "torch": "trainers",
         "onnx": "trainers",
     }
