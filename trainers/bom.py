@@ -1,5 +1,5 @@
-"""The artifact's bill of materials, CycloneDX 1.6 as JSON: what the model is made of, for tools that audit it. People read the model
-card (`trainers.card`), which says the same.
+"""The artifact's bill of materials, CycloneDX 1.6 as JSON: what the model is made of, for tools that audit it. The model card
+(`trainers.card`) says the same to people.
 
 The model with its files, the data it learned from, the packages it was trained with, each with digest or version, and CycloneDX's
 own model card. The only door to `cyclonedx`, which has no classes for model cards: that part is written as its schema says, and
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions
 from typing import Any  # Any: JSON-like trees
 
-from cyclonedx.factory.license import LicenseFactory
+from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentScope, ComponentType
@@ -81,10 +81,11 @@ def _file(file: File) -> Component:
     return Component(
         name=file.name,
         type=ComponentType.FILE,
-        mime_type=file.media_type,
         bom_ref=f"file:{file.name}",
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)],
         properties=[
+            # Not `mime_type`: cyclonedx-python-lib 11.12 writes it under a name that its own schema refuses.
+            Property(name=f"{PREFIX}:media_type", value=file.media_type),
             Property(name=f"{PREFIX}:role", value=file.role),
             Property(name=f"{PREFIX}:size_bytes", value=str(file.size)),
         ],
