@@ -23,15 +23,17 @@ from trainers.errors import PublishConflict, SpecError
 MANIFEST = layout.MANIFEST
 MEDIA_TYPES = {
     ".onnx": "application/onnx",
+    ".cdx.json": "application/vnd.cyclonedx+json",
     ".json": "application/json",
     ".md": "text/markdown",
     ".png": "image/png",
 }
+"""By the end of a file's name; the first one that fits."""
 
 
 def describe(name: str, data: bytes, role: Role) -> File:
     """The manifest's descriptor of one file."""
-    media_type = MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
+    media_type = next((kind for end, kind in MEDIA_TYPES.items() if name.endswith(end)), "application/octet-stream")
     return File(name=name, sha256=codec.sha256(data), size=len(data), media_type=media_type, role=role)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import pytest
 
 from gateway.contract import layout
 from gateway.contract.registry import VersionRecord
+from gateway.errors import SignatureInvalid
 from gateway.objectstore.local import LocalStore
+from gateway.objectstore.opening import open_store
+from gateway.registry.reading import Registry
+from gateway.registry.signatures import PinnedKeys
 from tests.integration.test_releases import BODY, POLL, metric, release, steelyard_models, until, version
-from tests.support import gateways, goldens, signingkeys
+from tests.support import gateways, goldens, servers, signingkeys
 from tests.support.gateways import Gateway
 from tests.support.signingkeys import KeyFiles
 from trainers.countersign import countersign
@@ -196,3 +201,21 @@ def test_a_file_that_is_no_public_key_keeps_the_gateway_from_starting(
     assert f"Error: public key '{key.private}' is a private key" in str(failure.value)
     assert "listening" not in str(failure.value)
     assert not list(root.iterdir())  # not even an opening in the ledger
+
+
+async def test_signatures_in_s3(
+    moto: servers.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: KeyFiles
+) -> None:
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    with moto.client() as client:
+        client.create_bucket(Bucket="signed-models")
+    async with contextlib.aclosing(open_store("s3://signed-models/prefix")) as store:
+        registry, pinned = Registry(store), PinnedKeys([str(key.public)])
+        record = await goldens.publish_tiny(store)
+        manifest = await registry.manifest("tiny", record.manifest_sha256)
+        with pytest.raises(SignatureInvalid, match="not signed by any of the pinned keys"):
+            await pinned.signer(registry, manifest, record.manifest_sha256)
+        assert await countersign(store, "tiny", "champion", key.signer) == (1, True)
+        assert await countersign(store, "tiny", "1", key.signer) == (1, False)
+        assert await pinned.signer(registry, manifest, record.manifest_sha256) == key.signer.key_id

@@ -8,9 +8,10 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from gateway.contract import codec
 from gateway.contract.manifest import DataSource, Evaluation, Gate, Lineage, Manifest
 from tests.support import models
-from trainers import bom
+from trainers import bom, publish
 
 PACKAGES = {"torch": "2.13.0", "numpy": "2.4.1"}
 SOURCE = DataSource(name="flights", sha256="a" * 64, rows=336_776, first="2013-01-01", last="2013-12-31")
@@ -64,6 +65,13 @@ def test_the_same_artifact_gives_the_same_bytes(manifest: Manifest) -> None:
     assert bom.bom(manifest, dict(reversed(PACKAGES.items()))) == first
     other = bom.bom(msgspec.structs.replace(manifest, choice="another"), PACKAGES)
     assert json.loads(other)["serialNumber"] != json.loads(first)["serialNumber"]
+
+
+def test_it_is_a_file_of_the_artifact_by_its_media_type(manifest: Manifest) -> None:
+    file = publish.describe(bom.SBOM, bom.bom(manifest, PACKAGES), "sbom")
+    assert (file.name, file.role, file.media_type) == ("bom.cdx.json", "sbom", "application/vnd.cyclonedx+json")
+    complete = msgspec.structs.replace(manifest, files=(*manifest.files, file))
+    assert codec.decode(codec.encode(complete), Manifest) == complete
 
 
 def test_it_is_dated_when_the_artifact_was_made(manifest: Manifest) -> None:

@@ -23,6 +23,7 @@ from gateway.registry.reading import SIGNATURE_BYTES_MAX, Registry
 from gateway.registry.signatures import PinnedKeys
 from tests.support import models, signingkeys
 from tests.support.models import NOW_NS
+from tests.support.repositories import CountingStore, weighing
 from tests.support.signingkeys import KeyFiles
 from trainers import publish, signing
 from trainers.errors import SpecError
@@ -464,3 +465,30 @@ async def test_what_is_no_key_id_is_no_signer(store: ObjectStore, tmp_path: Path
     assert await Registry(store).signers("tiny", sha256) == []
     with pytest.raises(ObjectNotFound):
         await store.get(layout.signature("tiny", sha256, "0" * 16))
+
+
+# In a gateway's memory
+
+
+async def test_a_version_is_refused_before_its_files_are_fetched_and_asked_once_for_each_load(tmp_path: Path) -> None:
+    store, key = CountingStore(), signingkeys.make(tmp_path, "sign")
+    for seed, signer, promote_to in ((0, key.signer, "champion"), (1, None, None)):
+        graphs = {"fp32": models.tiny_graph(seed)}
+        made = models.manifest_of("tiny", models.TINY_SIGNATURE, graphs)
+        await models.publish_files(store, *made, signer=signer, promote_to=promote_to)
+    ours = await Registry(store).version("tiny", 2)
+    manifest = await Registry(store).manifest("tiny", ours.manifest_sha256)
+    for file in manifest.files:
+        await store.delete(layout.blob("tiny", file.sha256))
+    keys = [str(key.public)]
+    async with weighing(store, tmp_path, pinned=PinnedKeys(keys), public_keys=tuple(keys)) as (repository, loader, _):
+        with pytest.raises(SignatureInvalid):  # and not DigestMismatch
+            await repository.ready("tiny", "2")
+        assert not loader.built
+        for _ in range(3):
+            assert (await repository.ready("tiny")).signed_by == key.signer.key_id
+        await store.delete(layout.signature("tiny", (await Registry(store).resolve("tiny"))[1], key.signer.key_id))
+        assert (await repository.ready("tiny")).signed_by == key.signer.key_id  # what is in memory was verified
+        repository.unload("tiny")
+        with pytest.raises(SignatureInvalid):
+            await repository.ready("tiny")
