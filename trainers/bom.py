@@ -130,20 +130,28 @@ def _card(manifest: Manifest) -> dict[str, Any]:
     }
     if manifest.task in {"classify", "regress"}:
         parameters["approach"] = {"type": "supervised"}
-    metrics = [
-        {"type": name, "value": f"{value:.6g}", "slice": f"{one.subject} on {one.split}, {one.rows:,} rows"}
-        for one in manifest.evaluations
-        for name, value in one.metrics.items()
-    ]
     return {
         "modelParameters": parameters,
-        "quantitativeAnalysis": {"performanceMetrics": metrics},
+        "quantitativeAnalysis": {"performanceMetrics": [*_metrics(manifest)]},
         "considerations": {
             "useCases": [manifest.description],
             "technicalLimitations": [*_limitations(manifest)],
             "performanceTradeoffs": [manifest.choice, *_refused(manifest)],
         },
     }
+
+
+def _metrics(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    for one in manifest.evaluations:
+        for name, value in one.metrics.items():
+            metric = {
+                "type": name,
+                "value": f"{value:.6g}",
+                "slice": f"{one.subject} on {one.split}, {one.rows:,} rows",
+            }
+            low_high = (one.intervals or {}).get(name)
+            bounds = low_high and {"lowerBound": f"{low_high[0]:.6g}", "upperBound": f"{low_high[1]:.6g}"}
+            yield metric | ({"confidenceInterval": bounds} if bounds else {})
 
 
 def _formats(tensors: Iterable[Tensor]) -> list[dict[str, str]]:

@@ -32,7 +32,15 @@ def manifest() -> Manifest:
     return msgspec.structs.replace(
         made,
         lineage=lineage,
-        evaluations=(Evaluation(subject="fp32", split="test", rows=100, metrics={"roc_auc": 0.7043}),),
+        evaluations=(
+            Evaluation(
+                subject="fp32",
+                split="test",
+                rows=100,
+                metrics={"roc_auc": 0.7043, "brier": 0.17},
+                intervals={"roc_auc": (0.69, 0.72)},
+            ),
+        ),
         gates=(Gate(name="drift", variant="int8", passed=False, measured=0.2, limit=0.01),),
     )
 
@@ -111,8 +119,11 @@ def test_the_card_says_how_good_it_is_and_what_it_is_not_good_for(manifest: Mani
     card = read(manifest)["metadata"]["component"]["modelCard"]
     assert card["modelParameters"]["task"] == "classify"
     assert card["modelParameters"]["inputs"][0] == {"format": "categories: BYTES [batch, 2]"}
-    [metric] = card["quantitativeAnalysis"]["performanceMetrics"]
-    assert metric == {"type": "roc_auc", "value": "0.7043", "slice": "fp32 on test, 100 rows"}
+    sure = {"confidenceInterval": {"lowerBound": "0.69", "upperBound": "0.72"}}
+    assert card["quantitativeAnalysis"]["performanceMetrics"] == [
+        {"type": "roc_auc", "value": "0.7043", "slice": "fp32 on test, 100 rows"} | sure,
+        {"type": "brier", "value": "0.17", "slice": "fp32 on test, 100 rows"},
+    ]
     limits = card["considerations"]["technicalLimitations"]
     assert "It knows nothing of before 2013-01-01 and after 2013-12-31 (flights)." in limits
     assert "'hour' is meant to be from 0 to 23." in limits
