@@ -7,11 +7,12 @@ import os
 import secrets
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway import allocator, cgroup
 from gateway.access.gate import Gate
@@ -40,6 +41,9 @@ from gateway.telemetry.requestlog import RequestLog
 from gateway.telemetry.saturation import Saturation
 from gateway.telemetry.startup import LoadTimes, Startup
 
+if TYPE_CHECKING:
+    from gateway.registry.signatures import PinnedKeys
+
 logger = logging.getLogger(__name__)
 VERSION = version("steelyard")
 
@@ -53,6 +57,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
     """
     allocator.keep_no_large_blocks()
     book = prices.load(Path(settings.accounting.price_book) if settings.accounting.price_book else None)
+    pinned = _pinned(settings.repository.public_keys)
     clock = SystemClock()
     here = _container(settings, boot_ns=clock.started_ns)
     count = _workers(settings.runtime)
@@ -84,6 +89,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
             cache_dir=_cache_dir(settings.repository.cache_dir),
             container_bytes=here.memory_bytes,
             kept=settings.preload,
+            pinned=pinned,
         )
         stack.push_async_callback(repository.aclose)
         admission = Admission(settings.admission)
@@ -131,6 +137,15 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
             meter.mark_draining()
 
         yield service, drain
+
+
+def _pinned(sources: Sequence[str]) -> "PinnedKeys | None":
+    if not sources:
+        return None
+    # 12 ms and 8 MB that a gateway without pinned keys need not pay.
+    from gateway.registry.signatures import PinnedKeys  # noqa: PLC0415
+
+    return PinnedKeys(sources)
 
 
 async def _probe(store: ObjectStore) -> None:

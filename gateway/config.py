@@ -46,13 +46,21 @@ def load(
     for name, text in environ.items():
         dotted = name.removeprefix(prefix).lower().replace("__", ".")
         if name.startswith(prefix) and ("." in dotted or dotted in options):
-            is_list = get_origin(options.get(dotted)) is tuple
-            _set(tree, dotted, text.split(",") if is_list else text, name)
+            _set(tree, dotted, text.split(",") if _is_list(kind, dotted) else text, name)
             _check(tree, kind, f"environment variable {name}")
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _set(tree, dotted, value, dotted)
     return _check(tree, kind, "options")
+
+
+def _is_list(kind: Any, dotted: str) -> bool:  # Any: the type of a field, a struct or not
+    """Whether this option takes several values; an unknown one does not."""
+    for name in dotted.split("."):
+        is_section = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+        fields = msgspec.structs.fields(kind) if is_section else ()
+        kind = next((field.type for field in fields if field.name == name), None)
+    return get_origin(kind) is tuple
 
 
 def _read(path: Path) -> Tree:

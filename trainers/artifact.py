@@ -12,7 +12,7 @@ import msgspec
 from gateway.contract import codec
 from gateway.contract.golden import Golden
 from gateway.contract.manifest import Evaluation, Examples, Lineage, Manifest, Role, Signature, TrainingCost
-from trainers import card, publish
+from trainers import bom, card, publish
 from trainers.evaluate.judge import Verdict
 from trainers.job import Candidate
 from trainers.objectives import Task
@@ -56,7 +56,7 @@ def assemble(
     lineage: Lineage,
     cost: TrainingCost,
 ) -> Artifact:
-    """The files in the order graphs, the recipe's own, examples, vectors, plots, card."""
+    """The files in the order graphs, the recipe's own, examples, vectors, plots, card, bill of materials."""
     roles: dict[str, tuple[Role, bytes]] = {f"{candidate.id}.onnx": ("model", candidate.graph) for candidate in offered}
     roles |= described.files
     if described.examples.rows:
@@ -82,4 +82,6 @@ def assemble(
     titles = {name: title for name, (title, _) in described.plots.items()}
     text = card.card(manifest, described.split, titles).encode()
     manifest = msgspec.structs.replace(manifest, files=(*manifest.files, publish.describe(CARD, text, "card")))
-    return Artifact(manifest, {name: data for name, (_, data) in roles.items()} | {CARD: text})
+    materials = bom.bom(manifest)
+    manifest = msgspec.structs.replace(manifest, files=(*manifest.files, publish.describe(bom.SBOM, materials, "sbom")))
+    return Artifact(manifest, {name: data for name, (_, data) in roles.items()} | {CARD: text, bom.SBOM: materials})

@@ -1,7 +1,7 @@
 """Puts a finished artifact folder into the object store and lets an alias answer with it; trains and judges nothing.
 
-The order is the protocol: blobs, manifest, version record, promotion log, alias. Each write is conditional, so a crash leaves
-nothing that a reader could follow to an incomplete artifact, and the same call again completes it. Called by `trainers.run`.
+The order is the protocol: blobs, manifest, signature, version record, promotion log, alias. Each write is conditional, so a crash
+leaves nothing that a reader could follow to an incomplete artifact, and the same call again completes it. Called by `trainers.run`.
 """
 
 import asyncio
@@ -17,20 +17,23 @@ from gateway.errors import DigestMismatch, PreconditionFailed, ReleaseConflict, 
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import releasing
 from gateway.registry.reading import Registry
+from trainers import signing
 from trainers.errors import PublishConflict, SpecError
 
-MANIFEST = "manifest.json"
+MANIFEST = layout.MANIFEST
 MEDIA_TYPES = {
     ".onnx": "application/onnx",
+    ".cdx.json": "application/vnd.cyclonedx+json",
     ".json": "application/json",
     ".md": "text/markdown",
     ".png": "image/png",
 }
+"""By the end of a file's name; the first one that fits."""
 
 
 def describe(name: str, data: bytes, role: Role) -> File:
     """The manifest's descriptor of one file."""
-    media_type = MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
+    media_type = next((kind for end, kind in MEDIA_TYPES.items() if name.endswith(end)), "application/octet-stream")
     return File(name=name, sha256=codec.sha256(data), size=len(data), media_type=media_type, role=role)
 
 
@@ -42,10 +45,14 @@ def write(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> No
     (folder / MANIFEST).write_bytes(codec.encode(manifest))
 
 
-async def publish(store: ObjectStore, folder: Path, *, run_id: str, now_ns: int) -> VersionRecord:
+async def publish(
+    store: ObjectStore, folder: Path, *, run_id: str, now_ns: int, signer: signing.Signer | None = None
+) -> VersionRecord:
     """Upload the artifact in `folder` and claim the next version for it; an artifact already published keeps its version.
 
-    Raises `DigestMismatch` when a file is not what the manifest says, `PublishConflict` after `releasing.CLAIMS_MAX` lost claims.
+    With a signer, its signature is there before the version is, so no reader ever finds it unsigned. Raises `DigestMismatch` when a
+    file is not what the manifest says, `SignatureInvalid` when something else lies where the signature belongs, `PublishConflict`
+    after `releasing.CLAIMS_MAX` lost claims.
     """
     data = await asyncio.to_thread((folder / MANIFEST).read_bytes)
     manifest = codec.decode(data, Manifest)
@@ -60,6 +67,8 @@ async def publish(store: ObjectStore, folder: Path, *, run_id: str, now_ns: int)
         run_id=run_id,
     )
     await put_once(store, layout.manifest(manifest.model, record.manifest_sha256), data)
+    if signer is not None:
+        await signing.put(store, folder, signer)
     return await _claim_version(store, record)
 
 

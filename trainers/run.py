@@ -32,6 +32,7 @@ from trainers.job import Data, Report, TrainJob
 from trainers.runs import budget
 from trainers.runs.stages import StageResult, digest
 from trainers.safety import Safety, keeper
+from trainers.signing import Signer
 
 FINISHING_S = 60.0
 """Kept of a budget for what comes after the last step: export, judging, publishing."""
@@ -49,6 +50,7 @@ class Run(msgspec.Struct, frozen=True):
     device: str | None = None
     safety: Safety = Safety()
     max_cost_picousd: int | None = None
+    signer: Signer | None = None
     arguments: tuple[str, ...] = ()
 
 
@@ -83,7 +85,9 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world
         made.append(is_cut_short)
         manifest = codec.decode((artifact.folder / publish.MANIFEST).read_bytes(), Manifest)
         attended.require_going_on()
-        record = await publish.publish(store, artifact.folder, run_id=run.run_id, now_ns=time.time_ns())
+        record = await publish.publish(
+            store, artifact.folder, run_id=run.run_id, now_ns=time.time_ns(), signer=run.signer
+        )
         wanted = run.promote_to is not None and not is_cut_short
         promotion = await _promote(store, record, manifest, run) if wanted else None
         return Result(manifest, record, promotion, is_cut_short)

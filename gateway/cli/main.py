@@ -17,7 +17,7 @@ class Commands(click.Group):
     """Subcommands by entry point, loaded when asked for: the gateway and the trainers may be installed without each other."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        order = ["demo", "train", "runs", "serve", "predict", "models", "keys", "costs"]
+        order = ["demo", "train", "runs", "sign", "serve", "predict", "models", "keys", "costs"]
         names = [entry.name for entry in entry_points(group=GROUP)]
         return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
@@ -76,7 +76,10 @@ def _hint(module: str) -> str:
     extras = {
         "litestar": "gateway",
         "httptools": "gateway",
+        "cryptography": "gateway",
         "duckdb": "reports",
+        "model_signing": "signing",
+        "OpenSSL": "signing",
         "torch": "trainers",
         "onnx": "trainers",
     }

@@ -9,14 +9,15 @@ from rich.table import Table
 from gateway.contract.manifest import AttemptCost, Manifest, TrainingCost, Variant
 
 
-def render(console: Console, version: int, manifest: Manifest) -> None:
-    """Print one version."""
+def render(console: Console, version: int, manifest: Manifest, signed: str) -> None:
+    """Print one version; `signed` says by whom."""
     made = datetime.fromtimestamp(manifest.created_ns / 1e9, UTC)
     console.print(f"[bold]{manifest.model}@{version}[/]  {manifest.description}")
     console.print(
         f"made {made:%Y-%m-%d %H:%M} UTC by run {manifest.lineage.run_id}, recipe {manifest.lineage.recipe}",
         highlight=False,
     )
+    console.print(signed, highlight=False)
     console.print(f"serves [bold]{manifest.serve}[/]: {manifest.choice}", highlight=False)
     console.print(_variants(manifest), _evaluations(manifest), _gates(manifest))
     cost = manifest.training_cost

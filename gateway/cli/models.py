@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli import options, release
+from gateway.cli.download import download
+from gateway.cli.signers import public_keys, signers
 from gateway.contract.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ def models(ctx: click.Context, store: str) -> None:
         ctx.invoke(listing, store=store)
 
 
-for command in release.COMMANDS:
+for command in (download, *release.COMMANDS):
     models.add_command(command)
 
 
@@ -42,13 +44,21 @@ def listing(store: str) -> None:
 @models.command
 @click.argument("name")
 @click.option("--version", default="champion", show_default=True, help="A version's number, or an alias.")
+@public_keys
 @options.store
-def show(name: str, version: str, store: str) -> None:
-    """What one version is: variants, measured metrics, gates, lineage and cost."""
+def show(name: str, version: str, public_keys: tuple[str, ...], store: str) -> None:
+    """What one version is: variants, measured metrics, gates, lineage and cost, and who signed it."""
     from gateway.cli import manifestview
+    from gateway.registry.reading import Registry
 
-    number, manifest = options.with_store(store, lambda opened: _manifest(opened, name, version))
-    manifestview.render(options.console(), number, manifest)
+    async def read(opened: "ObjectStore") -> tuple[int, Manifest, str]:
+        registry = Registry(opened)
+        number, sha256 = await registry.resolve(name, version)
+        manifest = await registry.manifest(name, sha256)
+        return number, manifest, await signers(registry, name, sha256, public_keys)
+
+    number, manifest, signed = options.with_store(store, read)
+    manifestview.render(options.console(), number, manifest, signed)
 
 
 @models.command

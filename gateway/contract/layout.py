@@ -2,6 +2,7 @@
 
 models/<name>/blobs/sha256/<hex>            immutable files
 models/<name>/manifests/sha256/<hex>        immutable manifests
+models/<name>/signatures/sha256/<hex>/<key>.json   who signed that manifest and its files, one sigstore bundle for each key
 models/<name>/versions/<n>.json             which manifest version n is; claimed once
 models/<name>/log/<generation>.json         decisions about aliases, append-only: the truth
 models/<name>/aliases/<alias>.json          the log's newest entry for this alias
@@ -33,6 +34,9 @@ RUNS = "runs/"
 TRAINING = f"{LEDGER}training/"
 CHAMPION = "champion"
 
+MANIFEST = "manifest.json"
+"""The manifest's name in a folder that holds an artifact; there the files lie beside it, under the names it gives them."""
+
 
 def blob(model: str, sha256: str) -> str:
     return f"models/{model}/blobs/sha256/{sha256}"
@@ -40,6 +44,15 @@ def blob(model: str, sha256: str) -> str:
 
 def manifest(model: str, sha256: str) -> str:
     return f"models/{model}/manifests/sha256/{sha256}"
+
+
+def signatures(model: str, manifest_sha256: str) -> str:
+    """The prefix of all signatures of one manifest."""
+    return f"models/{model}/signatures/sha256/{manifest_sha256}/"
+
+
+def signature(model: str, manifest_sha256: str, key_id: str) -> str:
+    return f"{signatures(model, manifest_sha256)}{key_id}.json"
 
 
 def versions(model: str) -> str:

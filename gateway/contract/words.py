@@ -11,6 +11,9 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)")]
 NAME_RULE = "lower case letters, digits, '.', '_' or '-', at most 63, the first no sign"
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+KeyId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]
+"""Names a public key: the first 64 bits of the sha256 of its DER form (SubjectPublicKeyInfo)."""
+
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
 """A file inside an artifact: flat, no folders, so nothing can escape the folder it is unpacked to."""
 

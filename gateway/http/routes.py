@@ -88,7 +88,10 @@ class Models(msgspec.Struct, frozen=True):
 
 
 class LoadedVersion(msgspec.Struct, frozen=True):
-    """What this container holds in memory; `problem` is why its name did not move on to the version its alias says."""
+    """What this container holds in memory; `problem` is why its name did not move on to the version its alias says.
+
+    `signed_by` is the id of the pinned key that signed it, "" when no key is pinned.
+    """
 
     name: str
     version: str
@@ -96,6 +99,7 @@ class LoadedVersion(msgspec.Struct, frozen=True):
     loaded_ns: int
     resident_bytes: int
     problem: str
+    signed_by: str
 
 
 @get("/", sync_to_thread=False, summary="What this is and where the documentation lies")
@@ -159,6 +163,7 @@ def loaded(service: NamedDependency[Service], request: Request[Any, Any, Any]) -
             loaded_ns=resident.loaded_ns,
             resident_bytes=resident.model.resident_bytes,
             problem=problem,
+            signed_by=resident.signed_by,
         )
         for resident, problem in service.repository.residents()
         if caller.may(resident.name)

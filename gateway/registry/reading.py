@@ -10,13 +10,16 @@ import msgspec
 from gateway.contract import codec, layout
 from gateway.contract.manifest import Manifest
 from gateway.contract.registry import Promotion, VersionRecord
-from gateway.contract.words import is_name
+from gateway.contract.words import KeyId, fits, is_name
 from gateway.errors import DigestMismatch, ManifestInvalid, ModelNotFound, ObjectNotFound
 from gateway.objectstore.protocol import ObjectStore
 
 NUMBER_DIGITS_MAX = 9
 READS_AT_ONCE = 16
 """Of small objects, for people who wait: half of the connections that the S3 store keeps."""
+
+SIGNATURE_BYTES_MAX = 256 << 10
+"""Room for the names and digests of 800 files; whoever can write to the store must not fill the memory of all gateways."""
 
 
 class AliasState(msgspec.Struct, frozen=True):
@@ -79,6 +82,10 @@ class Registry:
 
     async def manifest(self, model: str, sha256: str) -> Manifest:
         """The manifest with this digest, verified. Raises an `ArtifactError`."""
+        return (await self.manifest_bytes(model, sha256))[0]
+
+    async def manifest_bytes(self, model: str, sha256: str) -> tuple[Manifest, bytes]:
+        """The same, and the very bytes that have the digest."""
         try:
             stored = await self._store.get(layout.manifest(model, sha256))
         except ObjectNotFound:
@@ -88,7 +95,22 @@ class Registry:
         manifest = codec.decode(stored.body, Manifest, what=f"the manifest of model '{model}'")
         if manifest.model != model:
             raise ManifestInvalid(f"model '{model}': its manifest is for '{manifest.model}'")
-        return manifest
+        return manifest, stored.body
+
+    async def signature(self, model: str, manifest_sha256: str, key_id: str) -> bytes | None:
+        """What was stored as this key's signature, None when nothing was; not verified, `gateway.registry.signatures` does that.
+
+        Of one that is longer than `SIGNATURE_BYTES_MAX` it is one byte more than that.
+        """
+        key = layout.signature(model, manifest_sha256, key_id)
+        try:
+            return await self._store.get_range(key, 0, SIGNATURE_BYTES_MAX + 1)
+        except ObjectNotFound:
+            return None
+
+    async def signers(self, model: str, manifest_sha256: str) -> list[str]:
+        """The ids of the keys whose signatures lie beside this manifest; not verified."""
+        return [name for name in await self._stems(layout.signatures(model, manifest_sha256)) if fits(name, KeyId)]
 
     async def history(self, model: str, alias: str | None = None, *, after: int = 0) -> list[Promotion]:
         """Decisions with a generation above `after`, oldest first; of one alias, or of all."""

@@ -16,7 +16,7 @@ from typing import Generic
 import msgspec
 
 from gateway.contract.registry import Promotion
-from gateway.errors import ArtifactError, GatewayError, ModelNotFound
+from gateway.errors import ArtifactError, GatewayError, ModelNotFound, SignatureInvalid
 from gateway.registry.reading import AliasState, Registry
 from gateway.repository.loading import M, ModelLoader
 from gateway.repository.memory import Memory, ResidencyObserver, Resident
@@ -134,8 +134,12 @@ class Follower(Generic[M]):
             try:
                 champion = await self._champion(serving, promotion)
             except ArtifactError as error:
-                serving.etag, serving.refusal = state.etag, f"version {promotion.version} is refused: {error}"
-                logger.warning("%s@%d stays: %s", serving.name, old.version, serving.refusal)
+                refusal = f"version {promotion.version} is refused: {error}"
+                if refusal != serving.refusal:
+                    logger.warning("%s@%d stays: %s", serving.name, old.version, refusal)
+                serving.refusal = refusal
+                if not _may_mend(error):
+                    serving.etag = state.etag
                 return
             if not self._roster.is_served(serving):
                 return  # it was evicted meanwhile
@@ -185,7 +189,7 @@ class Follower(Generic[M]):
         try:
             resident = await self._memory.load(serving.name, version, manifest_sha256, spare=serving.resident_keys())
         except GatewayError as error:
-            if isinstance(error, ArtifactError | ModelNotFound):
+            if isinstance(error, ArtifactError | ModelNotFound) and not _may_mend(error):
                 serving.refused.add(version)
             problem = f"version {version} does not take part in alias '{serving.alias}': {error}"
             if serving.missing.get(version) != problem:
@@ -219,6 +223,11 @@ class Follower(Generic[M]):
         if trouble and trouble != serving.trouble:
             logger.warning("%s@%d stays: %s", serving.name, serving.champion.version, trouble)
         serving.trouble = trouble
+
+
+def _may_mend(error: GatewayError) -> bool:
+    """Everything about a version is for ever but who signed it: a signature may be added while its alias stays."""
+    return isinstance(error, SignatureInvalid)
 
 
 def _beside(promotion: Promotion) -> dict[int, str]:

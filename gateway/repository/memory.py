@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Generic, Protocol
 
 import msgspec
@@ -28,9 +28,15 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, int]
 """A model's name and a version's number."""
 
+Verify = Callable[[Manifest, str], Awaitable[str]]
+"""Which pinned key signed the artifact whose manifest has this digest. Raises `SignatureInvalid`, or a store error."""
+
 
 class Resident(msgspec.Struct, Generic[M], frozen=True, eq=False):
-    """A version in memory. `reload_ns`: what loading it took, from files on disk to ready; `use`: how it is used since."""
+    """A version in memory. `reload_ns`: what loading it took, from files on disk to ready; `use`: how it is used since.
+
+    `signed_by`: the id of the pinned key that signed it, "" when none is pinned and nothing was asked.
+    """
 
     name: str
     version: int
@@ -40,6 +46,7 @@ class Resident(msgspec.Struct, Generic[M], frozen=True, eq=False):
     loaded_ns: int
     reload_ns: int = 0
     use: Use = msgspec.field(default_factory=Use)
+    signed_by: str = ""
 
     @property
     def key(self) -> Key:
@@ -68,7 +75,7 @@ class MemoryCounts(msgspec.Struct):
 
 class Memory(Generic[M]):
     """`bytes_max` 0 means no bound. `evictable` names the residents that may go, those that go together in one group; `evicted` is
-    told of each that goes. All methods run on the event loop.
+    told of each that goes. With `verify`, only what passes it is loaded. All methods run on the event loop.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class Memory(Generic[M]):
         loads_max: int,
         evictable: Callable[[], Collection[Sequence[Resident[M]]]],
         evicted: Callable[[Resident[M]], None],
+        verify: Verify | None = None,
     ) -> None:
         self.bytes_max = bytes_max
         self.counts = MemoryCounts()
@@ -93,6 +101,7 @@ class Memory(Generic[M]):
         self._observer = observer
         self._evictable = evictable
         self._evicted = evicted
+        self._verify = verify
         self._slots = asyncio.Semaphore(loads_max)
         self._loading: dict[Key, asyncio.Task[Resident[M]]] = {}
         self._reserved_bytes = 0
@@ -158,6 +167,7 @@ class Memory(Generic[M]):
         self, name: str, version: int, manifest_sha256: str, spare: frozenset[Key], leaving_bytes: int
     ) -> Resident[M]:
         manifest = await self._registry.manifest(name, manifest_sha256)
+        signed_by = await self._verify(manifest, manifest_sha256) if self._verify else ""
         variant = self._loader.variant(manifest)
         promised_bytes = variant.resident_bytes or manifest.file(variant.file).size
         self._require_fits(name, promised_bytes)
@@ -166,7 +176,15 @@ class Memory(Generic[M]):
         self._require_fits(name, loaded.model.resident_bytes)
         self._make_room(name, loaded.model.resident_bytes, spare, leaving_bytes, reserved_bytes=0)
         resident = Resident(
-            name, version, manifest, variant, loaded.model, time.time_ns(), loaded.reload_ns, Use(clock=self.clock)
+            name,
+            version,
+            manifest,
+            variant,
+            loaded.model,
+            time.time_ns(),
+            loaded.reload_ns,
+            Use(clock=self.clock),
+            signed_by,
         )
         self.held[resident.key] = resident
         self.counts.loads += 1

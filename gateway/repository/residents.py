@@ -8,8 +8,9 @@ stays. Requests in flight keep the model they started with.
 import asyncio
 import time
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Generic
+from typing import TYPE_CHECKING, Annotated, Generic
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +29,9 @@ from gateway.repository.roster import Asked, Roster
 from gateway.repository.serving import Serving, ServingState
 from gateway.repository.shadows import ShadowRun
 
+if TYPE_CHECKING:
+    from gateway.registry.signatures import PinnedKeys
+
 __all__ = ["ModelLoader", "Repository", "RepositoryOptions", "ResidencyObserver", "Resident"]
 
 
@@ -43,6 +47,7 @@ class RepositoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     `shadows_max`: how many requests a shadow may be behind before the next is dropped; each keeps its tensors in memory.
     `cache_bytes_max`: of downloaded files, over all processes that share `cache_dir`; 8 GiB leave room on the 20 GiB of disk that a
     Fargate task has. `download_parts_max`: parts of 8 MiB in flight over all downloads, each of them in memory.
+    `public_keys`: PEM files, or the PEM itself. With one or more, only versions that one of them signed are loaded.
     """
 
     poll_s: Annotated[float, Meta(gt=0)] = 5.0
@@ -59,6 +64,7 @@ class RepositoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     cache_dir: str = ""
     cache_bytes_max: Positive = 8 << 30
     download_parts_max: Positive = 8
+    public_keys: tuple[str, ...] = ()
 
 
 MEMORY_SHARE = 0.6
@@ -68,7 +74,8 @@ MEMORY_SHARE = 0.6
 class Repository(Generic[M]):
     """All public methods run on the event loop. `aclose` ends the polling.
 
-    `container_bytes`: the container's memory limit, 0 for none. `kept`: names that are not evicted, the preloaded ones.
+    `container_bytes`: the container's memory limit, 0 for none. `kept`: names that are not evicted, the preloaded ones. `pinned`:
+    the keys of `options.public_keys`, which whoever makes this has read.
     """
 
     def __init__(
@@ -81,7 +88,9 @@ class Repository(Generic[M]):
         cache_dir: Path,
         container_bytes: int = 0,
         kept: Collection[str] = (),
+        pinned: "PinnedKeys | None" = None,
     ) -> None:
+        assert bool(options.public_keys) == (pinned is not None), "keys that are configured must be asked"
         self.registry = Registry(store)
         self._options = options
         self._roster: Roster[M] = Roster(() if options.evict_preloaded else kept)
@@ -94,6 +103,7 @@ class Repository(Generic[M]):
             loads_max=options.loads_max,
             evictable=self._roster.evictable,
             evicted=self._roster.forget,
+            verify=partial(pinned.signer, self.registry) if pinned else None,
         )
         pace = FollowOptions(options.poll_s, options.polls_max, options.idle_s, options.shadows_max)
         self._follower = Follower(self.registry, self._memory, self._roster, loader, observer, pace)

@@ -57,7 +57,9 @@ class Serving(Generic[M]):
         self.shadow: ShadowRun | None = None
         self.shadow_resident: Resident[M] | None = None
         self.refusal = ""
-        """Why the release that the alias names was refused; stays until the alias moves, so that it is not fetched every poll."""
+        """Why the release that the alias names was refused. It is not fetched again until the alias moves; one that only lacks a
+        signature is looked at again with every poll.
+        """
         self.trouble = ""
         """What kept the last look at the alias from working."""
         self.missing: dict[int, str] = {}

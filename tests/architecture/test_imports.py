@@ -15,7 +15,20 @@ sys.meta_path.insert(0, Refuse())
 import {module}
 """
 
-HEAVY = {"litestar", "uvicorn", "aiobotocore", "botocore", "boto3", "onnxruntime", "numpy", "duckdb", "torch", "onnx"}
+HEAVY = {
+    "litestar",
+    "uvicorn",
+    "aiobotocore",
+    "botocore",
+    "boto3",
+    "onnxruntime",
+    "numpy",
+    "duckdb",
+    "torch",
+    "onnx",
+    "cryptography",
+    "model_signing",
+}
 
 
 def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProcess[str]":
@@ -35,7 +48,8 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("gateway.allocator, gateway.whoami, gateway.wording", HEAVY | {"click", "rich", "msgspec"}),
         ("gateway.objectstore.opening", HEAVY),
         ("gateway.accounting.ledger", HEAVY),
-        ("gateway.registry.reading, gateway.registry.releasing", HEAVY),
+        ("gateway.registry.reading, gateway.registry.releasing, gateway.registry.fetching", HEAVY),
+        ("gateway.registry.signatures", (HEAVY | {"sigstore", "OpenSSL"}) - {"cryptography"}),
         ("gateway.repository.residents", HEAVY - {"numpy"}),
         ("gateway.telemetry.startup, gateway.telemetry.logs", HEAVY | {"click", "rich", "opentelemetry"}),
         ("gateway.access.gate", HEAVY | {"click", "rich"}),
@@ -54,11 +68,14 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
                 "pandas",
                 "opentelemetry",
                 "prometheus_client",
+                "cryptography",
+                "model_signing",
+                "cyclonedx",
             },
         ),
         ("gateway.cli.main", HEAVY),
         ("gateway.cli.serve, gateway.cli.predict, gateway.cli.models, gateway.cli.keys, gateway.cli.costs", HEAVY),
-        ("trainers.cli", HEAVY),
+        ("trainers.cli, trainers.countersign", HEAVY),
         (
             "trainers.run",
             {
@@ -71,7 +88,7 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
                 "gateway.dataplane",
             },
         ),
-        ("trainers.publish", HEAVY),
+        ("trainers.publish, trainers.signing", HEAVY),
         ("trainers.interruption.spot, trainers.interruption.grace", HEAVY | {"click", "rich"}),
         ("gateway.contract.checkpoint", HEAVY | {"click", "rich"}),
         ("trainers.runs.commands", HEAVY | {"rich"}),

@@ -14,6 +14,7 @@ from gateway.objectstore.protocol import ObjectStore
 from tests.support import models
 from tests.support.models import Array
 from trainers import publish
+from trainers.signing import Signer
 
 ROWS: Mapping[str, Array] = {
     "categories": np.array([["AA", "JFK"], ["UA", "LGA"], ["ZZ", "EWR"]], object),
@@ -22,12 +23,18 @@ ROWS: Mapping[str, Array] = {
 
 
 async def publish_tiny(
-    store: ObjectStore, *, seed: int = 0, error: float = 0.0, promote_to: str | None = "champion"
+    store: ObjectStore,
+    *,
+    seed: int = 0,
+    error: float = 0.0,
+    promote_to: str | None = "champion",
+    signer: Signer | None = None,
 ) -> VersionRecord:
     """`publish_tiny` with vectors; those with an `error` say that its outputs are so much larger than they are."""
     graph = models.tiny_graph(seed * 101)
     manifest, contents = models.manifest_of("tiny", models.TINY_SIGNATURE, {"fp32": graph})
-    return await models.publish_files(store, *with_golden(manifest, contents, error=error), promote_to=promote_to)
+    artifact = with_golden(manifest, contents, error=error)
+    return await models.publish_files(store, *artifact, promote_to=promote_to, signer=signer)
 
 
 def with_golden(

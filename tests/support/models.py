@@ -33,6 +33,7 @@ from gateway.contract.manifest import (
 from gateway.contract.registry import VersionRecord
 from gateway.objectstore.protocol import ObjectStore
 from trainers import publish
+from trainers.signing import Signer
 
 Array = NDArray[Any]  # Any: weights and indices alike
 NOW_NS = 1_790_000_000_000_000_000
@@ -269,14 +270,20 @@ def manifest_of(name: str, signature: Signature, graphs: Mapping[str, bytes]) ->
 
 
 async def publish_files(
-    store: ObjectStore, manifest: Manifest, contents: Mapping[str, bytes], *, promote_to: str | None = layout.CHAMPION
+    store: ObjectStore,
+    manifest: Manifest,
+    contents: Mapping[str, bytes],
+    *,
+    promote_to: str | None = layout.CHAMPION,
+    signer: Signer | None = None,
 ) -> VersionRecord:
     """What a training run does with a finished artifact."""
     book = prices.load()
     await publish.put_once(store, layout.price_book(book.sha256), book.data)
     with tempfile.TemporaryDirectory() as folder:
         publish.write(Path(folder), manifest, contents)
-        record = await publish.publish(store, Path(folder), run_id=manifest.lineage.run_id, now_ns=NOW_NS)
+        run_id = manifest.lineage.run_id
+        record = await publish.publish(store, Path(folder), run_id=run_id, now_ns=NOW_NS, signer=signer)
     if promote_to:
         await publish.promote(
             store,

@@ -16,6 +16,7 @@ from gateway.contract.ledger import Phases
 from gateway.contract.manifest import Manifest, Variant
 from gateway.errors import UnsupportedModel
 from gateway.objectstore.protocol import ObjectStore, StoredObject
+from gateway.registry.signatures import PinnedKeys
 from gateway.repository.memory import Resident
 from gateway.repository.residents import Repository, RepositoryOptions
 from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
@@ -115,13 +116,21 @@ async def weighing(
     *,
     kept: tuple[str, ...] = (),
     container_bytes: int = 0,
+    pinned: PinnedKeys | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[Repository[Weight], WeighingLoader, Observed]]:
     """With no alias ever looked at unless the test does so."""
     observed, loader = Observed(), loader or WeighingLoader()
     chosen = RepositoryOptions(**{"refused_s": 0.0, **options})
     repository = Repository(
-        store, loader, observed, chosen, cache_dir=folder / "cache", kept=kept, container_bytes=container_bytes
+        store,
+        loader,
+        observed,
+        chosen,
+        cache_dir=folder / "cache",
+        kept=kept,
+        container_bytes=container_bytes,
+        pinned=pinned,
     )
     try:
         yield repository, loader, observed

@@ -56,6 +56,13 @@ def test_a_mistake_in_the_file_names_file_and_key(tmp_path: Path, text: str, mes
         settings.load(file, environ={})
 
 
+def test_a_list_is_split_at_commas_wherever_it_is() -> None:
+    environ = {"STEELYARD_PRELOAD": "a,b", "STEELYARD_REPOSITORY__PUBLIC_KEYS": "/keys/old.pub,/keys/new.pub"}
+    loaded = settings.load(environ=environ)
+    assert loaded.preload == ("a", "b")
+    assert loaded.repository.public_keys == ("/keys/old.pub", "/keys/new.pub")
+
+
 def test_a_mistake_in_the_environment_names_the_variable() -> None:
     with pytest.raises(SettingsError, match="STEELYARD_SERVER__PORT"):
         settings.load(environ={"STEELYARD_SERVER__PORT": "many"})

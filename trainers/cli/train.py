@@ -30,6 +30,7 @@ from trainers.errors import SpecError
 if TYPE_CHECKING:
     from trainers.job import TrainJob
     from trainers.run import Result, Run
+    from trainers.signing import Signer
 
 RUNS = Path(".steelyard/runs")
 
@@ -48,6 +49,7 @@ class Asked(msgspec.Struct, frozen=True):
     max_cost_usd: str | None
     strict_resume: bool
     grace_s: float | None
+    sign_key: Path | None
     quiet: bool
 
     @property
@@ -105,6 +107,12 @@ class Asked(msgspec.Struct, frozen=True):
     help="Refuse to go on on another kind of machine, where the weights would become others.",
 )
 @click.option("--grace", "grace_s", type=click.FloatRange(min=0), metavar="SECONDS", help="From SIGTERM to the kill.")
+@click.option(
+    "--sign-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Sign the version with this EC P-256 key (PEM); passphrase in STEELYARD_SIGN_PASSPHRASE.",
+)
 @click.option("--quiet", is_flag=True, help="Print only the published version.")
 @click.pass_context
 def train(
@@ -121,6 +129,7 @@ def train(
     run_id: str | None,
     strict_resume: bool,
     grace_s: float | None,
+    sign_key: Path | None,
     quiet: bool,
 ) -> None:
     """Train RECIPE, quantize it, keep what is measurably better, publish it.
@@ -145,6 +154,7 @@ def train(
         max_cost_usd=max_cost_usd,
         strict_resume=strict_resume,
         grace_s=grace_s,
+        sign_key=sign_key,
         quiet=quiet,
     )
     if count > 1 and not processes.is_one_of_many():
@@ -199,8 +209,18 @@ def _spec(asked: Asked, job: "TrainJob") -> "Run":
         device=asked.device,
         safety=Safety(strict_resume=asked.strict_resume, grace_s=asked.grace_s),
         max_cost_picousd=_picousd(asked.max_cost_usd),
+        signer=_signer(asked.sign_key),
         arguments=asked.again,
     )
+
+
+def _signer(key: Path | None) -> "Signer | None":
+    """Read now: a key that cannot sign should not be found out after hours of training."""
+    if key is None:
+        return None
+    from trainers import signing
+
+    return signing.signer(key)
 
 
 def _new_run_id(model: str) -> str:
@@ -227,6 +247,7 @@ def _in_processes(count: int, asked: Asked, *, is_debug: bool) -> int:
         model = registry.job(asked.recipe).model
     arguments = [asked.recipe, "--store", asked.store, "--run-id", asked.run_id or _new_run_id(model), *asked.again]
     arguments += [] if asked.strict_resume else ["--no-strict-resume"]
+    arguments += [] if asked.sign_key is None else ["--sign-key", str(asked.sign_key)]
     arguments += [] if asked.grace_s is None else ["--grace", str(asked.grace_s)]
     return processes.run(count, arguments + (["--quiet"] if asked.quiet else []))
 
