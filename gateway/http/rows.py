@@ -12,7 +12,7 @@ from gateway.errors import InvalidInput
 from gateway.http import jsonbody, rowplan
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
-from gateway.runtime.tensors import Tensors, common_rows
+from gateway.runtime.tensors import Tensors
 
 
 class Rows:
@@ -28,8 +28,7 @@ class Rows:
         rows = jsonbody.decode(decoder, sent.body).rows
         if not rows:
             raise InvalidInput("'rows' is empty; send at least one row")
-        inputs = rowplan.plan_of(resident).tensors(rows)
-        return Decoded(inputs, common_rows(inputs))
+        return rowplan.plan_of(resident).decoded(rows)
 
     def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded:
         """The `predictions` array alone; `seal` adds the receipt, which is only known once this has been paid for."""

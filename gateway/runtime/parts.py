@@ -1,9 +1,12 @@
-"""A request larger than the largest batch: run in several, as one request with one deadline.
+"""A request larger than the largest batch, or of rows that differ in length: run in several, as one request with one deadline.
 
 At most one part more than there are workers is in the backlog, so that a part is there when a worker frees, and a large request can
 neither fill the queue nor be refused for its size alone.
 """
 
+from collections.abc import Sequence
+
+import msgspec
 import numpy as np
 
 from gateway.runtime.batcher import Batcher
@@ -11,6 +14,46 @@ from gateway.runtime.lanes import Waiting
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
+
+
+class Ragged(msgspec.Struct, frozen=True):
+    """Rows that we padded ourselves: along the second axis of the tensors of these `names`, row i has `lengths[i]` elements."""
+
+    names: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def is_padded(self) -> bool:
+        return min(self.lengths) < max(self.lengths)
+
+
+async def submit_ragged(
+    batcher: Batcher,
+    workers: Workers,
+    inputs: Tensors,
+    ragged: Ragged,
+    *,
+    step: int,
+    deadline_ns: int,
+    level: int,
+    spent: Spent,
+) -> BatchShare:
+    """As `submit_in_parts`, with rows of like length together, each part padded to its own longest: with `step` 1 not at all."""
+    order = np.argsort(-np.array(ragged.lengths), kind="stable")
+    lengths = [ragged.lengths[at] for at in order]
+    share = await submit_in_parts(
+        batcher,
+        workers,
+        {name: array[order] for name, array in inputs.items()},
+        len(lengths),
+        step=step,
+        deadline_ns=deadline_ns,
+        level=level,
+        spent=spent,
+        ragged=Ragged(ragged.names, tuple(lengths)),
+    )
+    back = np.argsort(order)
+    return msgspec.structs.replace(share, outputs={name: array[back] for name, array in share.outputs.items()})
 
 
 async def submit_in_parts(
@@ -23,6 +66,7 @@ async def submit_in_parts(
     deadline_ns: int,
     level: int,
     spent: Spent,
+    ragged: Ragged | None = None,
 ) -> BatchShare:
     """Outputs for all rows, in order. Raises as `LoadedModel.run`; the first part that fails takes the others out.
 
@@ -39,6 +83,8 @@ async def submit_in_parts(
                 answers.append(await entered[len(answers)].answer)
                 level = min(level, entered[len(answers) - 1].level)
             part = {name: array[at : at + step] for name, array in inputs.items()}
+            if ragged is not None:
+                _cut(part, ragged.names, max(ragged.lengths[at : at + step]))
             count = min(step, rows - at)
             with workers.lock:
                 after_ns = workers.forecast.many_ns(lane, rows - at - count, step)
@@ -65,3 +111,8 @@ async def submit_in_parts(
         queue_ns=spent.queue_ns,
         batch_rows=max(answer.batch_rows for answer in answers),
     )
+
+
+def _cut(part: Tensors, names: Sequence[str], length: int) -> None:
+    for name in names:
+        part[name] = np.ascontiguousarray(part[name][:, :length])

@@ -54,6 +54,7 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
                 "pandas",
                 "opentelemetry",
                 "prometheus_client",
+                "tokenizers",
             },
         ),
         ("gateway.cli.main", HEAVY),
