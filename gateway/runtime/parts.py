@@ -104,12 +104,13 @@ async def submit_in_parts(
         for waiting in entered[len(answers) :]:
             batcher.leave(waiting)
         spent.queue_ns = max(0, workers.now_ns() - began_ns - spent.run_ns)
+    spent.batch_rows = max(answer.batch_rows for answer in answers)  # not those of whichever part ended last
     return BatchShare(
         outputs={name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs},
         cpu_ns=sum(answer.cpu_ns for answer in answers),
         run_ns=sum(answer.run_ns for answer in answers),
         queue_ns=spent.queue_ns,
-        batch_rows=max(answer.batch_rows for answer in answers),
+        batch_rows=spent.batch_rows,
     )
 
 
