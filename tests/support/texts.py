@@ -108,8 +108,10 @@ def manifest(
     return made, {**contents, file.name: body}
 
 
-async def publish(store: ObjectStore, name: str = "topics", **changes: Any) -> VersionRecord:
-    return await published.publish_files(store, *manifest(name, **changes))
+async def publish(
+    store: ObjectStore, name: str = "topics", *, promote_to: str = "champion", **changes: Any
+) -> VersionRecord:
+    return await published.publish_files(store, *manifest(name, **changes), promote_to=promote_to)
 
 
 def with_number() -> tuple[Signature, bytes]:

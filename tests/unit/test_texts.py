@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from gateway.contract.manifest import Manifest, TextInput
+from gateway.contract.manifest import Column, Manifest, Tensor, TextInput
 from gateway.dataplane import Decoded, Sent
 from gateway.errors import InvalidInput, UnsupportedModel
+from gateway.http import classification
 from gateway.http.kservev1 import V1
 from gateway.http.rows import Rows
 from gateway.http.sagemaker import Invocations
+from gateway.registry import releasing
 from gateway.repository.residents import Resident
 from gateway.runtime import texts
 from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
@@ -28,6 +31,8 @@ from gateway.runtime.parts import Ragged
 from gateway.runtime.spent import Spent
 from tests.support import texts as made
 from tests.support.batching import FAR_NS, working
+from tests.support.memorystore import MemoryStore
+from tests.support.repositories import followed, real
 
 NAMES = {"ids": "input_ids", "attention_mask": "attention_mask"}
 WORDPIECE = made.wordpiece()
@@ -309,21 +314,28 @@ async def test_the_tokenizer_weighs_and_its_build_is_billed(load: Any) -> None:
     assert model.manifest.tokenizer_bytes_max == 60 * len(WORDPIECE)
 
 
-async def test_tokenizers_starts_no_threads_and_no_hub() -> None:
-    """In a process of its own: what a gateway imports for texts, and on whose thread it reads them."""
-    code = (
-        "import os, sys, time, tests.support.texts as made\n"
-        "from tests.unit.test_texts import reader\n"
-        "before = set(sys.modules); one = reader(); tasks = len(os.listdir('/proc/self/task'))\n"
-        "began = time.process_time(), time.thread_time(); one.read(['the cat sat ' * 5000] * 8)\n"
-        "spent = time.process_time() - began[0], time.thread_time() - began[1]\n"
-        "assert len(os.listdir('/proc/self/task')) == tasks, 'threads'\n"
-        "assert spent[1] > 0.9 * spent[0] > 0.01, spent\n"
-        "assert not [name for name in sys.modules if name.startswith(('huggingface', 'hf_xet', 'httpx2'))], 'hub'\n"
-    )
-    import sys
+ALONE = """
+import os, pathlib, sys, time
+import tests.support.texts as made
+from gateway.runtime import texts
+manifest, contents = made.manifest()
+path = pathlib.Path(sys.argv[1])
+path.write_bytes(contents["tokenizer.json"])
+tasks = len(os.listdir("/proc/self/task"))
+reader = texts.build(manifest, path)
+began = time.process_time(), time.thread_time()
+reader.read(["the cat sat " * 5000] * 8)
+spent = time.process_time() - began[0], time.thread_time() - began[1]
+assert len(os.listdir("/proc/self/task")) == tasks, "threads"
+assert spent[1] > 0.9 * spent[0] > 0.01, spent
+assert not [name for name in sys.modules if name.startswith(("huggingface", "hf_xet", "httpx2"))], "hub"
+"""
 
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE)
+
+async def test_the_library_starts_no_threads_and_no_hub(tmp_path: Path) -> None:
+    """In a process of its own: what a gateway imports for texts, and on whose thread it reads them."""
+    arguments = [sys.executable, "-c", ALONE, str(tmp_path / "tokenizer.json")]
+    process = await asyncio.create_subprocess_exec(*arguments, stderr=asyncio.subprocess.PIPE)
     _, stderr = await process.communicate()
     assert process.returncode == 0, stderr.decode()
 
@@ -372,3 +384,51 @@ def test_a_column_named_as_the_text_and_an_output_for_each_token_are_refused() -
     hidden = msgspec.structs.replace(made.SIGNATURE.outputs[0], shape=("batch", "tokens"))
     with pytest.raises(ValueError, match=r"'embedding' has shape .* only the rows may vary"):
         made.manifest(signature=msgspec.structs.replace(made.SIGNATURE, outputs=(hidden,)))
+
+
+async def test_a_shadow_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    store: Any = MemoryStore()
+    await made.publish(store)
+    await made.publish(store, promote_to="second", graph=made.encoder(1))
+    await made.publish(store, promote_to="third", tokenizer=made.wordpiece(truncation=None))
+    decide: dict[str, Any] = {"model": "topics", "alias": "champion", "author": releasing.Author("tests", "", 1)}
+    async with real(store, tmp_path) as repository:
+        await repository.ready("topics")
+        await releasing.shadow(store, version=2, sample_bp=10_000, **decide)
+        await followed(repository, "topics")
+        [state] = repository.servings()
+        assert (state.shadow_version, state.problem) == (2, "")
+        await releasing.shadow(store, version=3, sample_bp=10_000, **decide)
+        await followed(repository, "topics")
+        [state] = repository.servings()
+        assert state.shadow_version is None
+        assert (
+            "version 3 does not take part in alias 'champion': it reads text by another tokenizer than version 1"
+            in state.problem
+        )
+        assert {resident.version for resident, _ in repository.residents()} == {1}
+
+
+@pytest.mark.parametrize("names", [("embedding",), ("score",)])
+def test_labels_are_named_where_they_are_one_for_each_element(names: tuple[str, ...]) -> None:
+    outputs = tuple(Tensor(name, "FP32", ("batch", 2)) for name in names)
+    manifest, _ = made.manifest(
+        signature=msgspec.structs.replace(made.SIGNATURE, outputs=outputs), labels=("ham", "spam")
+    )
+    tensor = classification.labelled(manifest)
+    if names == ("score",):
+        assert tensor is None, "its own name is taken"
+        return
+    assert tensor is not None
+    values = {"embedding": np.array([[0.25, 0.75], [0.5, 0.5], [np.nan, 0.1]], np.float32)}
+    found = classification.winners(tensor, values, manifest.labels)
+    assert [(one["label"], float(one["score"])) for one in found[:2]] == [("spam", 0.75), ("ham", 0.5)]
+    assert found[2]["label"] is None
+
+
+def test_other_labels_name_nothing() -> None:
+    assert classification.labelled(made.manifest(labels=())[0]) is None
+    assert classification.labelled(made.manifest(labels=("a", "b"))[0]) is None
+    columns = tuple(Column(name, "number") for name in ("a", "b"))
+    named = msgspec.structs.replace(made.SIGNATURE, outputs=(Tensor("scores", "FP32", ("batch", 2), columns),))
+    assert classification.labelled(made.manifest(labels=("a", "b"), signature=named)[0]) is None
