@@ -340,6 +340,31 @@ async def test_the_library_starts_no_threads_and_no_hub(tmp_path: Path) -> None:
     assert process.returncode == 0, stderr.decode()
 
 
+SHORT = """
+import pathlib, sys
+import tests.support.texts as made
+from gateway.runtime import memory, texts
+manifest, contents = made.manifest()
+path = pathlib.Path(sys.argv[1])
+path.write_bytes(contents["tokenizer.json"])
+reader = texts.build(manifest, path)
+with memory.build_limit(1 << 20):
+    try:
+        reader.read(["x!" * 50_000])
+    except MemoryError:
+        print("MemoryError")
+reader.read(["x!" * 50_000])
+"""
+
+
+async def test_short_memory_is_an_error_that_callers_are_told(tmp_path: Path) -> None:
+    """Rust ends the process where it gets none, and while a model is being built there is little for everybody."""
+    arguments = [sys.executable, "-c", SHORT, str(tmp_path / "tokenizer.json")]
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+    stdout, _ = await process.communicate()
+    assert (process.returncode, stdout) == (0, b"MemoryError\n")
+
+
 def test_text_input_is_refused_where_it_contradicts() -> None:
     manifest, _ = made.manifest()
 
