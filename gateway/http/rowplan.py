@@ -20,7 +20,7 @@ from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
 from gateway.runtime.parts import Ragged
 from gateway.runtime.tensors import Array, Tensors, check_elements
-from gateway.runtime.texts import CHARACTERS_MAX, LOOP_CHARACTERS_MAX, Texts
+from gateway.runtime.texts import CHARACTERS_MAX, Texts, is_long
 
 Kind = Any  # a type expression for msgspec, built from data
 _SCALARS: dict[str, type] = {"string": str, "number": float, "integer": int, "boolean": bool}
@@ -81,7 +81,7 @@ class RowPlan:
             inputs = others | found[0]
             return {name: inputs[name] for name in self._order}, found[1]  # in one order, so that all share batches
 
-        if sum(map(len, texts)) > LOOP_CHARACTERS_MAX:
+        if is_long(texts):
             return Decoded({}, len(texts), asked, rest=read)
         found = read()
         assert found is not None

@@ -5,6 +5,7 @@ A run predicted to be shorter than a thread hop happens at once on the event loo
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from functools import partial
@@ -14,7 +15,9 @@ from types import TracebackType
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from gateway.config import Amount, Bytes, Timeout
 from gateway.contract.manifest import Manifest, Signature, TextInput, Variant
@@ -172,13 +175,13 @@ class LoadedModel:
         come too late, or as soon as that becomes certain.
         """
         level = self._level(priority)
-        if ragged is not None and (step := self._ragged_step(ragged)) < rows:
+        if ragged is not None and len(parts := self._parts(ragged)) > 1:
             return await submit_ragged(
                 self._batcher,
                 self._workers,
                 inputs,
                 ragged,
-                step=step,
+                parts,
                 deadline_ns=deadline_ns,
                 level=level,
                 spent=spent,
@@ -196,15 +199,18 @@ class LoadedModel:
             )
         return await self._batcher.submit(inputs, rows, deadline_ns=deadline_ns, level=level, spent=spent)
 
-    def _ragged_step(self, ragged: Ragged) -> int:
-        """How many rows of one request to run at once. A variant whose answers depend on padding or on mates runs each alone; of
-        others, no more than pay together are padded to the longest of them.
+    def _parts(self, ragged: Ragged) -> list[NDArray[np.intp]]:
+        """Which rows of one request to run together. A variant whose answers depend on padding or on mates runs each alone, a graph
+        that cannot be padded those of one length; otherwise a row joins longer ones if its padding costs less than its own run.
         """
         text = self.manifest.text
-        can_pad = isinstance(text, TextInput) and bool(text.mask)
-        if not self.variant.batch_invariant or (ragged.is_padded and not can_pad):
-            return 1
-        return self.lanes.max_batch if ragged.is_padded else self.variant.max_batch
+        if not self.variant.batch_invariant:
+            return ragged.parts(1, 0)
+        if not isinstance(text, TextInput) or not text.mask:
+            return ragged.parts(self.lanes.max_batch, 0)
+        with self._workers.lock:
+            run_ns, element_ns = self.cost.base_ns + self._workers.forecast.hop_ns, self.cost.row_length_ns
+        return ragged.parts(self.lanes.max_batch, run_ns / element_ns if element_ns else math.inf)
 
     def _level(self, priority: int) -> int:
         if priority < 0:

@@ -4,10 +4,12 @@ At most one part more than there are workers is in the backlog, so that a part i
 neither fill the queue nor be refused for its size alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import mul
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.runtime.batcher import Batcher
 from gateway.runtime.lanes import Waiting
@@ -22,9 +24,15 @@ class Ragged(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     lengths: tuple[int, ...]
 
-    @property
-    def is_padded(self) -> bool:
-        return min(self.lengths) < max(self.lengths)
+    def parts(self, rows_max: int, waste_max: float) -> list[NDArray[np.intp]]:
+        """Which rows to run together, the longest first: no more than `rows_max`, none with more padding than `waste_max`."""
+        order = np.argsort(-np.array(self.lengths), kind="stable")
+        starts = [0]
+        for at, row in enumerate(order):
+            longest = self.lengths[order[starts[-1]]]
+            if at - starts[-1] == rows_max or longest - self.lengths[row] > waste_max:
+                starts.append(at)
+        return np.split(order, starts[1:])
 
 
 async def submit_ragged(
@@ -32,27 +40,26 @@ async def submit_ragged(
     workers: Workers,
     inputs: Tensors,
     ragged: Ragged,
+    chosen: Sequence[NDArray[np.intp]],
     *,
-    step: int,
     deadline_ns: int,
     level: int,
     spent: Spent,
 ) -> BatchShare:
-    """As `submit_in_parts`, with rows of like length together, each part padded to its own longest: with `step` 1 not at all."""
-    order = np.argsort(-np.array(ragged.lengths), kind="stable")
-    lengths = [ragged.lengths[at] for at in order]
-    share = await submit_in_parts(
-        batcher,
-        workers,
-        {name: array[order] for name, array in inputs.items()},
-        len(lengths),
-        step=step,
-        deadline_ns=deadline_ns,
-        level=level,
-        spent=spent,
-        ragged=Ragged(ragged.names, tuple(lengths)),
-    )
-    back = np.argsort(order)
+    """As `submit_in_parts`, in the parts `chosen`, each padded to its own longest row."""
+
+    def part(at: int) -> Tensors:
+        rows = chosen[at]
+        longest = ragged.lengths[rows[0]]
+        return {
+            name: np.ascontiguousarray(array[rows, :longest]) if name in ragged.names else array[rows]
+            for name, array in inputs.items()
+        }
+
+    counts = [len(rows) for rows in chosen]
+    lengths = [ragged.lengths[rows[0]] for rows in chosen]
+    share = await _submit(batcher, workers, part, counts, lengths, deadline_ns=deadline_ns, level=level, spent=spent)
+    back = np.argsort(np.concatenate(chosen))
     return msgspec.structs.replace(share, outputs={name: array[back] for name, array in share.outputs.items()})
 
 
@@ -66,30 +73,49 @@ async def submit_in_parts(
     deadline_ns: int,
     level: int,
     spent: Spent,
-    ragged: Ragged | None = None,
 ) -> BatchShare:
     """Outputs for all rows, in order. Raises as `LoadedModel.run`; the first part that fails takes the others out.
 
     A part is due as long before the deadline as the parts after it will take. A part starts on the level that an earlier one had
     climbed to. `spent.queue_ns` is the time in which no part of it ran.
     """
+
+    def part(at: int) -> Tensors:
+        return {name: array[at * step : (at + 1) * step] for name, array in inputs.items()}
+
+    counts = [min(step, rows - at) for at in range(0, rows, step)]
+    lengths = [batcher.lanes.lane(inputs).length] * len(counts)
+    return await _submit(batcher, workers, part, counts, lengths, deadline_ns=deadline_ns, level=level, spent=spent)
+
+
+async def _submit(
+    batcher: Batcher,
+    workers: Workers,
+    part: Callable[[int], Tensors],
+    counts: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    deadline_ns: int,
+    level: int,
+    spent: Spent,
+) -> BatchShare:
+    """`part` makes each when it is its turn; so many rows of such a length are in them."""
     began_ns = workers.now_ns()
-    lane = batcher.lanes.lane(inputs)
+    rows_left = sum(counts)
+    lengths_left = sum(map(mul, counts, lengths))
     entered: list[Waiting] = []
     answers: list[BatchShare] = []
     try:
-        for at in range(0, rows, step):
-            if at > step * (workers.count + len(answers)):
+        for at, count in enumerate(counts):
+            if at > workers.count + len(answers):
                 answers.append(await entered[len(answers)].answer)
                 level = min(level, entered[len(answers) - 1].level)
-            part = {name: array[at : at + step] for name, array in inputs.items()}
-            if ragged is not None:
-                _cut(part, ragged.names, max(ragged.lengths[at : at + step]))
-            count = min(step, rows - at)
+            rows_left -= count
+            lengths_left -= count * lengths[at]
             with workers.lock:
-                after_ns = workers.forecast.many_ns(lane, rows - at - count, step)
+                after_ns = workers.forecast.many_ns(batcher.lanes.cost, len(counts) - at - 1, rows_left, lengths_left)
             waiting = batcher.enter(
-                part,
+                part(at),
                 count,
                 deadline_ns=deadline_ns,
                 level=level,
@@ -112,8 +138,3 @@ async def submit_in_parts(
         queue_ns=spent.queue_ns,
         batch_rows=spent.batch_rows,
     )
-
-
-def _cut(part: Tensors, names: Sequence[str], length: int) -> None:
-    for name in names:
-        part[name] = np.ascontiguousarray(part[name][:, :length])

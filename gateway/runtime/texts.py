@@ -17,18 +17,21 @@ from gateway.contract.manifest import TOKENIZER_RESIDENT_RATIO_MAX, Manifest, Te
 from gateway.errors import InvalidInput, UnsupportedModel
 from gateway.runtime import memory
 from gateway.runtime.parts import Ragged
-from gateway.runtime.tensors import DTYPES, Array, Tensors
+from gateway.runtime.tensors import DTYPES, ELEMENTS_MAX, Array, Tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CHARACTERS_MAX = 100_000
-"""Of one text: some 25,000 tokens, more than encoders take. Worst case 150 ms of a thread (`python -m tests.bench.text`); reading
-has to go on to the end of a text, since what is cut off is only known then."""
+"""Of one text: some 25,000 tokens, more than encoders take. At worst 0.2 s of a thread (`python -m tests.bench.text`): reading
+goes on to the end of a text, since what is cut off is only known then."""
 
-LOOP_CHARACTERS_MAX = 2048
-"""Of a request's texts together, that are read on the event loop: 0.3 ms of English there, 2 ms of the slowest script. More are
-read in a thread."""
+TEXTS_MAX = 4096
+"""Of one request: each is a run, or a share of one, and thousands of them take minutes."""
+
+LOOP_CHARACTERS_MAX, LOOP_CHARACTERS_PER_TEXT = 2048, 24
+"""Of a request's texts together, that are read on the event loop: 0.4 ms of English there, 1.6 ms of the slowest script, each text
+counting for so many more. What is longer is read in a thread."""
 
 TOKENIZER_BYTES_MAX = 32 << 20
 """Those of XLM-R and of Llama 3 have 17 MB. What one takes in memory cannot be stopped once it is being built."""
@@ -58,19 +61,27 @@ class Texts:
 
         None when `is_over`, asked before each text, says that nobody waits any more.
         """
-        found = []
+        ids, types = [], []
+        longest = 0
         for row, text in enumerate(texts):
             if is_over():
                 return None
             memory.require(ENCODE_BYTES + ENCODE_BYTES_PER_CHARACTER * len(text))
-            found.append(self._encode(row, text))
-        lengths = tuple(len(one.ids) for one in found)
-        tensors = {self.text.ids: self._padded(self.text.ids, [one.ids for one in found], lengths, self._pad_id)}
+            found = self._encode(row, text)
+            ids.append(np.array(found.ids, np.int64))
+            if self.text.type_ids:
+                types.append(np.array(found.type_ids, np.int64))
+            longest = max(longest, len(found.ids))
+            if len(texts) * longest > ELEMENTS_MAX:
+                raise InvalidInput(
+                    f"{len(texts)} texts as long as row {row}, of {longest} tokens, are too many at once; send fewer rows"
+                )
+        tensors = {self.text.ids: self._padded(self.text.ids, ids, longest, self._pad_id)}
         if self.text.mask:
-            tensors[self.text.mask] = self._padded(self.text.mask, [one.attention_mask for one in found], lengths)
+            tensors[self.text.mask] = self._padded(self.text.mask, [np.ones_like(one) for one in ids], longest)
         if self.text.type_ids:
-            tensors[self.text.type_ids] = self._padded(self.text.type_ids, [one.type_ids for one in found], lengths)
-        return tensors, Ragged(self.text.tensors, lengths)
+            tensors[self.text.type_ids] = self._padded(self.text.type_ids, types, longest)
+        return tensors, Ragged(self.text.tensors, tuple(map(len, ids)))
 
     def check(self) -> None:
         """Raises what is better found out at the load than by every caller."""
@@ -96,11 +107,20 @@ class Texts:
             )
         return found
 
-    def _padded(self, name: str, rows: Sequence[Sequence[int]], lengths: Sequence[int], pad: int = 0) -> Array:
-        padded = np.full((len(rows), max(lengths)), pad, self._dtypes[name])
-        for at, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            padded[at, :length] = row
+    def _padded(self, name: str, rows: Sequence[Array], longest: int, pad: int = 0) -> Array:
+        padded = np.full((len(rows), longest), pad, self._dtypes[name])
+        for at, row in enumerate(rows):
+            padded[at, : len(row)] = row
         return padded
+
+
+def is_long(texts: Sequence[str]) -> bool:
+    """Whether to read these in a thread. Raises `InvalidInput` when they are too many for one request."""
+    if len(texts) > TEXTS_MAX:
+        raise InvalidInput(
+            f"the request has {len(texts)} texts; at most {TEXTS_MAX} are taken at once, send fewer rows"
+        )
+    return sum(map(len, texts)) + LOOP_CHARACTERS_PER_TEXT * len(texts) > LOOP_CHARACTERS_MAX
 
 
 def require(manifest: Manifest) -> None:

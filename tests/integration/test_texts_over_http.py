@@ -77,7 +77,8 @@ def test_rows_of_strings_are_answered_as_the_graph_answers_each(gateway: Gateway
     answer = gateway.post(f"/v1/predict/{model}", rows(*SENT))
     assert np.abs(embeddings(answer) - expected).max() < 1e-5
     receipt = answer.json["receipt"]
-    assert (receipt["rows"], receipt["batch_rows"]) == (len(SENT), 8 if model == "topics" else 1)
+    assert receipt["rows"] == len(SENT)
+    assert receipt["batch_rows"] in (range(2, 9) if model == "topics" else [1])
     assert receipt["cpu_ns"] > 0
     alone = np.concatenate([embeddings(gateway.post(f"/v1/predict/{model}", rows(text))) for text in SENT])
     assert np.abs(embeddings(answer) - alone).max() <= (1e-5 if model == "topics" else 0)
