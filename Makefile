@@ -51,6 +51,7 @@ bench: $(STAMP) ## speed against baselines in the same run, overload, cold start
 	$(BIN)/python -m tests.bench.overload
 	$(BIN)/python -m tests.bench.coldstart
 	$(BIN)/python -m tests.bench.models
+	$(BIN)/python -m tests.bench.text
 
 bench-peers: $(STAMP) ## the gateway beside other Python model servers, each installed into .bench/
 	$(BIN)/python -m tests.bench.peers
