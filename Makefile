@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Steelyard needs Python 3.11 or newer; PYTHON=/path/to/python3.11 make ...") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25,<27'
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[gateway,tracing,docs,trainers,signing,reports,examples,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[gateway,text,tracing,docs,trainers,signing,reports,examples,dev]'
 	@touch $@
 
 demo: $(STAMP) ## train, publish, serve, predict, and print the bill (ONCE=1 exits when done)
@@ -51,6 +51,7 @@ bench: $(STAMP) ## speed against baselines in the same run, overload, cold start
 	$(BIN)/python -m tests.bench.overload
 	$(BIN)/python -m tests.bench.coldstart
 	$(BIN)/python -m tests.bench.models
+	$(BIN)/python -m tests.bench.text
 
 bench-peers: $(STAMP) ## the gateway beside other Python model servers, each installed into .bench/
 	$(BIN)/python -m tests.bench.peers

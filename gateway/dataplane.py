@@ -6,7 +6,7 @@ ok or not, the meter is charged exactly once and the observer told exactly once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter_ns, thread_time_ns
 from typing import Protocol
@@ -20,10 +20,15 @@ from gateway.repository.residents import Repository, Resident
 from gateway.repository.shadows import ShadowRun
 from gateway.runtime.admission import Admission
 from gateway.runtime.model import LoadedModel
+from gateway.runtime.parts import Ragged
 from gateway.runtime.spent import Spent
 from gateway.runtime.tensors import Tensors
 
 Buffer = bytes | memoryview
+
+READING_MAX = 2
+"""Requests whose rest is read in threads at once: they compete with runs for the CPUs. Others wait as long as their deadlines let
+them; `admission` bounds how many there are."""
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
@@ -36,7 +41,9 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
 class Decoded(msgspec.Struct, frozen=True, gc=False):
     """What a door read. `asked` is the door's own memory of the request, handed back to `encode`.
 
-    `timeout_us` and `priority` are what the body itself asks for (0: nothing); a header wins over them.
+    `timeout_us` and `priority` are what the body itself asks for (0: nothing); a header wins over them. `ragged` says which rows
+    the door padded. `rest` is what is left to read where that would hold the event loop for too long: pure CPU, called in a thread
+    with what says that nobody waits any more, it gives the inputs, or None in that case.
     """
 
     inputs: Tensors
@@ -44,6 +51,8 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
     asked: object = None
     timeout_us: int = 0
     priority: int = 0
+    ragged: Ragged | None = None
+    rest: Callable[[Callable[[], bool]], tuple[Tensors, Ragged] | None] | None = None
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False):
@@ -176,6 +185,7 @@ class DataPlane:
         self._charger = charger
         self._observers = observers
         self._timeout_ns = round(timeout_s * 1e9)
+        self._reading = asyncio.Semaphore(READING_MAX)
 
     def start(self, call: Call) -> Prediction | Pending:
         """The answer when nothing has to be waited for, else what `finish` takes and `drop` then ends.
@@ -196,7 +206,7 @@ class DataPlane:
         resident.use.running += 1
         try:
             work.decode()
-            if not resident.model.is_inline(work.rows):
+            if work.is_unread or not resident.model.is_inline(work.rows):
                 work.wait()
                 return Pending(call, work)
             work.refuse_when_late(self._timeout_ns)
@@ -217,7 +227,11 @@ class DataPlane:
             work = begun.work
             assert work is not None
         try:
-            await work.run(work.deadline_ns(self._timeout_ns))
+            deadline_ns = work.deadline_ns(self._timeout_ns)
+            if work.is_unread:
+                async with _deadline(deadline_ns, "reading the texts"), self._reading:
+                    await work.read_rest()
+            await work.run(deadline_ns)
             work.encode()
         except BaseException as error:
             self._settle(work, _outcome(error))
@@ -301,6 +315,33 @@ class _Work:
             self._decode_ns = perf_counter_ns() - began_ns
         self.rows = self._batch_rows = self._decoded.rows
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether a part of the request is still to be read, in a thread."""
+        return self._decoded.rest is not None
+
+    async def read_rest(self) -> None:
+        """The thread's CPU is billed as that of `decode`; what it does after its caller left is `overhead`."""
+        rest = self._decoded.rest
+        assert rest is not None
+        is_over = False
+
+        def read() -> tuple[Tensors, Ragged] | None:
+            began_ns, cpu_ns = perf_counter_ns(), thread_time_ns()
+            try:
+                return rest(lambda: is_over)
+            finally:
+                self._cpu_ns += thread_time_ns() - cpu_ns
+                self._decode_ns += perf_counter_ns() - began_ns
+
+        try:
+            found = await asyncio.to_thread(read)
+        finally:
+            is_over = True
+        assert found is not None
+        inputs, ragged = found
+        self._decoded = msgspec.structs.replace(self._decoded, inputs=inputs, ragged=ragged, rest=None)
+
     def refuse_when_late(self, default_ns: int) -> None:
         """Raises `DeadlineExceeded` when the answer is due already: workers see to that, a run on this thread has only us."""
         if self.deadline_ns(default_ns) <= perf_counter_ns():
@@ -323,7 +364,12 @@ class _Work:
         priority = self.call.priority or self._decoded.priority
         try:
             share = await self.resident.model.run(
-                self._decoded.inputs, self.rows, deadline_ns=deadline_ns, priority=priority, spent=spent
+                self._decoded.inputs,
+                self.rows,
+                deadline_ns=deadline_ns,
+                priority=priority,
+                spent=spent,
+                ragged=self._decoded.ragged,
             )
             self._outputs = share.outputs
         finally:

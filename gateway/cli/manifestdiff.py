@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.contract.manifest import Manifest, Tensor, Variant
+from gateway.contract.manifest import Manifest, Tensor, TextInput, Variant
 
 Figures = dict[str, float | str]
 
@@ -48,11 +48,18 @@ def _differing(
 def _about(manifest: Manifest) -> Figures:
     cost = manifest.training_cost.cost_picousd
     data = [f"{source.name} {source.rows:,} rows to {source.last}" for source in manifest.lineage.data]
+    text = manifest.text
+    read = (
+        f"{text.column} by {manifest.file(text.file).sha256[:12]}, {text.length_max} tokens"
+        if isinstance(text, TextInput)
+        else ""
+    )
     parameters = {f"parameter {name}": str(value) for name, value in manifest.lineage.parameters.items()}
     return {
         "description": manifest.description,
         "serves": manifest.serve,
         "labels": ", ".join(manifest.labels),
+        "text": read,
         "data": "; ".join(data),
         "recipe": manifest.lineage.recipe,
         "seed": float(manifest.lineage.seed),

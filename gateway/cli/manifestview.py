@@ -6,7 +6,7 @@ from msgspec import UNSET
 from rich.console import Console
 from rich.table import Table
 
-from gateway.contract.manifest import AttemptCost, Manifest, TrainingCost, Variant
+from gateway.contract.manifest import AttemptCost, Manifest, TextInput, TrainingCost, Variant
 
 
 def render(console: Console, version: int, manifest: Manifest, signed: str) -> None:
@@ -19,6 +19,16 @@ def render(console: Console, version: int, manifest: Manifest, signed: str) -> N
     )
     console.print(signed, highlight=False)
     console.print(f"serves [bold]{manifest.serve}[/]: {manifest.choice}", highlight=False)
+    if isinstance(manifest.text, TextInput):
+        file = manifest.file(manifest.text.file)
+        console.print(
+            f"reads text from column '{manifest.text.column}': {file.name}, {file.size / 1e6:.3f} MB, "
+            f"at most {manifest.text.length_max} tokens",
+            highlight=False,
+            markup=False,
+        )
+    if manifest.labels:
+        console.print(f"labels: {', '.join(manifest.labels)}", highlight=False, markup=False)
     console.print(_variants(manifest), _evaluations(manifest), _gates(manifest))
     cost = manifest.training_cost
     price = "unpriced" if cost.cost_picousd is None else f"${cost.cost_picousd / 1e12:.6f}"

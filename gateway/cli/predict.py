@@ -8,6 +8,9 @@ from urllib.parse import quote
 
 import click
 
+LISTED_MAX = 4
+"""Elements of a list that a line shows: an embedding has hundreds, and `--json` prints them all."""
+
 
 @click.command
 @click.argument("model")
@@ -20,7 +23,11 @@ import click
     help='JSON: a row, a list of rows, or {"rows": [...]}; - is stdin.',
 )
 @click.option(
-    "--row", "pairs", multiple=True, metavar="COLUMN=VALUE", help="One column of one row; repeat for each column."
+    "--row",
+    "pairs",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="One column of one row; repeat for each column. Or a whole row as a JSON object; repeat for each row.",
 )
 @click.option(
     "--key",
@@ -36,10 +43,11 @@ def predict(model: str, url: str, file: TextIO | None, pairs: tuple[str, ...], k
     \b
     steelyard predict flights --rows flights.json
     steelyard predict flights --row carrier=UA --row origin=EWR ...
+    steelyard predict newsgroups --row '{"text": "Which engine flies to orbit?"}'
     """
     if (file is None) == (not pairs):
         raise click.UsageError("give the rows either as --rows FILE or as --row COLUMN=VALUE ...")
-    rows = _rows_of(file) if file else [dict(_pair(pair) for pair in pairs)]
+    rows = _rows_of(file) if file else _rows_given(pairs)
     answer = _post(f"{url.rstrip('/')}/v1/predict/{quote(model, safe='')}", {"rows": rows}, key)
     if as_json:
         click.echo(json.dumps(answer))
@@ -63,6 +71,18 @@ def _rows_of(file: TextIO) -> list[Any]:
     if not isinstance(rows, list):
         raise click.UsageError(f"{file.name} holds no rows: a row is an object, rows are a list of them")
     return rows
+
+
+def _rows_given(pairs: tuple[str, ...]) -> list[Any]:
+    """Columns of one row, or whole rows as objects."""
+    if not any(pair.lstrip().startswith("{") for pair in pairs):
+        return [dict(_pair(pair) for pair in pairs)]
+    try:
+        return [json.loads(pair) for pair in pairs]
+    except ValueError as error:
+        raise click.UsageError(
+            f"--row takes COLUMN=VALUE, or objects only, and one of them is not JSON: {error}"
+        ) from None
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -101,4 +121,7 @@ def _sentence(error: urllib.error.HTTPError) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list):
+        shown = ", ".join(map(_short, value[:LISTED_MAX]))
+        return f"[{shown}, ... {len(value)} in all]" if len(value) > LISTED_MAX else f"[{shown}]"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

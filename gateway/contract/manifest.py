@@ -215,6 +215,33 @@ class AttemptCost(msgspec.Struct, frozen=True):
     steps_lost: Count
 
 
+TOKENIZER_RESIDENT_RATIO_MAX = 60
+"""Bytes in memory for each byte of a tokenizer.json, at most. Measured in processes of their own with tokenizers 0.23.3: 20 for the
+WordPiece of MiniLM, 23 for a BPE of 50,000 tokens, 59 for a Unigram of 60,000."""
+
+
+class TextInput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The graph takes tokens, and callers send text: what they call it, and which tensors it becomes.
+
+    `file` is a tokenizer.json of Hugging Face's `tokenizers` (role `tokenizer`), which is data. A text is cut after `length_max`
+    tokens, special ones included. `ids`, `mask` (1 for a token, 0 for padding) and `type_ids` name inputs of the signature, INT64
+    or INT32 of shape [batch, tokens]; a graph without `mask` cannot be padded.
+    """
+
+    column: Annotated[str, Meta(min_length=1, max_length=128)]
+    file: FileName
+    length_max: Positive
+    ids: str
+    mask: str = ""
+    type_ids: str = ""
+    description: str = ""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The inputs that a text becomes."""
+        return tuple(filter(None, (self.ids, self.mask, self.type_ids)))
+
+
 class TrainingCost(msgspec.Struct, frozen=True):
     """Billed seconds of the job's machines times their prices. `cost_picousd` is None when one of them has no price.
 
@@ -248,6 +275,7 @@ class Manifest(msgspec.Struct, frozen=True):
     gates: tuple[Gate, ...] = ()
     labels: tuple[str, ...] = ()
     schema_version: int = 1
+    text: TextInput | UnsetType = UNSET  # unset in manifests of before it existed, which must keep their bytes
 
     def __post_init__(self) -> None:
         _refuse_duplicates("files", [file.name.lower() for file in self.files])
@@ -258,12 +286,24 @@ class Manifest(msgspec.Struct, frozen=True):
                 raise ValueError(f"variant '{variant.id}' needs '{variant.file}', which is not among the model files")
         if self.serve not in {variant.id for variant in self.variants}:
             raise ValueError(f"'serve' names variant '{self.serve}', which does not exist")
+        if self.text is not UNSET:
+            _check_text(self, self.text)
 
     def file(self, name: str) -> File:
         return next(file for file in self.files if file.name == name)
 
     def variant(self, variant_id: str) -> Variant:
         return next(variant for variant in self.variants if variant.id == variant_id)
+
+    @property
+    def tokenizer(self) -> File | None:
+        """What its text is read with; None where callers send the graph's tensors."""
+        return None if self.text is UNSET else self.file(self.text.file)
+
+    @property
+    def tokenizer_bytes_max(self) -> int:
+        """What the tokenizer takes in memory at most; 0 without one."""
+        return 0 if self.tokenizer is None else TOKENIZER_RESIDENT_RATIO_MAX * self.tokenizer.size
 
 
 class Examples(msgspec.Struct, frozen=True):
@@ -272,6 +312,31 @@ class Examples(msgspec.Struct, frozen=True):
     rows: tuple[dict[str, Scalar], ...]
     outcomes: tuple[Scalar, ...]
     schema_version: int = 1
+
+
+def _check_text(manifest: Manifest, text: TextInput) -> None:
+    """Raises `ValueError` where the text cannot become the signature's tensors, or an answer would depend on its padding."""
+    if not any(file.name == text.file and file.role == "tokenizer" for file in manifest.files):
+        raise ValueError(f"'text' needs '{text.file}', which is not among the files of role 'tokenizer'")
+    _refuse_duplicates("'text'", list(text.tensors))
+    inputs = {tensor.name: tensor for tensor in manifest.signature.inputs}
+    shapes = set()
+    for name in text.tensors:
+        if name not in inputs:
+            raise ValueError(f"'text' becomes '{name}', which is not among the inputs")
+        tensor = inputs.pop(name)
+        shapes.add(tensor.shape)
+        if tensor.datatype not in {"INT64", "INT32"} or len(tensor.shape) != 2 or not isinstance(tensor.shape[1], str):
+            raise ValueError(
+                f"input '{name}' is {tensor.datatype} {tensor.shape}; tokens are INT64 or INT32 [batch, tokens]"
+            )
+    if len(shapes) > 1:
+        raise ValueError(f"the tensors of 'text' differ in shape: {', '.join(map(str, sorted(shapes)))}")
+    for tensor in (*inputs.values(), *manifest.signature.outputs):
+        if not all(isinstance(dimension, int) for dimension in tensor.shape[1:]):
+            raise ValueError(f"tensor '{tensor.name}' has shape {tensor.shape}; beside a text only the rows may vary")
+    others = [column.name for tensor in inputs.values() for column in tensor.columns or (tensor,)]
+    _refuse_duplicates("columns beside the text", [text.column, *others])
 
 
 def _refuse_duplicates(what: str, names: list[str]) -> None:

@@ -1,13 +1,16 @@
-"""The classification extension (OIP-13): an output's largest values as `"value:index[:label]"`, best first, ties by index."""
+"""Which class won. The classification extension (OIP-13): an output's largest values as `"value:index[:label]"`, best first, ties
+by index. And for the row door `label` and `score` of the largest value, where the manifest has a label for each.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from gateway.contract.manifest import Tensor
+from gateway.contract.manifest import Manifest, Tensor
 from gateway.errors import InvalidInput
 from gateway.http.inferrequest import Parameters
-from gateway.runtime.tensors import Array
+from gateway.runtime.tensors import Array, Tensors
 
 
 def classes(tensor: Tensor, parameters: Parameters) -> int:
@@ -32,3 +35,25 @@ def classify(output: Array, count: int, labels: Sequence[str]) -> Array:
     for at, index in np.ndenumerate(best):
         found[at] = f"{flat[at[0], index]!s}:{index}{suffixes[index]}"  # `!s`: a float32 with its own digits
     return found
+
+
+def labelled(manifest: Manifest) -> Tensor | None:
+    """The output that says one number for each label: the only one with as many, without columns of its own."""
+    found = [tensor for tensor in manifest.signature.outputs if tensor.shape == ("batch", len(manifest.labels))]
+    names = [name for tensor in manifest.signature.outputs for name in (tensor.name, *(c.name for c in tensor.columns))]
+    if len(found) != 1 or found[0].columns or found[0].datatype == "BYTES" or not {"label", "score"}.isdisjoint(names):
+        return None
+    return found[0]
+
+
+def winners(
+    tensor: Tensor, outputs: Tensors, labels: Sequence[str]
+) -> list[dict[str, Any]]:  # Any: text, numpy's scalar
+    """By row `label` and `score`, the value that the graph gave it, be it a probability or not; no label where it is no number."""
+    values = outputs[tensor.name]
+    best = values.argmax(axis=1)
+    scores = values[np.arange(len(values)), best]
+    return [
+        {"label": labels[index] if score == score else None, "score": score}  # noqa: PLR0124 - NaN is not
+        for index, score in zip(best.tolist(), scores, strict=True)
+    ]

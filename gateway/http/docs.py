@@ -35,6 +35,7 @@ from gateway.http import problems
 ASSETS = "/docs/assets"
 
 _ROWS = {"rows": [{"carrier": "UA", "origin": "EWR", "dest": "SFO", "...": "every column of the model"}]}
+_TEXTS = {"rows": [{"text": "a model of text reads strings"}]}
 _INSTANCES = {"instances": [[0.5, 1.5], [2.5, 3.5]]}
 _TENSORS = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 1.5]}]}
 
@@ -72,9 +73,11 @@ def prediction_paths() -> dict[str, PathItem]:
     tensors = _operation("infer", "Open Inference Protocol tensors in, tensors out, as JSON or as bytes", _TENSORS)
     tensors.parameters = [_header("Inference-Header-Content-Length", "where the JSON ends, when raw tensors follow it")]
     _also(tensors, "application/octet-stream", "the JSON, then the tensors of the inputs with binary_data_size")
-    rows = _operation("predict", "Rows of named values in, predictions and a receipt out", _ROWS)
+    rows = _operation("predict", "Rows of named values in, predictions and a receipt out", _ROWS, texts=_TEXTS)
     v1 = _operation("v1_predict", "KServe's V1 protocol: instances in, predictions out", _INSTANCES)
-    invoke = _operation("invocations", "SageMaker: rows, instances, tensors or CSV in, predictions out", _ROWS)
+    invoke = _operation(
+        "invocations", "SageMaker: rows, instances, tensors or CSV in, predictions out", _ROWS, texts=_TEXTS
+    )
     _also(invoke, "text/csv", "lines of the model's columns in their order, without a head")
     invoke.parameters = [_header("X-Amzn-SageMaker-Target-Model", "the model; without it sagemaker.default_model")]
     return {
@@ -136,7 +139,7 @@ def _item(operation: Operation, *names: str) -> PathItem:
     )
 
 
-def _operation(operation_id: str, summary: str, example: object) -> Operation:
+def _operation(operation_id: str, summary: str, example: object, **others: object) -> Operation:
     headers = {
         "steelyard-request-id": "the id this answer has in the ledger",
         "steelyard-model": "name@version that answered",
@@ -157,7 +160,8 @@ def _operation(operation_id: str, summary: str, example: object) -> Operation:
             required=True,
             content={
                 "application/json": OpenAPIMediaType(
-                    schema=Schema(type=OpenAPIType.OBJECT), examples={"example": Example(value=example)}
+                    schema=Schema(type=OpenAPIType.OBJECT),
+                    examples={name: Example(value=value) for name, value in {"example": example, **others}.items()},
                 )
             },
         ),

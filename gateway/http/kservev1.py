@@ -1,9 +1,11 @@
 """KServe's V1 protocol, which is TensorFlow Serving's: `{"instances": [...]}` in, `{"predictions": [...]}` out.
 
-An instance is an object of named values, as for the row door, or, for a model with one input, that input's row as nested lists.
+An instance is an object of named values, as for the row door, or, for a model with one input, that input's row as nested lists; for
+a model of text and nothing else, it may be the text.
 `inputs` may stand for `instances`, or hold one list of all rows for each input by name.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ class V1Request(msgspec.Struct):
 
 _requests = msgspec.json.Decoder(V1Request)
 _by_name = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_texts: "msgspec.json.Decoder[Sequence[str]]" = msgspec.json.Decoder(list[rowplan.TEXT])
 
 
 class V1:
@@ -35,8 +38,7 @@ class V1:
 
     def decode(self, sent: Sent, resident: Resident[LoadedModel]) -> Decoded:
         request = jsonbody.decode(_requests, sent.body)
-        inputs = tensors(request, resident)
-        return Decoded(inputs, common_rows(inputs))
+        return decoded(request, resident)
 
     def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded:
         return Encoded(predictions(outputs, resident))
@@ -45,14 +47,15 @@ class V1:
         return prediction.answer.body
 
 
-def tensors(request: V1Request, resident: Resident[LoadedModel]) -> Tensors:
-    """The inputs. Raises `InvalidInput`."""
+def decoded(request: V1Request, resident: Resident[LoadedModel]) -> Decoded:
+    """What was sent. Raises `InvalidInput`."""
     if bool(memoryview(request.instances)) == bool(memoryview(request.inputs)):
         raise InvalidInput("send 'instances', a list with one item per row, or 'inputs', but not both")
     if memoryview(request.instances):
         return _of_instances(request.instances, resident, "instances")
     if _first(request.inputs) == b"{":
-        return _of_columns(request.inputs, resident)
+        inputs = _of_columns(request.inputs, resident)
+        return Decoded(inputs, common_rows(inputs))
     return _of_instances(request.inputs, resident, "inputs")
 
 
@@ -65,19 +68,23 @@ def predictions(outputs: Tensors, resident: Resident[LoadedModel]) -> bytes:
     return b'{"predictions":%b}' % jsonbody.encode_numbers(values)
 
 
-def _of_instances(data: msgspec.Raw, resident: Resident[LoadedModel], field: str) -> Tensors:
+def _of_instances(data: msgspec.Raw, resident: Resident[LoadedModel], field: str) -> Decoded:
     if _first(data) != b"[":
         raise InvalidInput(f"'{field}' must be a list with one item per row")
     first = _first(data, b"[ \t\r\n")
     if first == b"]" and not _first(data, b"[] \t\r\n"):
         raise InvalidInput(f"'{field}' is empty; send at least one row")
     if first == b"{":
-        return rowplan.plan_of(resident).tensors(_rows(data, resident))
+        return rowplan.plan_of(resident).decoded(_rows(data, resident))
+    plan = rowplan.plan_of(resident)
+    if first == b'"' and plan.names == (plan.text,):
+        return plan.of_texts(jsonbody.decode_part(_texts, data), {})
     declared = resident.manifest.signature.inputs
     if len(declared) > 1:
-        names = ", ".join(f"'{name}'" for name in rowplan.plan_of(resident).names)
+        names = ", ".join(f"'{name}'" for name in plan.names)
         raise InvalidInput(f"model '{resident.name}' has several inputs: an instance must be an object with {names}")
-    return {declared[0].name: tensorjson.nested(declared[0], data)}
+    array = tensorjson.nested(declared[0], data)
+    return Decoded({declared[0].name: array}, len(array))
 
 
 def _rows(data: msgspec.Raw, resident: Resident[LoadedModel]) -> list[Any]:  # Any: the plan's row type

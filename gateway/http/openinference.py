@@ -2,21 +2,25 @@
 
 A body is JSON, followed by raw tensors when the header `Inference-Header-Content-Length` says where the JSON ends. That header
 decides, never the content type (OIP-5). An answer carries `model_name`, which clients insist on (OIP-9).
+
+A model of text takes its tokens, as its metadata says, or in their place the texts: BYTES of shape [rows] or [rows, 1] under the
+name of the text's column.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from gateway.contract.manifest import Manifest, Tensor
+from gateway.contract.manifest import Manifest, Tensor, TextInput
 from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
-from gateway.http import classification, inferrequest, jsonbody, rawrequest, tensorbytes, tensorjson
+from gateway.http import classification, inferrequest, jsonbody, rawrequest, rowplan, tensorbytes, tensorjson
 from gateway.http.inferrequest import InferRequest, RequestInput, RequestOutput
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
 from gateway.runtime.tensors import Array, Tensors, check_elements, check_shape, common_rows, shaped
+from gateway.runtime.texts import CHARACTERS_MAX
 
 HEADER = b"inference-header-content-length"
 SURPLUS_MAX = 16
@@ -38,14 +42,21 @@ class _Asked(msgspec.Struct, frozen=True):
     outputs: Sequence[Wanted]
 
 
+Declared = Mapping[str, tuple[Tensor, list[int] | None, int]]
+"""Inputs by name: each tensor, the shape of its rows where nothing is open, and how many elements that is."""
+
+
 class _Plan:
     """What one version's requests are read and answered with, made once."""
 
     def __init__(self, resident: Resident[LoadedModel]) -> None:
         signature = resident.manifest.signature
-        self.inputs = {
+        self.inputs: Declared = {
             tensor.name: (tensor, row := _row_shape(tensor), math.prod(row or ())) for tensor in signature.inputs
         }
+        text = resident.manifest.text
+        self.text = text.column if isinstance(text, TextInput) else ""
+        self.beside_text = _beside_text(text, self.inputs) if isinstance(text, TextInput) else {}
         self.outputs = {tensor.name: _wanted(tensor) for tensor in signature.outputs}
         self.tensors_max = max(len(self.inputs), len(self.outputs)) + SURPLUS_MAX
         self.as_json = tuple(self.outputs.values())
@@ -71,8 +82,12 @@ class OpenInference:
             body = memoryview(sent.body)
             head, rest = body[:end], body[end:]
         request, arrays = inferrequest.read(head, plan.tensors_max)
-        inputs = _inputs(plan, resident.manifest, request, arrays, rest)
+        dimensions = _text_dimensions(plan, request) if plan.text else 0
+        declared = plan.beside_text[dimensions] if dimensions else plan.inputs
+        inputs = _inputs(declared, resident.manifest, request, arrays, rest)
         asked = _Asked(request.id, _outputs(plan, resident.manifest, request))
+        if dimensions:
+            return _of_texts(plan, resident, request, inputs, asked)
         if not request.parameters:
             return Decoded(inputs, common_rows(inputs), asked)
         inferrequest.refuse_unserved(request.parameters)
@@ -108,6 +123,38 @@ def _plan(resident: Resident[LoadedModel]) -> _Plan:
     return found
 
 
+def _beside_text(text: TextInput, inputs: Declared) -> dict[int, Declared]:
+    """The inputs with the texts in place of their tokens, by the dimensions of the texts' shape."""
+    others = {name: input_ for name, input_ in inputs.items() if name not in text.tensors}
+    flat, column = Tensor(text.column, "BYTES", ("batch",)), Tensor(text.column, "BYTES", ("batch", 1))
+    return {1: others | {text.column: (flat, [], 1)}, 2: others | {text.column: (column, [1], 1)}}
+
+
+def _text_dimensions(plan: _Plan, request: InferRequest) -> int:
+    """Of the texts' shape, 1 or 2; 0 when tokens were sent."""
+    found = next((sent for sent in request.inputs if sent.name == plan.text), None)
+    return 0 if found is None else 2 if len(found.shape) == 2 else 1
+
+
+def _of_texts(
+    plan: _Plan, resident: Resident[LoadedModel], request: InferRequest, inputs: Tensors, asked: _Asked
+) -> Decoded:
+    common_rows(inputs)
+    texts: list[str] = inputs.pop(plan.text).ravel().tolist()
+    longest = max(map(len, texts))
+    if longest > CHARACTERS_MAX:
+        raise InvalidInput(
+            f"input '{plan.text}' has a text of {longest} characters; at most {CHARACTERS_MAX} are taken"
+        )
+    decoded = rowplan.plan_of(resident).of_texts(texts, inputs, asked)
+    inferrequest.refuse_unserved(request.parameters)
+    return msgspec.structs.replace(
+        decoded,
+        timeout_us=inferrequest.whole_parameter(request.parameters, "timeout"),
+        priority=inferrequest.whole_parameter(request.parameters, "priority"),
+    )
+
+
 def _json_bytes(header: bytes, body_bytes: int) -> int:
     """Where the JSON ends (OIP-20). 0 means that there is none."""
     if not header.isdigit():
@@ -118,16 +165,14 @@ def _json_bytes(header: bytes, body_bytes: int) -> int:
 
 
 def _inputs(
-    plan: _Plan, manifest: Manifest, request: InferRequest, arrays: inferrequest.Arrays, rest: memoryview | None
+    declared: Declared, manifest: Manifest, request: InferRequest, arrays: inferrequest.Arrays, rest: memoryview | None
 ) -> Tensors:
     inputs: Tensors = {}
     at = 0
     for index, sent in enumerate(request.inputs):
-        if sent.name not in plan.inputs:
-            raise InvalidInput(
-                f"model '{manifest.model}' has no input '{sent.name[:64]}'; it has: {_listed(plan.inputs)}"
-            )
-        tensor, row_shape, row_elements = plan.inputs[sent.name]
+        if sent.name not in declared:
+            raise InvalidInput(f"model '{manifest.model}' has no input '{sent.name[:64]}'; it has: {_listed(declared)}")
+        tensor, row_shape, row_elements = declared[sent.name]
         if sent.name in inputs:
             raise InvalidInput(f"input '{sent.name}' appears twice")
         if sent.datatype != tensor.datatype:
@@ -149,12 +194,12 @@ def _inputs(
             inputs[sent.name] = tensorbytes.read(tensor, piece, shape)
     if rest is not None and at != len(rest):
         raise InvalidInput(f"{len(rest) - at} bytes follow the last tensor")
-    if len(inputs) != len(plan.inputs):
-        missing = min(plan.inputs.keys() - inputs.keys())
-        raise InvalidInput(f"input '{missing}' is missing; model '{manifest.model}' needs: {_listed(plan.inputs)}")
+    if len(inputs) != len(declared):
+        missing = min(declared.keys() - inputs.keys())
+        raise InvalidInput(f"input '{missing}' is missing; model '{manifest.model}' needs: {_listed(declared)}")
     if len(inputs) == 1:
         return inputs
-    return {name: inputs[name] for name in plan.inputs}  # in one order, so that those in any order share a batch
+    return {name: inputs[name] for name in declared}  # in one order, so that those in any order share a batch
 
 
 def _refuse_both(sent: RequestInput) -> None:

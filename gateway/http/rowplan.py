@@ -5,33 +5,52 @@ the row and the column, and checking costs what parsing costs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from gateway.contract.manifest import Column, Manifest, Tensor
+from gateway.contract.manifest import Column, Manifest, Tensor, TextInput
+from gateway.dataplane import Decoded
 from gateway.errors import InvalidInput
 from gateway.http import tensorjson
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
+from gateway.runtime.parts import Ragged
 from gateway.runtime.tensors import Array, Tensors, check_elements
+from gateway.runtime.texts import CHARACTERS_MAX, Texts, is_long
 
 Kind = Any  # a type expression for msgspec, built from data
 _SCALARS: dict[str, type] = {"string": str, "number": float, "integer": int, "boolean": bool}
 _ELEMENTS: dict[str, type] = {"BOOL": bool, "BYTES": str, "FP16": float, "FP32": float, "FP64": float}
 
 
-class RowPlan:
-    """`row` is the type of one row, a Struct; `names` are its columns in the signature's order."""
+TEXT: Kind = Annotated[str, msgspec.Meta(max_length=CHARACTERS_MAX)]
 
-    def __init__(self, manifest: Manifest) -> None:
+
+class RowPlan:
+    """`row` is the type of one row, a Struct; `names` are its columns in the signature's order. `text` names the one, if any, that
+    `texts` reads; the tensors it becomes are no columns.
+    """
+
+    def __init__(self, manifest: Manifest, texts: Texts | None = None) -> None:
         kinds: list[tuple[str, Kind]] = []
         names: dict[str, str] = {}
+        text = manifest.text if isinstance(manifest.text, TextInput) else None
+        self.text = text.column if text else ""
+        self._texts = texts
+        self._text_at = -1
+        self._order = tuple(tensor.name for tensor in manifest.signature.inputs)
         self._tensors: list[tuple[Tensor, slice]] = []
         for tensor in manifest.signature.inputs:
+            if text and tensor.name in text.tensors:
+                if tensor.name == text.ids:
+                    self._text_at = len(kinds)
+                    names[f"f{len(kinds)}"] = text.column
+                    kinds.append((f"f{len(kinds)}", TEXT))
+                continue
             own = [(c.name, _column_kind(c)) for c in tensor.columns] or [(tensor.name, _tensor_kind(tensor))]
             fields = [f"f{len(kinds) + i}" for i in range(len(own))]
             kinds += [(field, kind) for field, (_, kind) in zip(fields, own, strict=True)]
@@ -40,12 +59,33 @@ class RowPlan:
         self.names = tuple(names.values())
         self.row: Kind = msgspec.defstruct("Row", kinds, rename=names, forbid_unknown_fields=True, gc=False)
 
-    def tensors(self, rows: Sequence[Any]) -> Tensors:  # Any: instances of `row`
-        """The inputs. Raises `InvalidInput` naming the columns that do not fit their tensor."""
+    def decoded(self, rows: Sequence[Any], asked: object = None) -> Decoded:  # Any: instances of `row`
+        """The request of these rows. Raises `InvalidInput` naming the columns that do not fit their tensor."""
         for tensor, own in self._tensors:
             check_elements(tensor, len(rows) * (own.stop - own.start))
         values = [msgspec.structs.astuple(row) for row in rows]
-        return {tensor.name: _gather(tensor, [row[own] for row in values]) for tensor, own in self._tensors}
+        inputs = {tensor.name: _gather(tensor, [row[own] for row in values]) for tensor, own in self._tensors}
+        if self._text_at < 0:
+            return Decoded(inputs, len(rows), asked)
+        return self.of_texts([row[self._text_at] for row in values], inputs, asked)
+
+    def of_texts(self, texts: Sequence[str], others: Tensors, asked: object = None) -> Decoded:
+        """The request of these texts, and of the inputs beside them. Raises `InvalidInput`."""
+        reader = self._texts
+        assert reader is not None
+
+        def read(is_over: Callable[[], bool] = lambda: False) -> tuple[Tensors, Ragged] | None:
+            found = reader.read(texts, is_over)
+            if found is None:
+                return None
+            inputs = others | found[0]
+            return {name: inputs[name] for name in self._order}, found[1]  # in one order, so that all share batches
+
+        if is_long(texts):
+            return Decoded({}, len(texts), asked, rest=read)
+        found = read()
+        assert found is not None
+        return Decoded(found[0], len(texts), asked, ragged=found[1])
 
 
 def plan_of(resident: Resident[LoadedModel]) -> RowPlan:
@@ -53,7 +93,8 @@ def plan_of(resident: Resident[LoadedModel]) -> RowPlan:
     memo = resident.model.memo
     plan = memo.get("rows")
     if plan is None:
-        plan = memo["rows"] = RowPlan(resident.manifest)
+        texts = None if resident.manifest.tokenizer is None else resident.model.texts
+        plan = memo["rows"] = RowPlan(resident.manifest, texts)
     found: RowPlan = plan
     return found
 

@@ -1,4 +1,5 @@
-"""Rows of named values, in and out: `{"rows": [{"carrier": "UA", ...}]}` becomes the signature's tensors.
+"""Rows of named values, in and out: `{"rows": [{"carrier": "UA", ...}]}` becomes the signature's tensors. Where the manifest has
+labels, an answer begins with the `label` that won and its `score`.
 
 What a row must be is `gateway.http.rowplan`'s business.
 """
@@ -9,10 +10,10 @@ import msgspec
 
 from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
-from gateway.http import jsonbody, rowplan
+from gateway.http import classification, jsonbody, rowplan
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
-from gateway.runtime.tensors import Tensors, common_rows
+from gateway.runtime.tensors import Tensors
 
 
 class Rows:
@@ -28,12 +29,18 @@ class Rows:
         rows = jsonbody.decode(decoder, sent.body).rows
         if not rows:
             raise InvalidInput("'rows' is empty; send at least one row")
-        inputs = rowplan.plan_of(resident).tensors(rows)
-        return Decoded(inputs, common_rows(inputs))
+        return rowplan.plan_of(resident).decoded(rows)
 
     def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded:
         """The `predictions` array alone; `seal` adds the receipt, which is only known once this has been paid for."""
-        return Encoded(jsonbody.encode_numbers(rowplan.predictions(outputs, resident.manifest)))
+        predictions = rowplan.predictions(outputs, resident.manifest)
+        memo = resident.model.memo
+        if "labelled" not in memo:
+            memo["labelled"] = classification.labelled(resident.manifest)
+        if (tensor := memo["labelled"]) is not None:
+            named = classification.winners(tensor, outputs, resident.manifest.labels)
+            predictions = [{**label, **row} for label, row in zip(named, predictions, strict=True)]
+        return Encoded(jsonbody.encode_numbers(predictions))
 
     def seal(self, prediction: Prediction) -> bytes:
         receipt = prediction.receipt

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.contract.manifest import TextInput
 from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.http import jsonbody, kservev1, rowplan
@@ -18,7 +19,7 @@ from gateway.http.kservev1 import V1Request
 from gateway.http.openinference import HEADER, OpenInference
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
-from gateway.runtime.tensors import Tensors, common_rows
+from gateway.runtime.tensors import Tensors
 
 TARGET = b"x-amzn-sagemaker-target-model"
 
@@ -56,8 +57,7 @@ class Invocations:
 
     def decode(self, sent: Sent, resident: Resident[LoadedModel]) -> Decoded:
         if _media_type(sent.headers.get(b"content-type", b"")) == b"text/csv":
-            inputs = _csv_tensors(sent, resident)
-            return Decoded(inputs, common_rows(inputs), _CsvAsked(b"text/csv" in sent.headers.get(b"accept", b"")))
+            return _of_csv(sent, resident)
         if HEADER in sent.headers:
             return _tensors.decode(sent, resident)
         body = jsonbody.decode(_bodies, sent.body)
@@ -65,8 +65,7 @@ class Invocations:
             return _tensors.decode(sent, resident)
         if memoryview(body.rows):
             body = _Body(instances=body.rows)
-        inputs = kservev1.tensors(body, resident)
-        return Decoded(inputs, common_rows(inputs))
+        return kservev1.decoded(body, resident)
 
     def encode(self, outputs: Tensors, decoded: Decoded, resident: Resident[LoadedModel]) -> Encoded:
         if decoded.asked is None:
@@ -92,9 +91,11 @@ def _media_type(content_type: bytes) -> bytes:
     return content_type.partition(b";")[0].strip().lower()
 
 
-def _csv_tensors(sent: Sent, resident: Resident[LoadedModel]) -> Tensors:
-    """Lines without a head; the cells are the columns in the signature's order, an empty one is null."""
-    if not all(tensor.columns for tensor in resident.manifest.signature.inputs):
+def _of_csv(sent: Sent, resident: Resident[LoadedModel]) -> Decoded:
+    """Lines without a head; the cells are the columns in the signature's order, an empty one is null, or an empty text."""
+    text = resident.manifest.text
+    of_text = text.tensors if isinstance(text, TextInput) else ()
+    if not all(tensor.columns or tensor.name in of_text for tensor in resident.manifest.signature.inputs):
         raise InvalidInput(f"model '{resident.name}' has inputs without columns; send application/json")
     plan = rowplan.plan_of(resident)
     try:
@@ -103,13 +104,14 @@ def _csv_tensors(sent: Sent, resident: Resident[LoadedModel]) -> Tensors:
         raise InvalidInput(f"the body is not CSV: {error}") from None
     if not lines:
         raise InvalidInput("the body has no line; send at least one row")
-    return plan.tensors([_row(plan, number, cells) for number, cells in enumerate(lines, 1)])
+    asked = _CsvAsked(b"text/csv" in sent.headers.get(b"accept", b""))
+    return plan.decoded([_row(plan, number, cells) for number, cells in enumerate(lines, 1)], asked)
 
 
 def _row(plan: rowplan.RowPlan, number: int, cells: Sequence[str]) -> Any:  # Any: the plan's row type
     if len(cells) != len(plan.names):
         raise InvalidInput(f"line {number} has {len(cells)} cells; the columns are {', '.join(plan.names)}")
-    named = {name: cell or None for name, cell in zip(plan.names, cells, strict=True)}
+    named = {name: cell if name == plan.text else cell or None for name, cell in zip(plan.names, cells, strict=True)}
     try:
         return msgspec.convert(named, plan.row, strict=False)  # not strict: a cell is text, whatever it means
     except msgspec.ValidationError as error:

@@ -16,7 +16,7 @@ from typing import Generic
 import msgspec
 
 from gateway.contract.registry import Promotion
-from gateway.errors import ArtifactError, GatewayError, ModelNotFound, SignatureInvalid
+from gateway.errors import ArtifactError, GatewayError, ModelNotFound, SignatureInvalid, UnsupportedModel
 from gateway.registry.reading import AliasState, Registry
 from gateway.repository.loading import M, ModelLoader
 from gateway.repository.memory import Memory, ResidencyObserver, Resident
@@ -187,6 +187,7 @@ class Follower(Generic[M]):
 
     async def _try_load(self, serving: Serving[M], version: int, manifest_sha256: str) -> Resident[M] | None:
         try:
+            await self._check_shadow(serving, version, manifest_sha256)
             resident = await self._memory.load(serving.name, version, manifest_sha256, spare=serving.resident_keys())
         except GatewayError as error:
             if isinstance(error, ArtifactError | ModelNotFound) and not _may_mend(error):
@@ -198,6 +199,22 @@ class Follower(Generic[M]):
             return None
         serving.missing.pop(version, None)
         return resident
+
+    async def _check_shadow(self, serving: Serving[M], version: int, manifest_sha256: str) -> None:
+        """A shadow is given the champion's tensors: tokens may mean other words to it. Raises `UnsupportedModel`."""
+        shadow = serving.promotion and serving.promotion.shadow
+        ours = serving.champion.manifest
+        if shadow is None or shadow.version != version or ours.tokenizer is None:
+            return
+        theirs = await self._registry.manifest(serving.name, manifest_sha256)
+        if theirs.tokenizer is not None and (ours.text, ours.tokenizer.sha256) != (
+            theirs.text,
+            theirs.tokenizer.sha256,
+        ):
+            raise UnsupportedModel(
+                f"it reads text by another tokenizer than version {serving.champion.version}, whose tokens its shadow gets; "
+                "compare the two by a canary"
+            )
 
     def _put_to_use(self, serving: Serving[M], promotion: Promotion, resident: Resident[M]) -> None:
         known = {follower.version: follower for follower in serving.followers()}

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Generic, Protocol, TypeVar
@@ -39,7 +40,9 @@ class ModelLoader(Protocol[M]):
 
     def variant(self, manifest: Manifest) -> Variant: ...
 
-    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[M, int]: ...
+    async def load(
+        self, manifest: Manifest, variant: Variant, path: Path, tokenizer: Path | None = None
+    ) -> tuple[M, int]: ...
 
     async def answer(self, model: M, inputs: dict[str, Array]) -> Ran:
         """One run off the event loop, and not in the threads that answer callers."""
@@ -64,9 +67,13 @@ async def load(blobs: BlobCache, loader: ModelLoader[M], manifest: Manifest, var
     """Fetch, verify, build, compare with the golden vectors. Raises an `ArtifactError`, `CacheUnusable` or a store error."""
     spent = Phases()
     vectors = await _golden(blobs, manifest, spent)
-    async with blobs.held(manifest.model, manifest.file(variant.file), spent) as path:
+    async with contextlib.AsyncExitStack() as files:
+        path = await files.enter_async_context(blobs.held(manifest.model, manifest.file(variant.file), spent))
+        tokenizer = None
+        if manifest.tokenizer is not None:
+            tokenizer = await files.enter_async_context(blobs.held(manifest.model, manifest.tokenizer, spent))
         began_ns = perf_counter_ns()
-        model, cpu_ns = await loader.load(manifest, variant, path)
+        model, cpu_ns = await loader.load(manifest, variant, path, tokenizer)
         spent.session_ns += perf_counter_ns() - began_ns
 
     async def run(inputs: dict[str, Array]) -> Tensors:

@@ -169,7 +169,7 @@ class Memory(Generic[M]):
         manifest = await self._registry.manifest(name, manifest_sha256)
         signed_by = await self._verify(manifest, manifest_sha256) if self._verify else ""
         variant = self._loader.variant(manifest)
-        promised_bytes = variant.resident_bytes or manifest.file(variant.file).size
+        promised_bytes = (variant.resident_bytes or manifest.file(variant.file).size) + manifest.tokenizer_bytes_max
         self._require_fits(name, promised_bytes)
         async with self._slots, self._reserved(name, promised_bytes, spare, leaving_bytes):
             loaded = await loading.load(self._blobs, self._loader, manifest, variant)

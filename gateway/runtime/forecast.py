@@ -7,7 +7,7 @@ import math
 
 from gateway.errors import DeadlineExceeded
 from gateway.runtime.backlog import Backlog
-from gateway.runtime.costmodel import HOP_NS
+from gateway.runtime.costmodel import HOP_NS, CostModel
 from gateway.runtime.lanes import Lane, Price, Waiting
 from gateway.runtime.ranking import Rank
 from gateway.runtime.runs import Run
@@ -62,10 +62,10 @@ class Forecast:
             caution=1 + cost.caution,
         )
 
-    def many_ns(self, lane: Lane, rows: int, step: int) -> int:
-        """Many rows of one request, run `step` by `step` by all workers."""
-        price = self.price(lane)
-        return int((price.base_ns * -(-rows // step) + price.row_ns * rows) / self._workers)
+    def many_ns(self, cost: CostModel, runs: int, rows: int, lengths: int) -> int:
+        """Many rows of one request, whose lengths add up to `lengths`, in so many runs by all workers."""
+        work_ns = (cost.base_ns + self.hop_ns) * runs + cost.row_ns * rows + cost.row_length_ns * lengths
+        return int(work_ns / self._workers)
 
     def work_ns(self, waiting: Waiting, price: Price) -> int:
         """What this request, entering its lane last, adds to the workers' work: its rows, and a run's base if it opens one."""

@@ -92,6 +92,12 @@ def settle() -> None:
         trim()
 
 
+def require(bytes_needed: int) -> None:
+    """Raises `MemoryError` when so much cannot be had while a build limits us all: for code that ends the process when it fails."""
+    if _building.locked():
+        bytearray(bytes_needed)
+
+
 async def keep_trimmed(every_s: float) -> None:
     """Trims at this interval, in a thread, until cancelled."""
     while True:

@@ -5,6 +5,7 @@ A run predicted to be shorter than a thread hop happens at once on the event loo
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from functools import partial
@@ -14,20 +15,23 @@ from types import TracebackType
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from gateway.config import Amount, Bytes, Timeout
-from gateway.contract.manifest import Manifest, Signature, Variant
+from gateway.contract.manifest import Manifest, Signature, TextInput, Variant
 from gateway.contract.words import Positive
 from gateway.errors import ArtifactError, DeadlineExceeded, InvalidInput
-from gateway.runtime import failures, memory
+from gateway.runtime import failures, memory, texts
 from gateway.runtime.batcher import Batcher
 from gateway.runtime.costmodel import CostModel, rows_worth
 from gateway.runtime.lanes import Lanes
-from gateway.runtime.parts import submit_in_parts
+from gateway.runtime.parts import Ragged, submit_in_parts, submit_ragged
 from gateway.runtime.session import RunResult, Session, Stop, pick_variant
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
+from gateway.runtime.texts import Texts
 from gateway.runtime.workers import STOP_S, Workers
 
 T = TypeVar("T")
@@ -82,8 +86,15 @@ class LoadedModel:
     """What the repository keeps resident and the data plane runs."""
 
     def __init__(
-        self, manifest: Manifest, variant: Variant, session: Session, workers: Workers, options: RuntimeOptions
+        self,
+        manifest: Manifest,
+        variant: Variant,
+        session: Session,
+        workers: Workers,
+        options: RuntimeOptions,
+        texts: Texts | None = None,
     ) -> None:
+        self.texts = texts
         self.manifest = manifest
         self.variant = variant
         self.memo: dict[
@@ -112,7 +123,8 @@ class LoadedModel:
 
         Not measured here: in a process that serves, everything else allocates at the same time.
         """
-        return max(self.variant.resident_bytes or 0, self.manifest.file(self.variant.file).size)
+        graph_bytes = max(self.variant.resident_bytes or 0, self.manifest.file(self.variant.file).size)
+        return graph_bytes + (self.texts.resident_bytes if self.texts else 0)
 
     @property
     def queue_fullness(self) -> float:
@@ -146,7 +158,16 @@ class LoadedModel:
         """Outputs in this thread, with what they cost; nothing is learnt from it. As long as a first run may take, no longer."""
         return self._session.bounded_run(inputs, self._options.first_run_s, stop)
 
-    async def run(self, inputs: Tensors, rows: int, *, deadline_ns: int, priority: int = 0, spent: Spent) -> BatchShare:
+    async def run(
+        self,
+        inputs: Tensors,
+        rows: int,
+        *,
+        deadline_ns: int,
+        priority: int = 0,
+        spent: Spent,
+        ragged: Ragged | None = None,
+    ) -> BatchShare:
         """Outputs for `rows` rows from a worker, batched with others. `deadline_ns` is on the clock of `time.perf_counter_ns`.
 
         `priority` is the protocol's: 0 the default, 1 the highest. `spent` is filled whatever happens. Raises `InvalidInput` when
@@ -154,6 +175,17 @@ class LoadedModel:
         come too late, or as soon as that becomes certain.
         """
         level = self._level(priority)
+        if ragged is not None and len(parts := self._parts(ragged)) > 1:
+            return await submit_ragged(
+                self._batcher,
+                self._workers,
+                inputs,
+                ragged,
+                parts,
+                deadline_ns=deadline_ns,
+                level=level,
+                spent=spent,
+            )
         if rows > self.variant.max_batch:
             return await submit_in_parts(
                 self._batcher,
@@ -166,6 +198,19 @@ class LoadedModel:
                 spent=spent,
             )
         return await self._batcher.submit(inputs, rows, deadline_ns=deadline_ns, level=level, spent=spent)
+
+    def _parts(self, ragged: Ragged) -> list[NDArray[np.intp]]:
+        """Which rows of one request to run together. A variant whose answers depend on padding or on mates runs each alone, a graph
+        that cannot be padded those of one length; otherwise a row joins longer ones if its padding costs less than its own run.
+        """
+        text = self.manifest.text
+        if not self.variant.batch_invariant:
+            return ragged.parts(1, 0)
+        if not isinstance(text, TextInput) or not text.mask:
+            return ragged.parts(self.lanes.max_batch, 0)
+        with self._workers.lock:
+            run_ns, element_ns = self.cost.base_ns + self._workers.forecast.hop_ns, self.cost.row_length_ns
+        return ragged.parts(self.lanes.max_batch, run_ns / element_ns if element_ns else math.inf)
 
     def _level(self, priority: int) -> int:
         if priority < 0:
@@ -201,17 +246,22 @@ class Loader:
             logger.warning("a model's build did not stop within %g s (runtime.stop_s)", self._options.stop_s)
 
     def variant(self, manifest: Manifest) -> Variant:
-        """Which variant this host will run; only its files are fetched."""
+        """Which variant this host will run; only its files are fetched. Raises `UnsupportedModel`."""
+        texts.require(manifest)
         return pick_variant(manifest, self._cpu_flags)
 
-    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[LoadedModel, int]:
+    async def load(
+        self, manifest: Manifest, variant: Variant, path: Path, tokenizer: Path | None = None
+    ) -> tuple[LoadedModel, int]:
         """A model ready to run, and the CPU nanoseconds its build took. Raises `UnsupportedModel`."""
         try:
-            session, cpu_ns = await self._built(partial(_build, path, manifest, variant, self._options))
+            session, reads, cpu_ns = await self._built(
+                partial(_build, path, tokenizer, manifest, variant, self._options)
+            )
         except ArtifactError as refusal:
             failures.let_go(refusal)
             raise
-        return LoadedModel(manifest, variant, session, self._workers, self._options), cpu_ns
+        return LoadedModel(manifest, variant, session, self._workers, self._options, reads), cpu_ns
 
     async def answer(self, model: LoadedModel, inputs: Tensors) -> RunResult:
         """One run in the thread that builds models: golden vectors and shadows take no caller's worker.
@@ -235,10 +285,11 @@ def _length(signature: Signature) -> Callable[[Tensors], int]:
 
 
 def _build(
-    path: Path, manifest: Manifest, variant: Variant, options: RuntimeOptions, stop: Stop
-) -> tuple[Session, int]:
+    path: Path, tokenizer: Path | None, manifest: Manifest, variant: Variant, options: RuntimeOptions, stop: Stop
+) -> tuple[Session, Texts | None, int]:
     """Built and run once: a graph whose first run fails for lack of memory never answers a caller."""
     began_ns = thread_time_ns()
+    reads = None if tokenizer is None else texts.build(manifest, tokenizer)
     session = Session(
         path,
         manifest,
@@ -249,4 +300,4 @@ def _build(
     )
     session.warm_up(seconds_max=options.first_run_s, stop=stop)
     memory.trim()
-    return session, thread_time_ns() - began_ns
+    return session, reads, thread_time_ns() - began_ns

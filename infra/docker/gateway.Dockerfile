@@ -7,7 +7,7 @@ COPY gateway gateway
 COPY trainers trainers
 COPY infra/prices infra/prices
 RUN python -m venv /opt/steelyard \
-    && /opt/steelyard/bin/pip install --no-cache-dir -c constraints.txt '.[gateway,docs]'
+    && /opt/steelyard/bin/pip install --no-cache-dir -c constraints.txt '.[gateway,text,docs]'
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/steelyard /opt/steelyard

@@ -71,6 +71,7 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
                 "cryptography",
                 "model_signing",
                 "cyclonedx",
+                "tokenizers",
             },
         ),
         ("gateway.cli.main", HEAVY),

@@ -117,3 +117,13 @@ def test_an_unknown_key_in_a_hand_written_tree_is_named_with_its_path() -> None:
     tree = {"rows": [{"a": 1}], "outcomes": [True], "rowz": []}
     with pytest.raises(msgspec.ValidationError, match=r"unknown key `\$\.rowz`"):
         codec.convert_strict(tree, manifest.Examples)
+
+
+def test_a_model_of_text_keeps_its_meaning_and_others_their_bytes() -> None:
+    read = codec.decode((GOLDEN / "manifest-text-v1.json").read_bytes(), manifest.Manifest)
+    assert isinstance(read.text, manifest.TextInput)
+    assert (read.text.column, read.text.length_max, read.text.tensors) == ("text", 16, ("input_ids", "attention_mask"))
+    assert read.tokenizer is not None
+    assert (read.tokenizer.name, read.tokenizer.role) == ("tokenizer.json", "tokenizer")
+    older = codec.decode((GOLDEN / "manifest-v1.json").read_bytes(), manifest.Manifest)
+    assert (older.text, older.tokenizer, older.tokenizer_bytes_max) == (msgspec.UNSET, None, 0)

@@ -40,6 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["costs", "--store", "/nonexistent"], 1, "no folder /nonexistent"),
         (["costs", "--since", "yesterday"], 2, "'yesterday' is not an ISO date"),
         (["predict", "flights"], 2, "--rows FILE or as --row COLUMN=VALUE"),
+        (["predict", "flights", "--row", '{"a": 1}', "--row", "b=1"], 2, "--row takes COLUMN=VALUE, or objects only"),
         (["predict", "flights", "--row", "carrier"], 2, "takes COLUMN=VALUE, not 'carrier'"),
         (
             ["predict", "flights", "--url", "http://127.0.0.1:1", "--row", "a=1"],

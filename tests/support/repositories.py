@@ -48,7 +48,9 @@ class WeighingLoader:
         promised = self.weights.get(manifest.model, 1000)
         return msgspec.structs.replace(manifest.variant(manifest.serve), resident_bytes=promised)
 
-    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[Weight, int]:
+    async def load(
+        self, manifest: Manifest, variant: Variant, path: Path, tokenizer: Path | None = None
+    ) -> tuple[Weight, int]:
         self.building += 1
         self.building_max = max(self.building, self.building_max)
         try:

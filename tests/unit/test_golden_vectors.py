@@ -154,7 +154,9 @@ async def test_loading_runs_the_vectors_and_refuses_a_graph_that_computes_someth
 class Answering(WeighingLoader):
     """Builds for 1,000,000 ns, as all of them do, and says of each run that it took 7."""
 
-    async def load(self, manifest: Manifest, variant: Variant, path: Path) -> tuple[Weight, int]:
+    async def load(
+        self, manifest: Manifest, variant: Variant, path: Path, tokenizer: Path | None = None
+    ) -> tuple[Weight, int]:
         self.session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         return await super().load(manifest, variant, path)
 
