@@ -28,6 +28,7 @@ class ModelCost(msgspec.Struct, frozen=True):
 
     Costs per 1,000 rows carry everything, failed requests too; None when no row was answered. `training_picousd` is None when it
     is unpriced or unknown, and is in no sum; `training_wasted_picousd` is the part of it that interruptions cost.
+    `with_training_per_1000_rows_picousd` is full plus all of training, spread over the rows answered in the report's period.
     """
 
     model: str
@@ -45,6 +46,7 @@ class ModelCost(msgspec.Struct, frozen=True):
     full_per_1000_rows_picousd: int | None
     training_picousd: int | None = None
     training_wasted_picousd: int | None = None
+    with_training_per_1000_rows_picousd: int | None = None
 
 
 class AccountCost(msgspec.Struct, frozen=True):
@@ -69,7 +71,7 @@ class CostReport(msgspec.Struct, frozen=True):
     """Costs of the segments that begin in [since_ns, until_ns); they cover [from_ns, to_ns].
 
     When `balanced`: sum of full + `other_models_picousd` + `unallocated_picousd` == `charged_picousd`. `unallocated` is the whole
-    bill as long as no model cost anything.
+    bill as long as no model cost anything. `training_spent` is beside the bill, not in it.
     """
 
     since_ns: int | None
@@ -87,6 +89,7 @@ class CostReport(msgspec.Struct, frozen=True):
     charged_picousd: int
     balanced: bool
     findings: tuple[Finding, ...]
+    training_spent: training.Spent | None = None
     schema_version: int = 1
 
     @property
@@ -158,7 +161,9 @@ async def read(
     local = await sync(store, folder)
     computed = await asyncio.to_thread(_compute, local, since_ns, until_ns, model)
     costs = await training.costs(store, [(row.model, row.version) for row in computed.models])
-    return _with_training(computed, costs, _foreign(local))
+    until = END_NS if until_ns is None else until_ns
+    spent = await asyncio.to_thread(training.spent, local.training, since_ns or 0, until, model)
+    return msgspec.structs.replace(_with_training(computed, costs, _foreign(local)), training_spent=spent)
 
 
 def report(
@@ -244,14 +249,18 @@ def _with_training(
     )
     return msgspec.structs.replace(
         computed,
-        models=tuple(
-            msgspec.structs.replace(
-                row, training_picousd=known.cost_picousd, training_wasted_picousd=known.wasted_picousd
-            )
-            for row in computed.models
-            for known in [costs[row.model, row.version]]
-        ),
+        models=tuple(_trained(row, costs[row.model, row.version]) for row in computed.models),
         findings=computed.findings + unknown + notes,
+    )
+
+
+def _trained(row: ModelCost, known: training.Known) -> ModelCost:
+    full = None if known.cost_picousd is None else row.full_picousd + known.cost_picousd
+    return msgspec.structs.replace(
+        row,
+        training_picousd=known.cost_picousd,
+        training_wasted_picousd=known.wasted_picousd,
+        with_training_per_1000_rows_picousd=None if full is None else _per_1000(full, row.rows),
     )
 
 

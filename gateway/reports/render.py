@@ -33,6 +33,7 @@ def render(report: CostReport, console: Console) -> None:
             console,
             "no costs yet: the ledger has no segment in this period (a running gateway writes one every few seconds)",
         )
+        _training(report, console)
         _findings(report, console)
         return
     unit = figures.scale(report.charged_picousd).unit
@@ -40,11 +41,12 @@ def render(report: CostReport, console: Console) -> None:
     if report.models:
         _table(
             console,
-            f"Costs of 1,000 rows in {figures.MICRO.unit}, and of training once (wasted: by interruptions)",
+            f"Costs of 1,000 rows in {figures.MICRO.unit}, and of training once",
             _per_1000(report),
         )
     _table(console, f"Shared costs in {unit}, spread over the models by what each costs itself", _shared(report))
     _bill(report, console)
+    _training(report, console)
     _findings(report, console)
 
 
@@ -70,12 +72,13 @@ def _costs(report: CostReport) -> Table:
 
 def _per_1000(report: CostReport) -> Table:
     """Always in millionths: a thousand predictions of a small model cost tens of them."""
-    table = _columns("model", "direct", "full", "training", "wasted")
+    table = _columns("model", "direct", "full", "with training", "training", "wasted")
     for row in report.models:
         table.add_row(
             _label(row),
             figures.MICRO.amount(row.infer_per_1000_rows_picousd),
             figures.MICRO.amount(row.full_per_1000_rows_picousd),
+            figures.MICRO.amount(row.with_training_per_1000_rows_picousd),
             "unpriced" if row.training_picousd is None else figures.dollars(row.training_picousd),
             "-" if row.training_wasted_picousd is None else figures.dollars(row.training_wasted_picousd),
         )
@@ -140,6 +143,18 @@ def _bill(report: CostReport, console: Console) -> None:
             f"NOT BALANCED: rows add up to {difference:+,} p$ against the bill; do not trust these numbers",
             "bold red",
         )
+
+
+def _training(report: CostReport, console: Console) -> None:
+    """Beside the bill: other machines, and mostly another day."""
+    spent = report.training_spent
+    if spent is None:
+        return
+    wasted = f", of which interruptions wasted {figures.dollars(spent.wasted_picousd)}" if spent.wasted_picousd else ""
+    unpriced = f"; unpriced: {spent.unpriced:,} of the attempts" if spent.unpriced else ""
+    counted = f"{spent.runs:,} run{'s' * (spent.runs > 1)}, {spent.attempts:,} attempt{'s' * (spent.attempts > 1)}"
+    time = figures.duration(spent.elapsed_ns)
+    _say(console, f"training: {counted}, {time} = {figures.dollars(spent.cost_picousd)}{wasted}{unpriced}")
 
 
 def _findings(report: CostReport, console: Console) -> None:

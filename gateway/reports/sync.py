@@ -1,8 +1,7 @@
 """Brings the ledger's objects from the store into a local folder, where DuckDB reads them.
 
 Ledger objects never change, so one whose copy has the listed size is not fetched again. What is listed is what is reported: a file
-that only the folder has is ignored. What training cost is not fetched: a report takes that from manifests. Several reports may
-share a folder: a file appears in it whole or not at all.
+that only the folder has is ignored. Several reports may share a folder: a file appears in it whole or not at all.
 """
 
 import asyncio
@@ -22,6 +21,7 @@ FETCHES = 8  # enough to hide S3's first-byte latency (tens of ms); at most that
 _CONTAINER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _SEGMENT = re.compile(rf"{layout.LEDGER}dt=\d{{4}}-\d\d-\d\d/hr=\d\d/{_CONTAINER}/\d+-\d{{12}}\.jsonl\.gz")
 _OPEN = re.compile(rf"{layout.LEDGER}containers/{_CONTAINER}/\d+-open\.json")
+_TRAINING = re.compile(rf"{layout.TRAINING}[a-z0-9][a-z0-9._-]{{0,62}}/\d{{4}}\.json")
 _CLOSE = re.compile(rf"{layout.LEDGER}containers/{_CONTAINER}/\d+-close\.json")
 
 
@@ -31,6 +31,7 @@ class LocalLedger(msgspec.Struct, frozen=True):
     segments: tuple[Path, ...]
     opens: tuple[Path, ...]
     closes: tuple[Path, ...]
+    training: tuple[Path, ...] = ()
     foreign: tuple[str, ...] = ()
 
 
@@ -42,7 +43,7 @@ def default_folder(url: str, environ: Mapping[str, str]) -> Path:
 
 async def sync(store: ObjectStore, folder: Path) -> LocalLedger:
     """Copy what is new into `folder`, making it where missing. Raises `StoreUnavailable`."""
-    listed = [info async for info in store.list(layout.LEDGER) if not info.key.startswith(layout.TRAINING)]
+    listed = [info async for info in store.list(layout.LEDGER)]
     known = [info for info in listed if _is_known(info.key)]
     missing = iter([info for info in known if not _has(folder, info)])
     try:
@@ -55,12 +56,13 @@ async def sync(store: ObjectStore, folder: Path) -> LocalLedger:
         segments=_paths(folder, known, _SEGMENT),
         opens=_paths(folder, known, _OPEN),
         closes=_paths(folder, known, _CLOSE),
+        training=_paths(folder, known, _TRAINING),
         foreign=tuple(info.key for info in listed if not _is_known(info.key)),
     )
 
 
 def _is_known(key: str) -> bool:
-    return any(pattern.fullmatch(key) for pattern in (_SEGMENT, _OPEN, _CLOSE))
+    return any(pattern.fullmatch(key) for pattern in (_SEGMENT, _OPEN, _CLOSE, _TRAINING))
 
 
 def _has(folder: Path, info: ObjectInfo) -> bool:

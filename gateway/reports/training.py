@@ -1,11 +1,17 @@
-"""What it cost to train a version, as its manifest in the store states. A report goes on without it and says why."""
+"""What training cost: a version's, as its manifest in the store states, and all of it, as the ledger has it by attempts.
+
+A report goes on without a manifest and says why. Much of training may be in no manifest: runs that failed or were stopped.
+"""
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 from msgspec import UNSET
 
+from gateway.contract import codec
+from gateway.contract.runs import TrainingCharge
 from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry.reading import Registry
@@ -22,6 +28,33 @@ class Known(msgspec.Struct, frozen=True):
     cost_picousd: int | None
     reason: str = ""
     wasted_picousd: int | None = None
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """All attempts that began in the report's period. Those without a price are counted in `unpriced`, and in no sum."""
+
+    runs: int
+    attempts: int
+    unpriced: int
+    elapsed_ns: int
+    cost_picousd: int
+    wasted_picousd: int
+
+
+def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None) -> Spent | None:
+    """None without any attempt; of one model, or of all. Blocking. Raises `ManifestInvalid` naming a file that cannot be read."""
+    every = (codec.decode(path.read_bytes(), TrainingCharge, what=f"ledger record {path}") for path in paths)
+    charges = [charge for charge in every if since_ns <= charge.from_ns < until_ns and model in {None, charge.model}]
+    if not charges:
+        return None
+    return Spent(
+        runs=len({charge.run_id for charge in charges}),
+        attempts=len(charges),
+        unpriced=sum(charge.cost_picousd is None for charge in charges),
+        elapsed_ns=sum(charge.elapsed_ns for charge in charges),
+        cost_picousd=sum(charge.cost_picousd or 0 for charge in charges),
+        wasted_picousd=sum(charge.wasted_picousd or 0 for charge in charges),
+    )
 
 
 async def costs(store: ObjectStore, versions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Known]:

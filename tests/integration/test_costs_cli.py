@@ -19,7 +19,7 @@ from gateway.accounting.container import Container
 from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
 from gateway.cli.costs import costs as command
-from gateway.contract import layout, prices
+from gateway.contract import prices
 from gateway.contract.ledger import Charge
 from gateway.errors import BucketNotFound, ModelNotFound, StoreUnavailable
 from gateway.objectstore.local import LocalStore
@@ -146,7 +146,7 @@ async def test_training_cost_comes_from_the_manifest(tmp_path: Path):
 
 
 async def test_what_interruptions_wasted_stands_beside_training(tmp_path: Path):
-    """And the ledger's records of attempts are neither read as segments nor taken for something foreign."""
+    """From the manifest for a version; from the ledger for all training, also of runs that published nothing."""
     store = LocalStore(tmp_path)
     attempts = [(tried.attempt, tried.end) for tried in await trainingruns.interrupted(store)]
     paid = settle.training_cost([(attempt, end) for attempt, end in attempts if end])
@@ -160,8 +160,32 @@ async def test_what_interruptions_wasted_stands_beside_training(tmp_path: Path):
     [row] = report["models"]
     assert (row["training_picousd"], row["training_wasted_picousd"]) == (paid.cost_picousd, paid.wasted_picousd)
     assert report["findings"] == []
-    assert list((tmp_path / layout.TRAINING).rglob("*.json"))
+    assert row["with_training_per_1000_rows_picousd"] == 1000 * (row["full_picousd"] + (paid.cost_picousd or 0))
     assert re.search(r"^digits@1 .* \$0\.01286 +\$0\.001899$", text, re.MULTILINE)
+    spent = report["training_spent"]
+    assert (spent["runs"], spent["attempts"], spent["unpriced"]) == (1, 2, 0)
+    assert (spent["cost_picousd"], spent["wasted_picousd"]) == (paid.cost_picousd, paid.wasted_picousd)
+    assert "training: 1 run, 2 attempts, 2.2 min = $0.01286, of which interruptions wasted $0.001899" in text
+
+
+async def test_training_that_published_nothing_is_in_the_period_it_began_in(tmp_path: Path):
+    store = LocalStore(tmp_path)
+    attempt = await trainingruns.opened(store, sku="nosuch", placement=trainingruns.Placement())
+    await trainingruns.closed(store, attempt, "failed")
+    await trainingruns.closed(
+        store, await trainingruns.opened(store, trainingruns.run("other", model="other")), "failed"
+    )
+    options = ("--store", str(tmp_path), "--cache", str(tmp_path / "cache"))
+
+    async def said(*arguments: str) -> str:
+        return (await asyncio.to_thread(ran, *options, *arguments)).stdout
+
+    text = await said()
+    assert "no costs yet" in text
+    assert "training: 2 runs, 2 attempts, 2.0 min = $0.002630; unpriced: 1 of the attempts" in text
+    assert "training:" not in await said("--until", "2026-09-21T14:13:20Z")
+    assert "training: 2 runs" in await said("--since", "2026-09-21T14:13:20Z")
+    assert json.loads(await said("--json", "--model", "other"))["training_spent"]["attempts"] == 1
 
 
 def test_version_that_is_not_published_is_noted(root: Path):

@@ -96,6 +96,7 @@ def test_a_cancelled_process_hears_of_it_and_its_logs_remain(tmp_path: Path) -> 
     assert logs.output.splitlines()[0].endswith(" step 10")
 
 
+@pytest.mark.e2e
 def test_resuming_runs_the_command_that_asked_for_the_run(tmp_path: Path) -> None:
     """The recipe is none, so the command that takes this process's place refuses: it was the right one."""
     code = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from gateway.contract.runs import Progress
 from gateway.objectstore.local import LocalStore
 from tests.support import trainingruns
 from tests.support.trainingruns import RUN, S, closed, opened, run
+from trainers.runs import resuming
 from trainers.runs.commands import runs as command
 from trainers.runs.heartbeat import Beating
 from trainers.runs.journal import Journal
@@ -103,7 +105,7 @@ def test_runs_are_listed_newest_first_with_their_cost_and_waste(tmp_path: Path) 
     assert done[:7] == ["flights-1", "flights", "done", "-", "2", "$0.01286", "$0.001899"]
     assert total == ["4 runs", "5", "$0.01812", "$0.003214"]
     assert notes == [
-        ["1 attempts have no known price and are in no sum"],
+        ["attempts without a known price, in no sum: 1"],
         ["unsettled, counted up to the last heartbeat: lost 1"],
     ]
 
@@ -220,6 +222,12 @@ def test_a_running_run_is_cancelled_once_and_then_resumed(tmp_path: Path) -> Non
         f"steelyard train flights --run-id flights-1 --seed 7 --store {tmp_path}\n"
     )
     assert shown(tmp_path, "flights-1")["cancellation"] is None
+
+
+def test_a_resumed_run_is_asked_for_by_this_python_with_what_it_was_asked_with() -> None:
+    asked = resuming.Resumption(RUN, "preempted", resuming.command(RUN))
+    words = ["-m", "trainers", "flights", "--run-id", "flights-1", "--seed", "7", "--store", "s3://b/p"]
+    assert asked.argv("s3://b/p") == [sys.executable, *words]
 
 
 def test_a_lost_run_is_settled_when_it_is_cancelled_or_resumed(tmp_path: Path) -> None:

@@ -317,6 +317,21 @@ async def test_a_run_nobody_tried_yet_waits_or_is_cancelled(store: LocalStore) -
     assert reading.state(await view(store), NOW_NS) == "cancelled"
 
 
+async def test_the_step_that_each_attempt_had_safe_is_known_also_of_the_dead(
+    store: LocalStore, clock: ManualClock
+) -> None:
+    await closed(store, await opened(store), "preempted", Progress(step_last=50, step_saved=40, steps_ns=S))
+    tracker = Tracker(clock_ns=clock.now_ns)
+    beat = beating(store, await opened(store), clock, Ears(), tracker)
+    tracker.steps_begin(40, total=100)
+    tracker.step(70)
+    tracker.saved(60)
+    await beat.beat()
+    reached = reading.StepsReached(store, now_ns=lambda: NOW_NS + 1000 * S)
+    assert await reached.steps_reached(RUN.run_id) == [40, 60]
+    assert await reached.steps_reached("nosuch") == []
+
+
 # The tracker
 
 

@@ -154,6 +154,12 @@ def test_a_stage_cut_off_is_wasted_and_a_finished_one_is_not() -> None:
     assert end_of(Progress(stages=("export",), stages_ns=60 * S, cut_off_ns=30 * S), AFTER).wasted_ns == 40 * S
 
 
+def test_a_stage_at_work_when_all_is_done_is_not_cut_off() -> None:
+    """As when the manifest, which states the cost, is written within the last stage."""
+    end = end_of(Progress(stages=("export",), stages_ns=60 * S, cut_off_ns=30 * S), AFTER, "done")
+    assert (end.wasted_ns, end.progress.cut_off_ns, end.progress.stages_ns) == (10 * S, 0, 90 * S)
+
+
 def test_an_attempt_of_which_nothing_remains_is_wasted_whole() -> None:
     assert end_of(Progress()).wasted_ns == 100 * S
     assert end_of(Progress(step_last=9, step_saved=0, steps_ns=40 * S)).wasted_ns == 100 * S

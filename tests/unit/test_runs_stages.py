@@ -164,6 +164,14 @@ async def test_a_stage_leaves_plain_files(store: LocalStore, tmp_path: Path, lea
         await (await attempt(store, tmp_path / "a")).run("export", KEY, leave)
 
 
+@pytest.mark.parametrize(("stage", "key"), [("../up", KEY), ("Export", KEY), ("export", "../x"), ("export", "")])
+async def test_a_name_that_is_none_reaches_no_key(store: LocalStore, tmp_path: Path, stage: str, key: str) -> None:
+    work = Work()
+    with pytest.raises(ValueError, match="a short lower-case name and a sha256 are wanted"):
+        await (await attempt(store, tmp_path / "a")).run(stage, key, work)
+    assert work.times == 0
+
+
 def test_a_key_is_of_everything_that_goes_in() -> None:
     assert stages.digest("a", {"x": "1", "y": "2"}) == stages.digest("a", {"y": "2", "x": "1"})
     keys = {stages.digest(*inputs) for inputs in [("a", "b"), ("ab",), ("b", "a"), ("a", None), ("a", 1), (RUN,)]}

@@ -65,21 +65,21 @@ class Beating:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])  # and not the task itself: a cancellation of ours must be ours
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_BEAT_S_MAX):
                 await self.beat()
 
     async def beat(self) -> None:
-        """One look and one sign. What fails is logged, once until it works again."""
+        """One look and one sign, before the next is due. What fails is logged, once until it works again."""
         try:
-            self._tracker.utilisation(await asyncio.to_thread(self._sample))
-            await self._listen()
-            await self._write()
+            async with asyncio.timeout(self._interval_s):
+                self._tracker.utilisation(await asyncio.to_thread(self._sample))
+                await self._listen()
+                await self._write()
         except Exception as error:  # whatever it is: no sign of life is worth a training run
             if not self._is_unheard:
-                log.warning("the heartbeat of run %s cannot be written: %s", self._attempt.run.run_id, error)
+                log.warning("the heartbeat of run %s cannot be written: %r", self._attempt.run.run_id, error)
             self._is_unheard = True
         else:
             self._is_unheard = False

@@ -116,8 +116,7 @@ class Journal:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])  # and not the task itself: a cancellation of ours must be ours
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_FLUSH_S_MAX):
                 await self.flush()

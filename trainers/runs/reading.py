@@ -5,6 +5,8 @@ A run is never taken for dead because a question about it failed: only its own r
 
 import asyncio
 import difflib
+import time
+from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import msgspec
@@ -141,25 +143,39 @@ async def unknown(store: ObjectStore, run_id: str) -> SpecError:
     return SpecError(f"no run is named '{run_id[:64]}'; {there}")
 
 
+async def numbers(store: ObjectStore, run_id: str) -> dict[int, bool]:
+    """Every attempt that was claimed, ascending, and whether its end is recorded."""
+    stems = [info.key.rpartition("/")[2].removesuffix(".json") async for info in store.list(layout.attempts(run_id))]
+    return {int(stem): f"{stem}-end" in stems for stem in stems if stem.isdecimal()}
+
+
 async def tried(store: ObjectStore, run_id: str) -> tuple[Tried, ...]:
     """Every attempt, oldest first."""
-    claims: list[str] = []
-    ends: set[str] = set()
-    async for info in store.list(layout.attempts(run_id)):
-        stem = info.key.removeprefix(layout.attempts(run_id)).removesuffix(".json")
-        if stem.isdecimal():
-            claims.append(stem)
-        elif stem.endswith("-end"):
-            ends.add(stem.removesuffix("-end"))
-    return tuple(
-        [
-            Tried(
-                await _get(store, layout.attempt(run_id, int(stem)), AttemptRecord),
-                await _get(store, layout.attempt_end(run_id, int(stem)), AttemptEnd) if stem in ends else None,
-            )
-            for stem in claims
-        ]
-    )
+
+    async def read(number: int, *, is_over: bool) -> Tried:
+        attempt = await _get(store, layout.attempt(run_id, number), AttemptRecord)
+        end = await _get(store, layout.attempt_end(run_id, number), AttemptEnd) if is_over else None
+        return Tried(attempt, end)
+
+    found = list((await numbers(store, run_id)).items())
+    tried: list[Tried] = []
+    for start in range(0, len(found), READS_AT_ONCE):
+        some = found[start : start + READS_AT_ONCE]
+        tried += await asyncio.gather(*(read(number, is_over=is_over) for number, is_over in some))
+    return tuple(tried)
+
+
+class StepsReached:
+    """How far a run's attempts came, for whoever decides whether another is worth it."""
+
+    def __init__(self, store: ObjectStore, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._store = store
+        self._now_ns = now_ns
+
+    async def steps_reached(self, run_id: str) -> list[int]:
+        """The highest step that was saved when each attempt ended, oldest first; empty when none began, or there is no such run."""
+        view = await _read(self._store, run_id)
+        return [end.kept_step for end in view.ends(self._now_ns())] if view else []
 
 
 async def stages(store: ObjectStore, run_id: str) -> list[StageRecord]:

@@ -157,7 +157,7 @@ async def lift_cancellation(store: ObjectStore, run_id: str) -> None:
 
 async def _claim(store: ObjectStore, draft: AttemptRecord) -> AttemptRecord:
     """The next free number. Others may take it first: then there is a higher one."""
-    number = 1 + max([tried.attempt.attempt for tried in await reading.tried(store, draft.run_id)], default=0)
+    number = 1 + max(await reading.numbers(store, draft.run_id), default=0)
     while number <= ATTEMPTS_MAX:
         claim = msgspec.structs.replace(draft, attempt=number)
         try:

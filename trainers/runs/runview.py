@@ -53,7 +53,7 @@ def listing(console: Console, views: Sequence[RunView], now_ns: int) -> None:
     )
     console.print(table)
     if len(priced) < len(every):
-        console.print(f"{len(every) - len(priced)} attempts have no known price and are in no sum", style="yellow")
+        console.print(f"attempts without a known price, in no sum: {len(every) - len(priced)}", style="yellow")
     _note_unsettled(console, views, now_ns)
 
 

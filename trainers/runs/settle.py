@@ -53,9 +53,10 @@ def end(
     elapsed_ns: int,
     evidence: Evidence = "end",
 ) -> AttemptEnd:
-    """The record of how this attempt ended, with its bill. An attempt that got done what was asked lost none of its steps."""
+    """The record of how this attempt ended, with its bill. One that got done what was asked lost no step, and no stage at work."""
     if outcome == "done":
-        progress = msgspec.structs.replace(progress, step_saved=progress.step_last)
+        stages_ns = progress.stages_ns + progress.cut_off_ns
+        progress = msgspec.structs.replace(progress, step_saved=progress.step_last, stages_ns=stages_ns, cut_off_ns=0)
     done = progress.step_last - progress.step_first
     gained = max(0, progress.step_saved - max(before.kept_step, progress.step_first))
     lost = done - gained
@@ -113,9 +114,7 @@ def so_far(attempt: AttemptRecord, before: Earlier, heartbeat: Heartbeat | None)
     return end(
         attempt,
         before,
-        msgspec.structs.replace(
-            seen.progress, stages_ns=seen.progress.stages_ns + seen.progress.cut_off_ns, cut_off_ns=0
-        ),
+        seen.progress,
         outcome="done",
         exit_code=0,
         message="",

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from gateway.contract import codec, layout
-from gateway.contract.runs import StageFile, StageRecord
+from gateway.contract.runs import Stage, StageFile, StageRecord
+from gateway.contract.words import Sha256, fits
 from gateway.errors import ArtifactError, DigestMismatch, ObjectNotFound, PreconditionFailed
 from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.protocol import ObjectStore
@@ -63,6 +64,10 @@ class Stages:
         `work` gets an empty folder and leaves plain files in it, at least one. Raises whatever it raises, and store errors. When
         another attempt stored the same stage first, its files are the result: one run has one history.
         """
+        if not fits(stage, Stage) or not fits(inputs_digest, Sha256):
+            raise ValueError(
+                f"stage {stage!r} with inputs {inputs_digest!r}: a short lower-case name and a sha256 are wanted"
+            )
         folder = self._folder / stage
         key = layout.stage(self._run_id, stage, inputs_digest)
         stored = await self._stored(key, stage, folder)
