@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.contract import codec
 from gateway.contract.golden import Golden
-from gateway.contract.manifest import Evaluation, Examples, Lineage, Manifest, Role, Signature, TrainingCost
+from gateway.contract.manifest import Evaluation, Examples, Lineage, Manifest, Role, Signature, TextInput, TrainingCost
 from trainers import bom, card, publish
 from trainers.evaluate.judge import Verdict
 from trainers.job import Candidate
@@ -42,6 +42,7 @@ class Described(msgspec.Struct, frozen=True):
     signature: Signature
     examples: Examples
     labels: tuple[str, ...] = ()
+    text: TextInput | None = None
     files: Mapping[str, tuple[Role, bytes]] = {}
     plots: Mapping[str, tuple[str, bytes]] = {}
 
@@ -78,6 +79,7 @@ def assemble(
         evaluations=evaluations,
         gates=verdict.gates,
         labels=described.labels,
+        text=described.text or msgspec.UNSET,
     )
     titles = {name: title for name, (title, _) in described.plots.items()}
     text = card.card(manifest, described.split, titles).encode()

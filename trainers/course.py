@@ -83,6 +83,7 @@ class Course(msgspec.Struct, frozen=True):
             signature=data.signature,
             examples=data.examples,
             labels=data.labels,
+            text=data.text,
             files=data.files,
             plots=plots.plots(job.objective, history.epochs, compared.targets, compared.answers, data.labels),
         )

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
-from gateway.contract.manifest import DataSource, Examples, Role, Signature
+from gateway.contract.manifest import DataSource, Examples, Role, Signature, TextInput
 from trainers.arrays import Array
 from trainers.objectives import Objective
 
@@ -44,7 +44,7 @@ class Data(msgspec.Struct, frozen=True):
     """Three disjoint splits; `examples` are rows of the test split as a client would send them.
 
     `files` go into the artifact as they are, by name. `mask` names the input whose zeros say which positions of a row are padding;
-    without one every position counts. `slices` are groups of test rows that each have to be served well, as booleans [rows].
+    without one every position counts. `text` says how the gateway makes the inputs of a string. `slices` are groups of test rows that each have to be served well, as booleans [rows].
     """
 
     train: Split
@@ -59,6 +59,7 @@ class Data(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     files: Mapping[str, tuple[Role, bytes]] = {}
     mask: str = ""
+    text: TextInput | None = None
     slices: Mapping[str, Array] = {}
 
 
