@@ -44,7 +44,8 @@ class Data(msgspec.Struct, frozen=True):
     """Three disjoint splits; `examples` are rows of the test split as a client would send them.
 
     `files` go into the artifact as they are, by name. `mask` names the input whose zeros say which positions of a row are padding;
-    without one every position counts. `text` says how the gateway makes the inputs of a string. `slices` are groups of test rows that each have to be served well, as booleans [rows].
+    without one every position counts. `text` says how the gateway makes the inputs of a string. `slices` are groups of test rows
+    that each have to be served well, as booleans [rows].
     """
 
     train: Split

@@ -30,6 +30,7 @@ from trainers.errors import SpecError
 if TYPE_CHECKING:
     from trainers.job import TrainJob
     from trainers.run import Result, Run
+    from trainers.safety import Safety
     from trainers.signing import Signer
 
 RUNS = Path(".steelyard/runs")
@@ -48,6 +49,7 @@ class Asked(msgspec.Struct, frozen=True):
     device: str | None
     max_cost_usd: str | None
     strict_resume: bool
+    checkpoint_every_s: float | None
     grace_s: float | None
     sign_key: Path | None
     quiet: bool
@@ -106,6 +108,12 @@ class Asked(msgspec.Struct, frozen=True):
     show_default=True,
     help="Refuse to go on on another kind of machine, where the weights would become others.",
 )
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Time between checkpoints.  [default: by what a save takes, 30 s to 15 min]",
+)
 @click.option("--grace", "grace_s", type=click.FloatRange(min=0), metavar="SECONDS", help="From SIGTERM to the kill.")
 @click.option(
     "--sign-key",
@@ -128,6 +136,7 @@ def train(
     max_cost_usd: str | None,
     run_id: str | None,
     strict_resume: bool,
+    checkpoint_every: float | None,
     grace_s: float | None,
     sign_key: Path | None,
     quiet: bool,
@@ -153,6 +162,7 @@ def train(
         device=device,
         max_cost_usd=max_cost_usd,
         strict_resume=strict_resume,
+        checkpoint_every_s=checkpoint_every,
         grace_s=grace_s,
         sign_key=sign_key,
         quiet=quiet,
@@ -196,7 +206,6 @@ def _train(asked: Asked) -> "Result | None":
 
 def _spec(asked: Asked, job: "TrainJob") -> "Run":
     from trainers.run import Run
-    from trainers.safety import Safety
 
     run_id = asked.run_id or _new_run_id(job.model)
     return Run(
@@ -207,11 +216,20 @@ def _spec(asked: Asked, job: "TrainJob") -> "Run":
         promote_to=None if asked.promote == "none" else asked.promote,
         priced_as=asked.priced_as,
         device=asked.device,
-        safety=Safety(strict_resume=asked.strict_resume, grace_s=asked.grace_s),
+        safety=_safety(asked),
         max_cost_picousd=_picousd(asked.max_cost_usd),
         signer=_signer(asked.sign_key),
         arguments=asked.again,
     )
+
+
+def _safety(asked: Asked) -> "Safety":
+    from trainers.checkpoint.interval import DEFAULT, Interval
+    from trainers.safety import Safety
+
+    every_s = asked.checkpoint_every_s
+    interval = DEFAULT if every_s is None else Interval(min_s=every_s, max_s=every_s)
+    return Safety(interval=interval, strict_resume=asked.strict_resume, grace_s=asked.grace_s)
 
 
 def _signer(key: Path | None) -> "Signer | None":
@@ -247,6 +265,7 @@ def _in_processes(count: int, asked: Asked, *, is_debug: bool) -> int:
         model = registry.job(asked.recipe).model
     arguments = [asked.recipe, "--store", asked.store, "--run-id", asked.run_id or _new_run_id(model), *asked.again]
     arguments += [] if asked.strict_resume else ["--no-strict-resume"]
+    arguments += [] if asked.checkpoint_every_s is None else ["--checkpoint-every", str(asked.checkpoint_every_s)]
     arguments += [] if asked.sign_key is None else ["--sign-key", str(asked.sign_key)]
     arguments += [] if asked.grace_s is None else ["--grace", str(asked.grace_s)]
     return processes.run(count, arguments + (["--quiet"] if asked.quiet else []))
