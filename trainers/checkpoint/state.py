@@ -95,7 +95,7 @@ def fingerprint(device: torch.device) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
