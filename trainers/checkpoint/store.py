@@ -30,6 +30,10 @@ class Options(msgspec.Struct, frozen=True):
     keep: int = 3
     strict_resume: bool = True
 
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError("keep at least 1 checkpoint")
+
 
 class Resumed(msgspec.Struct, frozen=True):
     """Where to go on. `skipped` says, newest first, which checkpoints were damaged and how; `steps_lost` what that costs.
