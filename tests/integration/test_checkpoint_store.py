@@ -189,6 +189,34 @@ async def test_the_first_save_is_read_back_and_not_named_when_it_is_wrong(folder
     assert altering.reads == reads, "only the first is read back"
 
 
+class Losing(MemoryStore):
+    """Deletes what is about to be read; `meanwhile` happens first."""
+
+    async def meanwhile(self) -> None: ...
+
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 20) -> AsyncIterator[bytes]:
+        await self.meanwhile()
+        await self.delete(key)
+        async for chunk in super().stream(key):
+            yield chunk
+
+
+async def test_a_first_save_that_is_gone_at_once_is_a_fault_of_the_store() -> None:
+    attempt = await open_run(Losing(), RUN, ORIGIN)
+    with pytest.raises(DigestMismatch, match="gone at once"):
+        await attempt.save(snapshot(10))
+
+
+async def test_a_first_save_that_a_newer_attempt_cleared_away_is_fenced() -> None:
+    class Overtaken(Losing):
+        async def meanwhile(self) -> None:
+            await open_run(self, RUN, ORIGIN)
+
+    attempt = await open_run(Overtaken(), RUN, ORIGIN)
+    with pytest.raises(Fenced):
+        await attempt.save(snapshot(10))
+
+
 # --- fence
 
 
@@ -245,6 +273,18 @@ async def test_an_attempt_number_is_used_once(folder: LocalStore, number: int) -
 
     assert await pointer(folder) == before
     assert (await open_run(folder, RUN, ORIGIN, attempt=7)).attempt == 7
+
+
+async def test_two_attempts_with_one_number_are_told_apart(folder: LocalStore) -> None:
+    """As when the pointer is deleted before anything was saved: nothing says then that there was an attempt."""
+    old = await open_run(folder, RUN, ORIGIN)
+    folder.path(layout.latest_checkpoint(RUN)).unlink()
+    new = await open_run(folder, RUN, ORIGIN)
+    assert (old.attempt, new.attempt) == (1, 1)
+
+    with pytest.raises(Fenced):
+        await old.save(snapshot(10))
+    await new.save(snapshot(10))
 
 
 async def test_a_claim_whose_answer_was_lost_is_known_again() -> None:
