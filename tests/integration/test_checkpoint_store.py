@@ -217,6 +217,22 @@ async def test_a_first_save_that_a_newer_attempt_cleared_away_is_fenced() -> Non
         await attempt.save(snapshot(10))
 
 
+async def test_checkpoints_that_a_newer_attempt_cleared_away_are_not_called_damaged() -> None:
+    store = MemoryStore()
+    await saved(store, 10)
+    overtaken = CrashingStore(store)
+    attempt = await open_run(overtaken, RUN, ORIGIN)
+
+    async def clear_away(key: str, *, chunk_bytes: int = 1 << 20) -> AsyncIterator[bytes]:
+        await saved(store, 20, options=Options(keep=1))
+        async for chunk in store.stream(key, chunk_bytes=chunk_bytes):
+            yield chunk
+
+    overtaken.stream = clear_away  # type: ignore[method-assign]
+    with pytest.raises(Fenced):
+        await attempt.latest()
+
+
 # --- fence
 
 

@@ -85,6 +85,7 @@ class Checkpoints:
                 manifest, ref = await read_manifest(self._store, self._run_id, place, sha256)
                 snapshot = await self._load(manifest)
             except (ArtifactError, ObjectNotFound, DataError) as error:
+                await self._fence.require_newest()  # a newer attempt deletes old ones: that is no damage
                 skipped.append(f"step {place.step} of attempt {place.attempt}: {error}")
                 continue
             self.bit_exact = origins.check(manifest, self._origin, is_strict=self._options.strict_resume)
