@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.contract import codec, layout
 from gateway.contract.checkpoint import Latest, Origin
@@ -85,9 +87,9 @@ async def pointer(store: ObjectStore) -> Latest:
 # --- commit
 
 
-async def test_a_run_that_saved_nothing_begins_at_the_beginning(store: ObjectStore) -> None:
-    assert await resumed_step(store) is None
-    assert await resumed_step(store) is None  # nor does a second attempt find anything
+async def test_a_run_that_saved_nothing_begins_at_the_beginning(folder: LocalStore) -> None:
+    assert await resumed_step(folder) is None
+    assert await resumed_step(folder) is None  # nor does a second attempt find anything
 
 
 async def test_what_was_saved_is_what_is_resumed(store: ObjectStore) -> None:
@@ -101,13 +103,13 @@ async def test_what_was_saved_is_what_is_resumed(store: ObjectStore) -> None:
     assert (resumed.checkpoint.attempt, resumed.bit_exact, resumed.skipped, resumed.steps_lost) == (1, "proven", (), 0)
 
 
-async def test_a_step_is_saved_once_per_attempt(store: ObjectStore) -> None:
-    attempt = await saved(store, 10)
-    before = await pointer(store)
+async def test_a_step_is_saved_once_per_attempt(folder: LocalStore) -> None:
+    attempt = await saved(folder, 10)
+    before = await pointer(folder)
 
     again = await attempt.save(snapshot(10))
 
-    assert (again, await pointer(store)) == (before.checkpoint, before)
+    assert (again, await pointer(folder)) == (before.checkpoint, before)
 
 
 async def test_the_keys_are_the_documented_ones(folder: LocalStore) -> None:
@@ -187,6 +189,50 @@ async def test_the_first_save_is_read_back_and_not_named_when_it_is_wrong(folder
     assert altering.reads == reads, "only the first is read back"
 
 
+class Losing(MemoryStore):
+    """Deletes what is about to be read; `meanwhile` happens first."""
+
+    async def meanwhile(self) -> None: ...
+
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 20) -> AsyncIterator[bytes]:
+        await self.meanwhile()
+        await self.delete(key)
+        async for chunk in super().stream(key):
+            yield chunk
+
+
+async def test_a_first_save_that_is_gone_at_once_is_a_fault_of_the_store() -> None:
+    attempt = await open_run(Losing(), RUN, ORIGIN)
+    with pytest.raises(DigestMismatch, match="gone at once"):
+        await attempt.save(snapshot(10))
+
+
+async def test_a_first_save_that_a_newer_attempt_cleared_away_is_fenced() -> None:
+    class Overtaken(Losing):
+        async def meanwhile(self) -> None:
+            await open_run(self, RUN, ORIGIN)
+
+    attempt = await open_run(Overtaken(), RUN, ORIGIN)
+    with pytest.raises(Fenced):
+        await attempt.save(snapshot(10))
+
+
+async def test_checkpoints_that_a_newer_attempt_cleared_away_are_not_called_damaged() -> None:
+    store = MemoryStore()
+    await saved(store, 10)
+    overtaken = CrashingStore(store)
+    attempt = await open_run(overtaken, RUN, ORIGIN)
+
+    async def clear_away(key: str, *, chunk_bytes: int = 1 << 20) -> AsyncIterator[bytes]:
+        await saved(store, 20, options=Options(keep=1))
+        async for chunk in store.stream(key, chunk_bytes=chunk_bytes):
+            yield chunk
+
+    overtaken.stream = clear_away  # type: ignore[method-assign]
+    with pytest.raises(Fenced):
+        await attempt.latest()
+
+
 # --- fence
 
 
@@ -245,6 +291,18 @@ async def test_an_attempt_number_is_used_once(folder: LocalStore, number: int) -
     assert (await open_run(folder, RUN, ORIGIN, attempt=7)).attempt == 7
 
 
+async def test_two_attempts_with_one_number_are_told_apart(folder: LocalStore) -> None:
+    """As when the pointer is deleted before anything was saved: nothing says then that there was an attempt."""
+    old = await open_run(folder, RUN, ORIGIN)
+    folder.path(layout.latest_checkpoint(RUN)).unlink()
+    new = await open_run(folder, RUN, ORIGIN)
+    assert (old.attempt, new.attempt) == (1, 1)
+
+    with pytest.raises(Fenced):
+        await old.save(snapshot(10))
+    await new.save(snapshot(10))
+
+
 async def test_a_claim_whose_answer_was_lost_is_known_again() -> None:
     class Twice(MemoryStore):
         """Repeats each conditional write, as an S3 client does when the first answer did not come."""
@@ -259,6 +317,45 @@ async def test_a_claim_whose_answer_was_lost_is_known_again() -> None:
 
     store = Twice()
     assert [(await open_run(store, RUN, ORIGIN)).attempt for _ in range(2)] == [1, 2]
+
+
+class Watched(MemoryStore):
+    """Remembers which attempt was the newest, each time the pointer moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.newest: list[int] = []
+
+    async def _answer(self, key: str, body: bytes, fault: Any) -> str:
+        if key == layout.latest_checkpoint(RUN):
+            self.newest.append(codec.decode(body, Latest).attempt)
+        return await super()._answer(key, body, fault)
+
+
+@given(faults=st.lists(st.sampled_from(["none", "none", "none", "unavailable", "lost answer"]), max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_in_a_storm_of_attempts_the_pointer_never_goes_back(faults: list[Any]) -> None:
+    """Attempts begin and save at once in a store that fails now and then; whoever cannot go on ends."""
+
+    async def attempt(store: MemoryStore, first_step: int) -> None:
+        with contextlib.suppress(Fenced, StoreUnavailable):
+            checkpoints = await open_run(store, RUN, ORIGIN)
+            for step in range(first_step, first_step + 3):
+                await checkpoints.save(snapshot(step))
+
+    async def storm() -> None:
+        store = Watched()
+        store.faults.extend(faults)
+        await asyncio.gather(*(attempt(store, 10 * i) for i in range(6)))
+        store.faults.clear()
+
+        assert store.newest == sorted(store.newest)
+        last = await open_run(store, RUN, ORIGIN)
+        await last.latest()  # whatever is there is whole
+        await last.save(snapshot(99))
+        assert await resumed_step(store) == 99
+
+    asyncio.run(storm())
 
 
 # --- damage
@@ -461,3 +558,8 @@ async def test_an_outage_while_old_ones_are_deleted_does_not_undo_the_save() -> 
     await saved(store, 10, 20, options=Options(keep=1))
 
     assert await resumed_step(store) == 20
+
+
+def test_keeping_no_checkpoint_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Options(keep=0)

@@ -124,6 +124,15 @@ def test_a_copy_does_not_follow_the_training(whole: str) -> None:
     assert SmallTraining().resume(snapshot).run_to(STEPS).weight_hash() == whole
 
 
+def test_facts_do_not_follow_the_training() -> None:
+    history = [{"loss": 1.0}]
+    snapshot = state.capture(1, {}, {"history": history})
+    history[0]["loss"] = 0.5
+    history.append({"loss": 0.25})
+
+    assert through_bytes(snapshot).facts == {"history": [{"loss": 1.0}]}
+
+
 class OddTensors(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -284,4 +293,4 @@ def test_a_fingerprint_changes_with_the_thread_count() -> None:
     torch.set_num_threads(1)
 
     assert one | {"threads": "2"} == two
-    assert all(one.values())
+    assert all(type(text) is str and text for text in one.values()), "they are stored"

@@ -42,13 +42,15 @@ class Snapshot(msgspec.Struct, frozen=True):
 def capture(step: int, parts: Mapping[str, Stateful], facts: Mapping[str, Any]) -> Snapshot:
     """The state of all parts and of the random number generators.
 
-    The tensors are the living ones: copy them (`copied`) before the next step. Raises `SpecError` naming a value that is neither
-    a tensor nor plain data.
+    The tensors are the living ones: copy them (`copied`) before the next step; the rest is copied here. Raises `SpecError` naming a
+    value that is neither a tensor nor plain data.
     """
     tensors: dict[str, torch.Tensor] = {}
     trees = {name: encode(part.state_dict(), name, tensors) for name, part in _with_random(parts).items()}
-    facts_json(facts)  # refused now, and not when the save has begun
-    return Snapshot(step=step, tensors=tensors, parts=trees, facts=facts)
+    plain = decode(
+        facts_json(facts), {}
+    )  # refused now, not when the save has begun; a history may grow while it is saved
+    return Snapshot(step=step, tensors=tensors, parts=trees, facts=plain)
 
 
 def copied(snapshot: Snapshot, into: dict[str, torch.Tensor] | None = None) -> Snapshot:
@@ -95,7 +97,7 @@ def fingerprint(device: torch.device) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
-        "torch": str(torch.__version__),
+        "torch": str(torch.__version__),  # a class of its own
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -12,7 +12,14 @@ import msgspec
 
 from gateway.contract import codec, layout
 from gateway.contract.checkpoint import MANIFEST, BitExact, CheckpointFile, CheckpointManifest, CheckpointRef, Origin
-from gateway.errors import ArtifactError, ManifestInvalid, ObjectNotFound, PreconditionFailed, StoreUnavailable
+from gateway.errors import (
+    ArtifactError,
+    DigestMismatch,
+    ManifestInvalid,
+    ObjectNotFound,
+    PreconditionFailed,
+    StoreUnavailable,
+)
 from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.protocol import ObjectStore
 from trainers.checkpoint import fence, files, origins
@@ -29,6 +36,10 @@ class Options(msgspec.Struct, frozen=True):
 
     keep: int = 3
     strict_resume: bool = True
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError("keep at least 1 checkpoint")
 
 
 class Resumed(msgspec.Struct, frozen=True):
@@ -74,6 +85,7 @@ class Checkpoints:
                 manifest, ref = await read_manifest(self._store, self._run_id, place, sha256)
                 snapshot = await self._load(manifest)
             except (ArtifactError, ObjectNotFound, DataError) as error:
+                await self._fence.require_newest()  # a newer attempt deletes old ones: that is no damage
                 skipped.append(f"step {place.step} of attempt {place.attempt}: {error}")
                 continue
             self.bit_exact = origins.check(manifest, self._origin, is_strict=self._options.strict_resume)
@@ -100,8 +112,7 @@ class Checkpoints:
         for file, data in packed.files:
             await self._put(self._key(snapshot.step, self.attempt, file.name), file, data)
         if not self._has_read_back:
-            for file, _ in packed.files:
-                await self._read(self._key(snapshot.step, self.attempt, file.name), file)
+            await self._read_back(snapshot.step, packed)
             self._has_read_back = True
         ref = CheckpointRef(step=snapshot.step, attempt=self.attempt, manifest_sha256=packed.manifest.sha256)
         await self._fence.move(ref)
@@ -134,6 +145,15 @@ class Checkpoints:
             else:
                 return
         raise StoreUnavailable(f"'{key}' comes back after it was deleted; look for another writer of this run")
+
+    async def _read_back(self, step: int, packed: files.Packed) -> None:
+        for file, _ in packed.files:
+            key = self._key(step, self.attempt, file.name)
+            try:
+                await self._read(key, file)
+            except ObjectNotFound as error:
+                await self._fence.require_newest()  # a newer attempt clears away what older ones have not committed
+                raise DigestMismatch(f"'{key}' is gone at once; does something else delete in this store?") from error
 
     async def _load(self, manifest: CheckpointManifest) -> Snapshot:
         data = {
