@@ -31,6 +31,8 @@ class ColumnProfile(msgspec.Struct, frozen=True, omit_defaults=True):
 
     A number x is in bin i when edges[i - 1] <= x < edges[i]; the first and the last bin are open. NaN is missing. A category is in
     the bin of its place in `known`, or in the last one, "other". `counts` has one figure per bin and leaves missing values out.
+    `stretch_psi`: how far the most unusual of some consecutive stretches of the reference rows is from all of them (population
+    stability index); rows in order of time differ so much by weather, weekday and season alone.
     `positives`, for a probability of yes with known outcomes: how many of each bin's rows were a yes.
     """
 
@@ -43,6 +45,7 @@ class ColumnProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     edges: tuple[float, ...] = ()
     known: tuple[str, ...] = ()
     missing: Count = 0
+    stretch_psi: Annotated[float, Meta(ge=0)] = 0.0
     positives: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:

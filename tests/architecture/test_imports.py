@@ -79,6 +79,11 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("gateway.cli.main", HEAVY),
         ("gateway.cli.serve, gateway.cli.predict, gateway.cli.models, gateway.cli.keys, gateway.cli.costs", HEAVY),
         ("trainers.cli, trainers.countersign", HEAVY),
+        ("trainers.drift.commands", HEAVY | {"scipy", "sklearn"}),
+        (
+            "trainers.drift.trigger, trainers.drift.profile",
+            {"litestar", "torch", "onnx", "onnxruntime", "duckdb", "sklearn"},
+        ),
         (
             "trainers.run",
             {
