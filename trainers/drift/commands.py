@@ -62,7 +62,14 @@ def moment(text: str) -> int:
 @click.option("--version", default="champion", show_default=True, help="A version's number, or an alias.")
 @click.option("--since", type=moment, metavar="TIME", help="Not before this moment, UTC.  [default: n windows]")
 @click.option("--until", type=moment, metavar="TIME", help="Moment after the last, UTC.  [default: now]")
-@click.option("--window", type=span, default="1d", show_default=True, metavar="SPAN", help="Rows judged together.")
+@click.option(
+    "--window",
+    type=span,
+    default="1w",
+    show_default=True,
+    metavar="SPAN",
+    help="Rows judged together, in whole weeks best.",
+)
 @click.option("-k", type=click.IntRange(1, WINDOWS_MAX), default=2, show_default=True, help="Windows that must agree,")
 @click.option("-n", type=click.IntRange(1, WINDOWS_MAX), default=3, show_default=True, help="of the last so many.")
 @click.option("--rows-min", type=click.IntRange(1), default=500, show_default=True, help="Fewer rows are not judged.")

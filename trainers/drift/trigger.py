@@ -18,7 +18,7 @@ from gateway.contract.words import Positive
 from trainers.drift import statistics
 from trainers.drift.windows import Window
 
-STRETCH_MARGIN = 1.5
+STRETCH_MARGIN = 1.25
 """The most unusual of twenty stretches of training is not the most unusual there will be without drift."""
 
 Share = Annotated[float, Meta(gt=0, lt=1)]
