@@ -3,8 +3,8 @@
 Confidence-based performance estimation (the idea is NannyML's CBPE), from counts alone: the profile says which share of each bin of
 predicted probability was truly a yes on held-out rows, and the window how many rows are in each bin now. It holds as long as a
 probability still means what it meant, that is while the inputs move and their relation to the outcome does not: that kind of drift
-no method sees without labels. Both figures are of binned probabilities (ROC AUC is a few thousandths to two hundredths low), so compare
-them with each other and with nothing else.
+no method sees without labels. Both figures are of binned probabilities, which makes the ROC AUC
+up to two hundredths low: compare them with each other and with nothing else.
 """
 
 import msgspec
