@@ -4,7 +4,7 @@ Called by `gateway.features.recorder` in a thread. What a bin is: `gateway.contr
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,10 +20,10 @@ Counts = NDArray[np.int64]
 
 
 class Rows(msgspec.Struct, frozen=True, gc=False):
-    """Some rows of one request: its profiled tensors in the order of `Plan.tensors`, and which rows of them."""
+    """Chosen rows of one request: its profiled tensors in the order of `Plan`'s names, each with `rows` rows."""
 
-    arrays: Sequence[Array]
-    picks: Array
+    arrays: tuple[Array, ...]
+    rows: int
 
 
 class Plan:
@@ -47,9 +47,11 @@ class Plan:
         return [np.zeros(len(column.counts) + 1, np.int64) for column in self.profile.columns]
 
     def add(self, counts: list[Counts], rows: Sequence[Rows]) -> None:
-        """Count these rows too."""
-        for at, columns in enumerate(self._tensors):
-            values = _together(each.arrays[at][each.picks] for each in rows)
+        """Count these rows too. One pass over all of them: numpy's calls cost as much for a row as for a hundred."""
+        by_tensor = zip(*(each.arrays for each in rows), strict=True)
+        for arrays, columns in zip(by_tensor, self._tensors, strict=True):
+            values = np.concatenate(arrays)
+            values = values.reshape(len(values), -1)
             for place, bins in columns:
                 counts[place] += bins.count(values[:, bins.at])
 
@@ -78,8 +80,9 @@ class _Bins:
         """NaN sorts behind everything, so it is in the last bin until it is taken out."""
         wide = values.astype(np.float64)  # exact, so that a float32 is compared with an edge as it was in training
         found = np.bincount(self._edges.searchsorted(wide, side="right"), minlength=self._bins + 1)
-        found[-1] = np.count_nonzero(np.isnan(wide))
-        found[-2] -= found[-1]
+        missing = np.count_nonzero(wide != wide)  # noqa: PLR0124 - NaN alone differs from itself; a third of what isnan takes
+        found[-2] -= missing
+        found[-1] = missing
         return found
 
     def _categories(self, values: Array) -> Counts:
@@ -87,12 +90,6 @@ class _Bins:
         for value, count in Counter(values.tolist()).items():
             found[self._known.get(value, self._bins - 1)] += count
         return found
-
-
-def _together(parts: Iterable[Array]) -> Array:
-    """Rows of several requests as one matrix."""
-    shaped = [part.reshape(len(part), -1) for part in parts]
-    return shaped[0] if len(shaped) == 1 else np.concatenate(shaped)
 
 
 def _named(profile: FeatureProfile, side: Side) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ class FeatureOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     enabled: bool = True
-    sample: Annotated[float, Meta(ge=0.01, le=1)] = 0.1
+    sample: Annotated[float, Meta(ge=0.01, le=1)] = 0.02
     flush_interval_s: Annotated[float, Meta(gt=0, le=3600)] = 300.0
     queue_rows_max: Positive = 8192
     queue_bytes_max: Positive = 32 << 20

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Protocol
 
+import numpy as np
+
 from gateway.contract.manifest import File, Manifest
 from gateway.errors import ArtifactError, GatewayError
 from gateway.features import profiles
@@ -129,21 +131,30 @@ class Recorder:
     def _take(
         self, window: Window, inputs: Mapping[str, Array], outputs: Mapping[str, Array], rows: int, body_bytes: int
     ) -> None:
-        """Queue the chosen rows. Only references: nothing writes into tensors once they are decoded."""
-        options, plan = self._options, window.plan
+        """Queue the chosen rows. Where that is all of them, references do: nothing writes into tensors once they are decoded.
+
+        Of a request with others too they are copied, for what is kept until it is counted is memory that the next request has to
+        do without: keeping 160 requests of 64 rows instead took 25 us of CPU more for each, through colder caches.
+        """
+        options, expected = self._options, self._sample.expected(rows)
         room = options.queue_rows_max - self._queued_rows
-        expected = self._sample.expected(rows)
-        if expected > 2 * room + 8 or self._queued_bytes + body_bytes > options.queue_bytes_max:
+        if expected > 2 * room + 8:
             self._drop(window, max(1, round(expected)))
             return
         picks = self._sample.picks(rows)
-        if len(picks) > room:
-            self._drop(window, len(picks))
+        count = len(picks)
+        kept_bytes = body_bytes * count // rows
+        if count > room or self._queued_bytes + kept_bytes > options.queue_bytes_max:
+            self._drop(window, count)
             return
-        arrays = [inputs[tensor] for tensor in plan.inputs] + [outputs[tensor] for tensor in plan.outputs]
-        self._queue.append((window, Rows(arrays, picks)))
-        self._queued_rows += len(picks)
-        self._queued_bytes += body_bytes
+        plan = window.plan
+        arrays = (*[inputs[tensor] for tensor in plan.inputs], *[outputs[tensor] for tensor in plan.outputs])
+        if count < rows:
+            places = np.array(picks)
+            arrays = tuple([array.take(places, 0) for array in arrays])
+        self._queue.append((window, Rows(arrays, count)))
+        self._queued_rows += count
+        self._queued_bytes += kept_bytes
         if self._queued_rows >= BATCH_ROWS or self._queued_bytes * 4 >= options.queue_bytes_max:
             self._wake.set()
 
@@ -248,7 +259,7 @@ class Recorder:
                 self.rows_sampled += await asyncio.to_thread(window.count, parts)
             except Exception:  # a bug of ours, or tensors that are not as their signature says: serving goes on
                 logger.exception("features: rows of %s@%d could not be counted", window.model, window.version)
-                self._drop(window, sum(len(each.picks) for each in parts))
+                self._drop(window, sum(each.rows for each in parts))
         self._queued_rows -= rows_before
         self._queued_bytes -= bytes_before
         for window in closed:

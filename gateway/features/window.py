@@ -30,7 +30,7 @@ class Window:
     def count(self, rows: Sequence[Rows]) -> int:
         """In a thread. How many rows that were."""
         self.plan.add(self.counts, rows)
-        count = sum(len(each.picks) for each in rows)
+        count = sum(each.rows for each in rows)
         self.rows_sampled += count
         return count
 

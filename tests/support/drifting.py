@@ -30,10 +30,10 @@ def window(
 ) -> Window:
     """All these rows as one window of a day."""
     plan = Plan(of, signature)
-    arrays = [inputs[name] for name in plan.inputs] + [(outputs or {})[name] for name in plan.outputs]
+    arrays = tuple([inputs[name] for name in plan.inputs] + [(outputs or {})[name] for name in plan.outputs])
     rows = len(arrays[0])
     counts = plan.empty()
-    plan.add(counts, [Rows(arrays, np.arange(rows))])
+    plan.add(counts, [Rows(arrays, rows)])
     return Window(
         from_ns,
         from_ns + 86_400 * 10**9,
