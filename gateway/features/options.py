@@ -9,7 +9,9 @@ from gateway.contract.words import Positive
 
 
 class FeatureOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`sample`: which share of the rows is counted, each by its own dice; `python -m tests.bench.features` says what that costs.
+    """`sample`: which share of the rows is counted, each by its own dice. At 0.02 that takes 0.2 us of CPU for a request of one row
+    and 3 us for one of 64, which is 0.2 % and 1.5 % of them; at 1 it takes 2.4 and 32 us (`python -m tests.bench.features`, a busy
+    machine of two cores). A verdict needs 500 counted rows per window: raise it where a week has fewer than 25,000.
 
     `flush_interval_s`: what a crash may lose; on S3 a PUT every 5 minutes is 4 cents a month for each container and version called.
     `queue_rows_max` and `queue_bytes_max` bound what waits to be counted: full, rows are dropped and the drops counted.

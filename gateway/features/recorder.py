@@ -263,8 +263,12 @@ class Recorder:
         self._queued_rows -= rows_before
         self._queued_bytes -= bytes_before
         for window in closed:
-            parcel = window.parcel(
-                container=self._container, boot_ns=self._boot_ns, seq=self._seq, sample=self._options.sample
+            parcel = await asyncio.to_thread(
+                window.parcel,
+                container=self._container,
+                boot_ns=self._boot_ns,
+                seq=self._seq,
+                sample=self._options.sample,
             )
             self._seq += 1
             self._shipping.add(parcel)

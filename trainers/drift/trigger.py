@@ -153,6 +153,6 @@ def _sentence(drifted: list[str], judged: Sequence[WindowVerdict], count: int, r
         rows = ", ".join(f"{window.rows:,}" for window in judged)
         return (
             f"not enough rows: {count} of the last {rule.n} windows have {rule.rows_min:,}, {rule.k} are needed "
-            f"(counted rows per window: {rows})"
+            f"(counted rows per window: {rows}); wait, take a longer window, or raise the gateway's features.sample"
         )
     return f"no drift: no column is different in {rule.k} of the last {rule.n} windows"
