@@ -102,8 +102,9 @@ def drift(
     """Whether the rows that MODEL is asked about still look like those it was trained on.
 
     A column counts when chance does not explain its difference, when it is large, and when k of the last n windows say so. Too few
-    rows are never drift. In a cron job:
+    rows are never drift. In a cron job (`||` would train after every error too):
 
+    \b
         steelyard drift flights --exit-code; [ $? -eq 3 ] && steelyard train flights
     """
     from trainers.drift.trigger import Rule
