@@ -16,6 +16,7 @@ from gateway.errors import ModelNotFound
 from gateway.features.counting import Plan, Rows
 from gateway.objectstore.local import LocalStore
 from tests.support import drifting, models
+from trainers import exits
 from trainers.drift import commands, windows
 from trainers.drift.commands import DRIFTED, drift
 
@@ -162,7 +163,7 @@ def test_a_wrong_command_line_is_misuse(root: Path, arguments: tuple[str, ...], 
 def test_a_version_without_a_profile_is_an_error_and_not_drift(tmp_path: Path) -> None:
     asyncio.run(models.publish_tiny(LocalStore(tmp_path)))
     result = invoke(tmp_path, "--exit-code")
-    assert result.exit_code == 1
+    assert result.exit_code == exits.BAD_DATA
     assert "tiny@1 was published without a profile" in result.output
 
 

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from gateway.objectstore.opening import open_store
+from trainers import exits
 from trainers.errors import DataError
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ def drift(
     try:
         whose, verdict, estimate = asyncio.run(_judge(store, model, version, until_ns, window, count, rule))
     except DataError as error:
-        raise click.ClickException(str(error)) from error
+        line = click.ClickException(str(error))
+        setattr(line, "exit_code", exits.code_of(error))  # noqa: B010  # click declares it for the class
+        raise line from error
     if form == "json":
         click.echo(_json(whose, verdict, estimate))
     else:
