@@ -121,13 +121,12 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
                 sources.in_flight(admission),
                 saturation.read,
                 startup.read,
+                *([sources.features(recorder)] if recorder else []),
                 sources.process(clock, VERSION, lambda: service.ready),
             ]
         )
         if tracing:
             page.add(tracing.read)
-        if recorder:
-            page.add(sources.features(recorder))
         service = Service(
             dataplane, repository, access, VERSION, secrets.token_hex(8), measures, request_log, page, saturation
         )
