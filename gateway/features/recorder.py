@@ -125,8 +125,12 @@ class Recorder:
         window.rows_seen += rows
         if rows <= self._sample.until_next:
             self._sample.until_next -= rows
-        else:
+            return
+        try:
             self._take(window, inputs, outputs, rows, body_bytes)
+        except Exception:  # a bug of ours, or tensors that are not as their signature says: the answer is not to suffer
+            logger.exception("features: rows of %s@%d could not be chosen", name, version)
+            self._drop(window, rows)
 
     def _take(
         self, window: Window, inputs: Mapping[str, Array], outputs: Mapping[str, Array], rows: int, body_bytes: int

@@ -234,6 +234,13 @@ async def test_a_model_without_a_profile_costs_nothing() -> None:
     assert await it.windows() == []
 
 
+async def test_a_tensor_that_is_not_there_is_no_error_of_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    async with bench() as it:
+        it.recorder.offer("tiny", 1, {}, {}, 3, 0)
+        assert it.recorder.rows_dropped == 3
+    assert "could not be chosen" in caplog.text
+
+
 async def test_tensors_that_are_not_as_they_should_be_stop_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     async with bench() as it:
