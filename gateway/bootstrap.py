@@ -24,6 +24,7 @@ from gateway.contract import layout, prices
 from gateway.contract.ledger import Outcome, Phases
 from gateway.dataplane import Call, DataPlane, Observer, Usage
 from gateway.errors import BucketNotFound, SettingsError, StoreRefused, StoreUnavailable
+from gateway.features.recorder import Recorder
 from gateway.http.service import Service
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
@@ -69,6 +70,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         startup.mark_store()
         access = await stack.enter_async_context(_gate(settings, store, here, clock))
         ledger = await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
+        recorder = await _recorder(stack, settings, store, here, clock)
         runtime = settings.runtime
         workers = stack.enter_context(
             Workers(
@@ -84,7 +86,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         repository = Repository(
             store,
             loader,
-            _Residency(meter, here.id, startup.loaded, load_times.loaded),
+            _Residency(meter, here.id, recorder, startup.loaded, load_times.loaded),
             settings.repository,
             cache_dir=_cache_dir(settings.repository.cache_dir),
             container_bytes=here.memory_bytes,
@@ -100,7 +102,12 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         if tracing := traces.from_environment(os.environ, version=VERSION, instance=here.id):
             observers.append(await stack.enter_async_context(tracing))
         dataplane = DataPlane(
-            repository, admission, _Charger(meter, book), tuple(observers), timeout_s=settings.timeout_s
+            repository,
+            admission,
+            _Charger(meter, book),
+            tuple(observers),
+            timeout_s=settings.timeout_s,
+            sampler=recorder,
         )
         saturation = _saturation(settings, here, measures, admission, workers, repository)
         page = MetricsPage(
@@ -114,6 +121,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
                 sources.in_flight(admission),
                 saturation.read,
                 startup.read,
+                *([sources.features(recorder)] if recorder else []),
                 sources.process(clock, VERSION, lambda: service.ready),
             ]
         )
@@ -171,6 +179,16 @@ def _gate(settings: Settings, store: ObjectStore, here: container.Container, clo
     )
 
 
+async def _recorder(
+    stack: AsyncExitStack, settings: Settings, store: ObjectStore, here: container.Container, clock: SystemClock
+) -> Recorder | None:
+    """Opened after the ledger, so that its last work is still on the bill; before the models, which tell it that they go."""
+    if not settings.features.enabled:
+        return None
+    recorder = Recorder(store, clock, settings.features, container=here.id, boot_ns=here.boot_ns)
+    return await stack.enter_async_context(recorder)
+
+
 def _saturation(
     settings: Settings,
     here: container.Container,
@@ -222,10 +240,13 @@ class _Charger:
 
 
 class _Residency:
-    """The repository's view of the meter."""
+    """The repository's view of the meter and of the recorder of rows."""
 
-    def __init__(self, meter: Meter, container_id: str, *told: Callable[[Phases], None]) -> None:
+    def __init__(
+        self, meter: Meter, container_id: str, recorder: Recorder | None, *told: Callable[[Phases], None]
+    ) -> None:
         self._meter = meter
+        self._recorder = recorder
         self._shadow_ids = (f"{container_id}-{meter.boot_ns:x}-shadow-{number:x}" for number in itertools.count(1))
         self._told = told
 
@@ -234,9 +255,13 @@ class _Residency:
             tell(spent)
         self._meter.note_load(resident.name, resident.version, cpu_ns, spent)
         self._meter.note_resident(resident.name, resident.version, resident.model.resident_bytes)
+        if self._recorder:
+            self._recorder.loaded(resident.name, resident.version, resident.manifest)
 
     def unloaded(self, resident: Resident[LoadedModel]) -> None:
         self._meter.note_unloaded(resident.name, resident.version)
+        if self._recorder:
+            self._recorder.unloaded(resident.name, resident.version)
 
     def shadowed(self, resident: Resident[LoadedModel], rows: int, cpu_ns: int, run_ns: int) -> None:
         """A receipt that nobody gets: so that the bill shows what a shadow costs."""

@@ -161,6 +161,12 @@ class Observer(Protocol):
     ) -> None: ...
 
 
+class RowSampler(Protocol):
+    """Is offered the tensors of every call that is answered; `gateway.features` counts some of their rows."""
+
+    def offer(self, name: str, version: int, inputs: Tensors, outputs: Tensors, rows: int, body_bytes: int) -> None: ...
+
+
 class Pending(msgspec.Struct, frozen=True):
     """A call that has to wait. `work` is there when its model was in memory and its body is decoded already."""
 
@@ -179,11 +185,13 @@ class DataPlane:
         observers: tuple[Observer, ...] = (),
         *,
         timeout_s: float,
+        sampler: RowSampler | None = None,
     ) -> None:
         self._repository = repository
         self.admission = admission
         self._charger = charger
         self._observers = observers
+        self._sampler = sampler
         self._timeout_ns = round(timeout_s * 1e9)
         self._reading = asyncio.Semaphore(READING_MAX)
 
@@ -260,6 +268,8 @@ class DataPlane:
         )  # fmt: skip
         if (shadow := self._repository.shadow(call.model, call.version, resident)) is not None:
             work.mirror(shadow)
+        if self._sampler is not None:
+            work.offer(self._sampler)
         return Prediction(work.answer, receipt, usage)
 
     def _settle(self, work: "_Work", outcome: Outcome) -> tuple[Usage, int]:
@@ -385,6 +395,11 @@ class _Work:
     def mirror(self, shadow: ShadowRun) -> None:
         """Let a shadow version run the same inputs later."""
         shadow.mirror(self._decoded.inputs, self._outputs, run_ns=self._run_ns)
+
+    def offer(self, sampler: RowSampler) -> None:
+        """Let rows of this call be counted later. It is charged already: what that costs is nobody's."""
+        resident, body_bytes = self.resident, len(self.call.sent.body)
+        sampler.offer(resident.name, resident.version, self._decoded.inputs, self._outputs, self.rows, body_bytes)
 
     def usage(self) -> Usage:
         """Ends the measurement; called once."""

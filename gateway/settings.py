@@ -15,6 +15,7 @@ from msgspec import Meta
 from gateway import config
 from gateway.access.gate import AccessOptions
 from gateway.accounting.ledger import LedgerOptions
+from gateway.features.options import FeatureOptions
 from gateway.http.options import CompressionOptions, HttpOptions, SageMakerOptions
 from gateway.repository.residents import RepositoryOptions
 from gateway.runtime.admission import AdmissionOptions
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repository: RepositoryOptions = RepositoryOptions()
     accounting: AccountingOptions = AccountingOptions()
     ledger: LedgerOptions = LedgerOptions()
+    features: FeatureOptions = FeatureOptions()
     telemetry: TelemetryOptions = TelemetryOptions()
     log: LogOptions = LogOptions()
 

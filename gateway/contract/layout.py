@@ -19,6 +19,7 @@ runs/<run>/stages/<stage>/<key>.json        what a stage made of the inputs with
 runs/<run>/blobs/sha256/<hex>               the files that stages made
 runs/<run>/checkpoints/<step>-<attempt>/    state.safetensors, facts.json and, written last, manifest.json
 runs/<run>/checkpoints/LATEST               the newest attempt and the checkpoint to resume from; moved by compare-and-swap
+features/v1/<model>/dt=<date>/hr=<hour>/<container>-<boot>-<seq>.json   how many rows fell into which bin; counts, no values
 prices/sha256/<hex>                         the price books that ledger and manifests refer to
 keys/<id>.json                              who may call; changed only to revoke
 spend/v1/dt=<date>/<container>-<boot>.json  what keys with a budget spent today, as each container saw it
@@ -28,6 +29,7 @@ from datetime import UTC, datetime
 
 MODELS = "models/"
 LEDGER = "ledger/v1/"
+FEATURES = "features/v1/"
 KEYS = "keys/"
 SPEND = "spend/v1/"
 RUNS = "runs/"
@@ -104,6 +106,17 @@ def container_open(container: str, boot_ns: int) -> str:
 
 def container_close(container: str, boot_ns: int) -> str:
     return f"{LEDGER}containers/{container}/{boot_ns}-close.json"
+
+
+def feature_windows(model: str, date: str) -> str:
+    """The prefix of a model's feature windows of one day (UTC, 2026-11-25); keys sort by hour."""
+    return f"{FEATURES}{model}/dt={date}/"
+
+
+def feature_window(model: str, *, from_ns: int, container: str, boot_ns: int, seq: int) -> str:
+    """The hour is that of the window's first nanosecond (UTC)."""
+    hour = datetime.fromtimestamp(from_ns // 1_000_000_000, UTC)
+    return f"{feature_windows(model, f'{hour:%Y-%m-%d}')}hr={hour:%H}/{container}-{boot_ns}-{seq:08d}.json"
 
 
 def price_book(sha256: str) -> str:

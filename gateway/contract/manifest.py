@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from gateway.contract.prices import Decimal
 from gateway.contract.words import Count, Datatype, FileName, Market, Name, Positive, Sha256
 
-Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "plot", "card", "sbom"]
+Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "plot", "card", "sbom", "profile"]
 Scalar = str | int | float | bool | None
 
 

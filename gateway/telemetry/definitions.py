@@ -107,6 +107,17 @@ LEDGER_UNWRITTEN = _gauge(
     "ledger_unwritten_picodollars", "The bill of closed intervals that are not in the store.", unit="picodollars"
 )
 
+# Rows counted for drift.
+FEATURE_PROFILES = _gauge("feature_profiles", "Versions in memory whose rows are counted.")
+FEATURE_ROWS = _counter(
+    "feature_rows",
+    "Rows of the sample: counted, or dropped because counting or the store was behind.",
+    "result",
+    unit="rows",
+)
+FEATURE_WINDOWS = _counter("feature_windows", "Windows of counted rows that are in the store.")
+FEATURE_FAILURES = _counter("feature_failures", "Attempts to write counted rows that must be repeated.")
+
 # The process.
 SATURATION = _gauge(
     "saturation_ratio",

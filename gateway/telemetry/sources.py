@@ -73,6 +73,34 @@ def ledger(writer: LedgerCounters) -> Source:
     return read
 
 
+class FeatureCounters(Protocol):
+    """`gateway.features.recorder.Recorder` has them."""
+
+    @property
+    def profiles(self) -> int: ...
+    @property
+    def rows_sampled(self) -> int: ...
+    @property
+    def rows_dropped(self) -> int: ...
+    @property
+    def windows_written(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+
+
+def features(recorder: FeatureCounters) -> Source:
+    """Whether rows are counted for drift, and reach the store."""
+
+    def read() -> Iterator[Sample]:
+        yield d.FEATURE_PROFILES, (), recorder.profiles
+        yield d.FEATURE_ROWS, ("counted",), recorder.rows_sampled
+        yield d.FEATURE_ROWS, ("dropped",), recorder.rows_dropped
+        yield d.FEATURE_WINDOWS, (), recorder.windows_written
+        yield d.FEATURE_FAILURES, (), recorder.failures
+
+    return read
+
+
 class Residents(Protocol):
     """`gateway.repository.residents.Repository` has it: what is in memory, each with the last problem of its alias."""
 

@@ -41,6 +41,7 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
     [
         ("gateway.contract.manifest", HEAVY | {"click", "rich"}),
         ("gateway.contract.ledger", HEAVY | {"click", "rich"}),
+        ("gateway.contract.features", HEAVY | {"click", "rich"}),
         ("gateway.contract.prices", HEAVY | {"click", "rich"}),
         ("gateway.contract.runs", HEAVY | {"click", "rich"}),
         ("gateway.config", HEAVY | {"click", "rich"}),
@@ -51,6 +52,7 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("gateway.registry.reading, gateway.registry.releasing, gateway.registry.fetching", HEAVY),
         ("gateway.registry.signatures", (HEAVY | {"sigstore", "OpenSSL"}) - {"cryptography"}),
         ("gateway.repository.residents", HEAVY - {"numpy"}),
+        ("gateway.features.recorder", HEAVY - {"numpy"}),
         ("gateway.telemetry.startup, gateway.telemetry.logs", HEAVY | {"click", "rich", "opentelemetry"}),
         ("gateway.access.gate", HEAVY | {"click", "rich"}),
         ("gateway.dataplane", (HEAVY | {"trainers"}) - {"onnxruntime", "numpy"}),
@@ -77,6 +79,11 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("gateway.cli.main", HEAVY),
         ("gateway.cli.serve, gateway.cli.predict, gateway.cli.models, gateway.cli.keys, gateway.cli.costs", HEAVY),
         ("trainers.cli, trainers.countersign", HEAVY),
+        ("trainers.drift.commands", HEAVY | {"scipy", "sklearn"}),
+        (
+            "trainers.drift.trigger, trainers.drift.profile",
+            {"litestar", "torch", "onnx", "onnxruntime", "duckdb", "sklearn"},
+        ),
         (
             "trainers.run",
             {

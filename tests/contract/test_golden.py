@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.contract import access, codec, ledger, manifest, registry, runs
+from gateway.contract import access, codec, features, ledger, manifest, registry, runs
 from gateway.contract import golden as golden_vectors
 from gateway.errors import ManifestInvalid
 
@@ -19,6 +19,8 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "version": registry.VersionRecord,
     "promotion": registry.Promotion,
     "vectors": golden_vectors.Golden,
+    "profile": features.FeatureProfile,
+    "window": features.FeatureWindow,
     "open": ledger.Open,
     "close": ledger.Close,
     "key": access.KeyRecord,
