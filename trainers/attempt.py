@@ -7,7 +7,7 @@ asked of the attempt while it lasts is in `Attending`.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -93,7 +93,6 @@ async def attending(
     folder: Path,
     book: PriceBook,
     priced_as: str | None,
-    has_budget_ended: Callable[[], bool],
 ) -> AsyncIterator[Attending]:
     """Claim the next attempt, and close it however the block ends. Raises `SpecError`, `Cancelled` and store errors."""
     interruption, tracker = Interruption(), Tracker()
@@ -102,6 +101,7 @@ async def attending(
     sku = priced_as or sku_of(here, placement, book)
     attempt = await records.open_attempt(store, run, machine=here, placement=placement, sku=sku, book=book)
     stops = Stops(interruption)
+    log.info("run %s, attempt %d", run.run_id, attempt.number)
     utilisation = Utilisation(here)
     beating = Beating(
         store,
@@ -123,7 +123,7 @@ async def attending(
         await asyncio.shield(_close(store, attempt, tracker, error))
         raise
     else:
-        ended: Outcome = "budget" if has_budget_ended() else "done"
+        ended: Outcome = "budget" if stops.is_budget_spent else "done"
         code = exits.BUDGET if ended == "budget" else exits.DONE
         await _close_as(store, attempt, tracker, ended, code, exits.MEANING[code])
     finally:

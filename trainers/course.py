@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gateway.contract import codec
-from gateway.contract.manifest import Lineage, TrainingCost
+from gateway.contract.features import PROFILE_FILE
+from gateway.contract.manifest import Lineage, Role, TrainingCost
 from trainers import artifact, comparison, plots
 from trainers.arrays import Array
 from trainers.artifact import Described
+from trainers.drift.profile import profile
 from trainers.evaluate import judge
 from trainers.evaluate.vectors import vectors
 from trainers.export.exporting import export
@@ -75,7 +77,24 @@ class Course(msgspec.Struct, frozen=True):
         offered = read_candidates(made)
         verdict = judge.judge(offered, data, job.terms, self.report)
         compared = step(self.report, "baseline", lambda: comparison.compare(job, data, verdict))
-        described = Described(
+        described = self._described(history, verdict, compared)
+        golden = vectors(offered, verdict.variants, data, job.terms)
+        finished = artifact.assemble(
+            described, offered, verdict, golden, evaluations=compared.evaluations, lineage=lineage, cost=cost()
+        )
+        finished.write(folder)
+
+    def _described(self, history: History, verdict: judge.Verdict, compared: comparison.Compared) -> Described:
+        job, data = self.job, self.data
+        is_binary = job.objective.head == "sigmoid"
+        features = profile(
+            data.signature,
+            data.train.inputs,
+            verdict.answers[verdict.serve],
+            compared.targets if is_binary else None,
+        )
+        profiled: dict[str, tuple[Role, bytes]] = {PROFILE_FILE: ("profile", codec.encode(features))}
+        return Described(
             model=job.model,
             task=job.objective.task,
             description=job.description,
@@ -84,14 +103,9 @@ class Course(msgspec.Struct, frozen=True):
             examples=data.examples,
             labels=data.labels,
             text=data.text,
-            files=data.files,
+            files=dict(data.files) | (profiled if features.columns else {}),
             plots=plots.plots(job.objective, history.epochs, compared.targets, compared.answers, data.labels),
         )
-        golden = vectors(offered, verdict.variants, data, job.terms)
-        finished = artifact.assemble(
-            described, offered, verdict, golden, evaluations=compared.evaluations, lineage=lineage, cost=cost()
-        )
-        finished.write(folder)
 
     def fitted(self, made: Path) -> Fitted:
         """The module as `fit` left it."""

@@ -5,6 +5,7 @@ sees any of it. Knows no command line: progress goes to a `Report`, the answer i
 """
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from trainers.errors import DataError, SpecError
 from trainers.fit import device as places
 from trainers.fit.loop import fit
 from trainers.fit.world import World
+from trainers.interruption import signals
 from trainers.job import Data, Report, TrainJob
 from trainers.runs import budget
 from trainers.runs.stages import StageResult, digest
@@ -69,28 +71,21 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world
     book = prices.load()
     # Before training, not after: a store that cannot be written to is found in a second and not in hours.
     await publish.put_once(store, layout.price_book(book.sha256), book.data)
-    made: list[bool] = []
-    async with attending(
-        store,
-        _record(job, run),
-        folder=run.folder,
-        book=book,
-        priced_as=run.priced_as,
-        has_budget_ended=lambda: any(made),
-    ) as attended:
+    record = _record(job, run)
+    async with attending(store, record, folder=run.folder, book=book, priced_as=run.priced_as) as attended:
         data = await in_thread(_loaded, job, attended.watched(report))
         artifact, is_cut_short = await _artifact(
             Course(job, data, attended.watched(report)), run, store, attended, world or World()
         )
-        made.append(is_cut_short)
+        attended.stops.is_budget_spent = is_cut_short
         manifest = codec.decode((artifact.folder / publish.MANIFEST).read_bytes(), Manifest)
         attended.require_going_on()
-        record = await publish.publish(
+        version = await publish.publish(
             store, artifact.folder, run_id=run.run_id, now_ns=time.time_ns(), signer=run.signer
         )
         wanted = run.promote_to is not None and not is_cut_short
-        promotion = await _promote(store, record, manifest, run) if wanted else None
-        return Result(manifest, record, promotion, is_cut_short)
+        promotion = await _promote(store, version, manifest, run) if wanted else None
+        return Result(manifest, version, promotion, is_cut_short)
 
 
 async def _artifact(
@@ -128,7 +123,12 @@ async def _artifact(
 
 
 def follow(job: TrainJob, device: str | None, world: World) -> None:
-    """What every process but the first does: its share of the training, if there is any to do."""
+    """What every process but the first does: its share of the training, if there is any to do.
+
+    Signals are the first one's business: it would wait in vain for the gradients of a process that stopped before it has saved.
+    """
+    for number in signals.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     data = _loaded(job, lambda *_: None)
     if world.tell("") == "fit":
         fit(job, data, lambda *_: None, device, world=world)

@@ -18,9 +18,7 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
     console.print(_quality(manifest))
     console.print(_serving(manifest))
     console.print(manifest.choice, highlight=False)
-    for name in doubtful(manifest.evaluations):
-        warning = f"warning: by {name}, this model may be no better than the baseline (95 % interval)"
-        console.print(warning, highlight=False, style="yellow")
+    _over_baseline(console, manifest)
     console.print(f"training cost: {cost(manifest)}", highlight=False)
     console.print(
         f"published: model '{record.model}' version {record.version} ({record.manifest_sha256[:12]})", highlight=False
@@ -43,10 +41,19 @@ def _quality(manifest: Manifest) -> Table:
     _columns(table, "", *metrics)
     for evaluation in manifest.evaluations:
         table.add_row(evaluation.subject, *(f"{value:.4f}" for value in evaluation.metrics.values()))
-        if evaluation.gains:
-            gains = [f"{low:+.4f} to {high:+.4f}" for low, high in evaluation.gains.values()]
-            table.add_row("  over the baseline", *gains, style="dim")
     return table
+
+
+def _over_baseline(console: Console, manifest: Manifest) -> None:
+    """How much better it surely is, and a warning where that is nothing."""
+    served = next(evaluation for evaluation in manifest.evaluations if evaluation.subject == manifest.serve)
+    if not served.gains:
+        return
+    gains = ", ".join(f"{name} {low:+.4f} to {high:+.4f}" for name, (low, high) in served.gains.items())
+    console.print(f"{manifest.serve} over the baseline, 95 % intervals: {gains}", highlight=False)
+    if names := doubtful(manifest.evaluations):
+        warning = f"warning: by {', '.join(names)}, this model may be no better than the baseline"
+        console.print(warning, highlight=False, style="yellow")
 
 
 def _serving(manifest: Manifest) -> Table:

@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "code", "message"),
     [
         (["nosuch"], 2, "No such command 'nosuch'"),
-        (["train", "nosuch"], 2, "no recipe 'nosuch'; there are: flights"),
+        (["train", "nosuch"], 64, "no recipe 'nosuch'; there are: flights"),
         (["serve", "--store", "/nonexistent", "--port", "0"], 1, "no folder /nonexistent; create it"),
         (["serve", "--store", "ftp://x", "--port", "0"], 2, "store 'ftp://x'"),
         (["serve", "--config", "/no.toml"], 2, "/no.toml: No such file"),

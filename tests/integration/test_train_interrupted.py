@@ -101,6 +101,16 @@ def test_a_finished_run_asked_for_again_trains_nothing(folder: Path, whole: str)
 
 
 @pytest.mark.e2e
+def test_two_processes_stop_as_one_and_go_on(folder: Path):
+    stopped = train(folder, "two", "--processes", "2", doom="TERM:25")
+    assert stopped.returncode == 143, stopped.stderr[-2000:]
+    finished = train(folder, "two", "--processes", "2")
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert [attempt.outcome for attempt in ends(folder, "two")] == ["preempted", "done"]
+    assert ends(folder, "two")[0].steps_done == 25
+
+
+@pytest.mark.e2e
 @pytest.mark.parametrize(("name", "seed"), [("TERM", 1), ("KILL", 2)])
 def test_at_twenty_random_steps(folder: Path, whole: str, name: str, seed: int):
     attempts = interrupted(folder, whole, [name] * 20, seed)

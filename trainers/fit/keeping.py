@@ -58,11 +58,12 @@ class Unkept:
 
 
 class Stops(msgspec.Struct):
-    """What may end an attempt from outside the loop; set by other threads."""
+    """What may end an attempt from outside the loop; set by other threads. `is_budget_spent`: training ended early for it."""
 
     interruption: Interruption
     cancelled: str = ""
     fenced: str = ""
+    is_budget_spent: bool = False
 
     def require_none(self) -> None:
         """Raises `Fenced` or `Cancelled`; an interruption is up to who can still save."""
