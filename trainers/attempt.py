@@ -23,7 +23,7 @@ from trainers.fit.keeping import Stops
 from trainers.interruption import signals, spot
 from trainers.interruption.signals import Interruption
 from trainers.job import Report
-from trainers.runs import machine, records, settle
+from trainers.runs import machine, reading, records, settle
 from trainers.runs.heartbeat import Beating
 from trainers.runs.journal import Journal, LogHandler
 from trainers.runs.machine import Machine, Placement, Utilisation
@@ -69,6 +69,15 @@ class Attending(msgspec.Struct, frozen=True):
         self.stops.require_none()
         if self.stops.interruption.is_requested:
             raise Preempted(f"{self.stops.interruption.reason}; the same run id goes on from the last finished stage")
+
+    async def require_newest(self, store: ObjectStore) -> None:
+        """Before anything is published. Raises as `require_going_on`."""
+        self.require_going_on()
+        newest = (await reading.tried(store, self.attempt.run.run_id))[-1].attempt.attempt
+        if newest > self.attempt.number:
+            raise Fenced(
+                f"attempt {newest} of run '{self.attempt.run.run_id}' has taken over; this one publishes nothing"
+            )
 
     def cost(self) -> TrainingCost:
         """Of all attempts so far, this one as if it ended now."""

@@ -8,6 +8,7 @@ TrainerError
 |- PublishConflict   another publisher won; run again
 |- Cancelled         somebody asked for the run not to go on; `steelyard runs resume` takes that back
 |- Preempted         stopped by a signal after its state was saved
+|  `- Unsaved        stopped by a signal, and the store did not take the state
 |- BudgetReached     the cost cap is spent and there is nothing to export
 |- Fenced            a newer attempt of this run is at work; this one ends and publishes nothing
 `- HostDiffers       a checkpoint was made on other hardware or libraries; another host may do, or strict resume off
@@ -48,6 +49,10 @@ class Preempted(TrainerError):
 
 class BudgetReached(TrainerError):
     """The run's cost cap is spent before there was anything to export."""
+
+
+class Unsaved(Preempted):
+    """Stopped by a signal, and the store did not take the state: an earlier checkpoint has to do."""
 
 
 class Fenced(TrainerError):

@@ -39,9 +39,11 @@ CODES: dict[type[Exception], int] = {
     errors.GateFailed: BAD_MODEL,
     errors.PublishConflict: RETRY,
     errors.BudgetReached: BUDGET,
-    errors.Fenced: RETRY,
-    errors.HostDiffers: RETRY,
+    # Somebody else's attempt is at work, or nobody's shall be: trying again would fence the one, or never end.
+    errors.Fenced: DONE,
     errors.Cancelled: DONE,
+    errors.HostDiffers: RETRY,
+    errors.Unsaved: RETRY,
     errors.Preempted: STOPPED,
     store_errors.RequestError: BAD_SPEC,
     store_errors.Unavailable: RETRY,

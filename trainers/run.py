@@ -79,7 +79,7 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world
         )
         attended.stops.is_budget_spent = is_cut_short
         manifest = codec.decode((artifact.folder / publish.MANIFEST).read_bytes(), Manifest)
-        attended.require_going_on()
+        await attended.require_newest(store)
         version = await publish.publish(
             store, artifact.folder, run_id=run.run_id, now_ns=time.time_ns(), signer=run.signer
         )
@@ -99,9 +99,19 @@ async def _artifact(
     until_s = _affordable_until(run, attended)
 
     def train(folder: Path) -> None:
-        host = fingerprint(places.choose(run.device))  # of this thread, which trains
+        device = places.choose(run.device)
+        host = fingerprint(device)  # of this thread, which trains
         origin = Origin(spec_sha256=spec_sha256, data_sha256=data_sha256, fingerprint=host)
-        kept = keeper(store, attended, origin, run.safety, loop, until_s=until_s, processes=world.size)
+        kept = keeper(
+            store,
+            attended,
+            origin,
+            run.safety,
+            loop,
+            until_s=until_s,
+            processes=world.size,
+            is_gpu=device.type == "cuda",
+        )
         world.tell("fit")
         course.fit(folder, kept, world, run.device)
 

@@ -43,6 +43,7 @@ def keeper(
     *,
     until_s: float | None,
     processes: int,
+    is_gpu: bool,
 ) -> Keeper:
     """Fence older attempts, find the newest whole checkpoint, say what was lost. Raises what `open_run` and `latest` do."""
 
@@ -53,7 +54,9 @@ def keeper(
     number = attended.attempt.number
     opened = wait(checkpoints.open_run(store, attended.attempt.run.run_id, origin, attempt=number, options=options))
     resumed = wait(opened.latest())
-    if processes > 1:  # only the first one's random numbers are saved
+    if (
+        processes > 1 or is_gpu
+    ):  # only the first one's random numbers are saved; a GPU may compile in one attempt and not in another
         opened.bit_exact = "best_effort"
     if resumed:
         for skipped in resumed.skipped:

@@ -12,7 +12,7 @@ import msgspec
 from gateway.errors import GatewayError
 from trainers.checkpoint.saver import Saver
 from trainers.checkpoint.state import Snapshot
-from trainers.errors import Cancelled, Fenced, Preempted
+from trainers.errors import Cancelled, Fenced, Preempted, Unsaved
 from trainers.interruption.grace import require_grace
 from trainers.interruption.signals import Interruption
 from trainers.runs.journal import Journal
@@ -132,7 +132,7 @@ class Keeper:
         try:
             self._saver.save_now(capture(), now)
         except (GatewayError, TimeoutError) as error:
-            raise Preempted(f"{reason} after step {step}, which could not be saved: {error}") from error
+            raise Unsaved(f"{reason} after step {step}, which could not be saved: {error}") from error
         self._tracker.saved(step)
         raise Preempted(f"{reason} after step {step}, which is saved; the same run id goes on from there")
 

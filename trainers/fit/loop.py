@@ -211,7 +211,8 @@ class _Trainer:
                 self.is_cut_short = self._steps < self._total
                 break
         elapsed = max(time.monotonic() - began, 1e-9)
-        loss = float(self._world.mean(self._require_finite())) / (examples + done * self._fit.batch_rows)
+        seen = min(examples + done * self._fit.batch_rows, len(train))  # the last batch may be a short one
+        loss = float(self._world.mean(self._require_finite())) / seen
         judged = self._world.tell(self._judged(validation))
         watched = self._objective.watched.name
         if self._world.is_first:
