@@ -6,6 +6,8 @@ TrainerError
 |- ExportError       the model cannot be exported, or the export is not the model
 |- GateFailed        not even the reference candidate passes its quality gates
 |- PublishConflict   another publisher won; run again
+|- LauncherUnavailable  the service that runs jobs cannot be reached, or refuses for now
+|- LeaseLost         another run of the same schedule took over while this one was silent
 |- Cancelled         somebody asked for the run not to go on; `steelyard runs resume` takes that back
 |- Preempted         stopped by a signal after its state was saved
 |- BudgetReached     the cost cap is spent and there is nothing to export
@@ -36,6 +38,14 @@ class GateFailed(TrainerError):
 
 class PublishConflict(TrainerError):
     """Another publisher moved the model while this one worked; nothing half published remains."""
+
+
+class LauncherUnavailable(TrainerError):
+    """The service that runs jobs cannot be reached or refuses for now; says nothing about the jobs it runs."""
+
+
+class LeaseLost(TrainerError):
+    """This run was silent for longer than its lease, and another run of the same schedule holds it now."""
 
 
 class Cancelled(TrainerError):

@@ -39,6 +39,8 @@ CODES: dict[type[Exception], int] = {
     errors.GateFailed: BAD_MODEL,
     errors.PublishConflict: RETRY,
     errors.BudgetReached: BUDGET,
+    errors.LauncherUnavailable: RETRY,
+    errors.LeaseLost: RETRY,
     errors.Fenced: RETRY,
     errors.HostDiffers: RETRY,
     errors.Cancelled: DONE,
