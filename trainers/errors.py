@@ -1,11 +1,13 @@
 """Every error a training job raises, by what the operator can do about it.
 
 TrainerError
-|- SpecError         the job or the command line is wrong (the command exits 2; every other error exits 1)
+|- SpecError         the job or the command line is wrong (`trainers.exits` has every exit code)
 |- DataError         the data is missing, empty or not what was declared
 |- ExportError       the model cannot be exported, or the export is not the model
 |- GateFailed        not even the reference candidate passes its quality gates
 |- PublishConflict   another publisher won; run again
+|- LauncherUnavailable  the service that runs jobs cannot be reached, or refuses for now
+|- LeaseLost         another run of the same schedule took over while this one was silent
 |- Cancelled         somebody asked for the run not to go on; `steelyard runs resume` takes that back
 |- Preempted         stopped by a signal after its state was saved
 |  `- Unsaved        stopped by a signal, and the store did not take the state
@@ -37,6 +39,14 @@ class GateFailed(TrainerError):
 
 class PublishConflict(TrainerError):
     """Another publisher moved the model while this one worked; nothing half published remains."""
+
+
+class LauncherUnavailable(TrainerError):
+    """The service that runs jobs cannot be reached or refuses for now; says nothing about the jobs it runs."""
+
+
+class LeaseLost(TrainerError):
+    """This run was silent for longer than its lease, and another run of the same schedule holds it now."""
 
 
 class Cancelled(TrainerError):

@@ -39,6 +39,8 @@ CODES: dict[type[Exception], int] = {
     errors.GateFailed: BAD_MODEL,
     errors.PublishConflict: RETRY,
     errors.BudgetReached: BUDGET,
+    errors.LauncherUnavailable: RETRY,
+    errors.LeaseLost: RETRY,
     # Somebody else's attempt is at work, or nobody's shall be: trying again would fence the one, or never end.
     errors.Fenced: DONE,
     errors.Cancelled: DONE,

@@ -22,6 +22,9 @@ runs/<run>/checkpoints/LATEST               the newest attempt and the checkpoin
 features/v1/<model>/dt=<date>/hr=<hour>/<container>-<boot>-<seq>.json   how many rows fell into which bin; counts, no values
 prices/sha256/<hex>                         the price books that ledger and manifests refer to
 keys/<id>.json                              who may call; changed only to revoke
+schedules/<name>/<time>.json                which job runs the event of this time; claimed once
+schedules/<name>/lease.json                 the run that holds the schedule now; moved by compare-and-swap
+submissions/<run>/<n>.json                  who decided what about a run whose attempts were used up
 spend/v1/dt=<date>/<container>-<boot>.json  what keys with a budget spent today, as each container saw it
 """
 
@@ -34,6 +37,8 @@ KEYS = "keys/"
 SPEND = "spend/v1/"
 RUNS = "runs/"
 TRAINING = f"{LEDGER}training/"
+SCHEDULES = "schedules/"
+SUBMISSIONS = "submissions/"
 CHAMPION = "champion"
 
 MANIFEST = "manifest.json"
@@ -216,3 +221,16 @@ def run_blob(run_id: str, sha256: str) -> str:
 
 def training_charge(run_id: str, attempt_number: int) -> str:
     return f"{TRAINING}{run_id}/{attempt_number:04d}.json"
+
+
+def schedule_claim(name: str, time: str) -> str:
+    """`time` is 20261130T030000Z, in UTC."""
+    return f"{SCHEDULES}{name}/{time}.json"
+
+
+def schedule_lease(name: str) -> str:
+    return f"{SCHEDULES}{name}/lease.json"
+
+
+def submission(run_id: str, number: int) -> str:
+    return f"{SUBMISSIONS}{run_id}/{number:04d}.json"

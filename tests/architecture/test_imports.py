@@ -102,6 +102,8 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
         ("trainers.runs.commands", HEAVY | {"rich"}),
         ("trainers.runs.heartbeat, trainers.runs.journal, trainers.runs.stages", HEAVY | {"click", "rich"}),
         ("trainers.runs.budget, trainers.runs.machine", HEAVY | {"click", "rich"}),
+        ("trainers.spec.reading", HEAVY | {"click", "rich"}),
+        ("trainers.launch.commands, trainers.launch.local, trainers.launch.claim, trainers.launch.kubernetes", HEAVY),
     ],
 )
 def test_a_module_starts_without_what_it_does_not_need(module: str, blocked: set[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.contract import access, codec, features, ledger, manifest, registry, runs
+from gateway.contract import access, codec, features, ledger, manifest, registry, runs, schedules
 from gateway.contract import golden as golden_vectors
 from gateway.errors import ManifestInvalid
 
@@ -32,6 +32,9 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "cancel": runs.Cancellation,
     "stage": runs.StageRecord,
     "charge": runs.TrainingCharge,
+    "scheduleclaim": schedules.ScheduleClaim,
+    "schedulelease": schedules.ScheduleLease,
+    "submission": schedules.Submission,
 }
 
 
