@@ -1,14 +1,14 @@
 """Which appliance draws this current? 1,074 recordings of 11 kinds of appliances in 56 households, of 100 to 1,344 samples each.
 
-Data: PLAID, the Plug Load Appliance Identification Dataset (Gao et al. 2014, in the edition of Schaefer and Leser), from
-`sktime/datasets/data/PLAID` in the package sktime 1.2.0 (BSD-3-Clause); sha256 of the files 40deb3bc6bd1... and aa6da0dc1461..., in the manifest whole.
-The data's own division into training and test is kept, but for the training rows that the test has too.
+Data: PLAID, the Plug Load Appliance Identification Dataset of Gao et al., 2014, edited by Schaefer and Leser, from
+`sktime/datasets/data/PLAID` in the package sktime 1.2.0 (BSD-3-Clause); sha256 of the files 40deb3bc6bd1... and aa6da0dc1461..., in the
+manifest whole. The data's own division into training and test is kept, but for the training rows that the test has too.
 
-The series go in as they are, of any length, and not as a window of fixed length: what tells appliances apart is the shape of a period,
-which is five samples long, and the start, which is somewhere; both survive pooling over all of it.
+The series go in as they are, of any length, and not as a window of a fixed one: what tells appliances apart is the shape of a
+period, which is five samples long, and the start, which is somewhere; both survive pooling over all of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -20,7 +20,7 @@ from gateway.contract.manifest import Cell, Column, DataSource, Examples, Signat
 from trainers import objectives
 from trainers.arrays import Array
 from trainers.errors import DataError
-from trainers.job import Baseline, Data, Fit, Split, TrainJob
+from trainers.job import Baseline, Data, Fit, Split, Target, TrainJob
 from trainers.recipes import packaged, splitting
 from trainers.recipes.appliances_module import AppliancesModule
 
@@ -65,6 +65,7 @@ def appliances() -> TrainJob:
             average_decay=0.98,
         ),
         baseline=Baseline("logistic-spectrum", _baseline),
+        target=Target(mix={1: 3.0, 8: 1.0}),
         lengths=(1, 100, 333),
     )
 
@@ -142,7 +143,7 @@ def _examples(series: Sequence[Array], kinds: Array) -> Examples:
     return Examples(tuple(_row(series[row]) for row in chosen), tuple(LABELS[kinds[row]] for row in chosen))
 
 
-def _row(values: Array) -> Mapping[str, Cell]:
+def _row(values: Array) -> dict[str, Cell]:
     return {"samples": [float(str(value)) for value in values]}
 
 

@@ -1,8 +1,8 @@
 """The network behind the `appliances` recipe: convolutions over a series of any length, and what is common to all of it.
 
 A NaN says that a series is over, so that series of several lengths fit in one tensor; how much of it follows changes no answer.
-Currents differ by six orders of magnitude: the convolutions see each series by its own scale and in logarithms, and the scale itself
-goes around them. Training sees a random stretch of each series.
+Currents differ by six orders of magnitude: the convolutions see each series by its own scale and in logarithms, and the scale
+itself goes around them. Training sees a random stretch of each series.
 """
 
 import torch
@@ -15,6 +15,9 @@ KERNELS = (9, 7, 5)
 DROPOUT = 0.3
 TINY = 1e-3
 """What is added before a logarithm: a tenth of the typical value of the quietest appliances."""
+
+STD_MIN = 1e-6
+"""A limit and not a sum: the exporter drops the addition of a number as small as this, and a constant series would become NaN."""
 
 OUTLIER_STD = 8.0
 STRETCH = 192
@@ -44,7 +47,7 @@ class AppliancesModule(nn.Module):
         count = present.sum(dim=1, keepdim=True).clamp(min=1)
         mean = samples.sum(dim=1, keepdim=True) / count
         centred = (samples - mean) * present
-        std = ((centred * centred).sum(dim=1, keepdim=True) / count + 1e-12).sqrt()
+        std = ((centred * centred).sum(dim=1, keepdim=True) / count).sqrt().clamp(min=STD_MIN)
         scale = torch.cat([(mean.abs() + TINY).log(), (std + TINY).log()], dim=1)
         shape = (centred / std).clamp(-OUTLIER_STD, OUTLIER_STD)
         loudness = ((samples.abs() + TINY).log() - (mean.abs() + TINY).log()) * present
