@@ -122,7 +122,7 @@ def test_a_description_needs_no_data():
     assert [(p.name, p.kind, p.default) for p in described.parameters] == [("through", int, 9)]
 
 
-@pytest.mark.parametrize("recipe", ["flights", "mnist5k"])
+@pytest.mark.parametrize("recipe", registry.RECIPES)
 def test_each_recipe_that_ships_says_where_its_data_is_from(recipe):
     described = registry.described(recipe)
     assert described.summary

