@@ -53,8 +53,8 @@ class Described(msgspec.Struct, frozen=True):
 def job(recipe: str, parameters: Mapping[str, Value] | None = None) -> TrainJob:
     """The job that `recipe` makes with these parameters; strings, as from a command line, are read as the parameter's type.
 
-    All parameters, given or not, are in the job's own, by the recipe's word where it says one. Raises `SpecError` when there is no such recipe or parameter, when a value
-    is of another type, or when what the recipe returns is not a job.
+    All parameters, given or not, are in the job's own, by the recipe's word where it says one. Raises `SpecError` when there is no
+    such recipe or parameter, when a value is of another type, or when what the recipe returns is not a job.
     """
     function = _function(recipe)
     known = _parameters(recipe, function)
