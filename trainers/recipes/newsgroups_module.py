@@ -5,6 +5,7 @@ this data uses: names of products and people decide much of what a post is about
 minutes on a CPU; `TunedText` trains everything, which wants a GPU.
 """
 
+import logging
 from pathlib import Path
 
 import torch
@@ -84,19 +85,19 @@ def pretrained(folder: Path) -> tuple[nn.Module, int, int]:
     """The encoder, the width of a token and how many there are. Raises `DataError` when what builds it is not installed."""
     try:
         from transformers import BertModel
-        from transformers.utils import logging
+        from transformers.utils import logging as messages
     except ImportError as error:
         raise DataError("transformers, which builds the encoder, is not installed; make examples") from error
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # or it lists the weights of the pooling that nobody asked for
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    verbosity = messages.get_verbosity()
+    messages.set_verbosity(logging.ERROR)  # or it lists the weights of the pooling that nobody asked for
+    messages.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     try:
         # Eager attention exports to a plainer graph, 7 to 9 % faster than the fused one's, and its products can be quantized.
         encoder = BertModel.from_pretrained(
             folder, attn_implementation="eager", add_pooling_layer=False, local_files_only=True
         )
     finally:
-        logging.set_verbosity(verbosity)
+        messages.set_verbosity(verbosity)
     return encoder, encoder.config.hidden_size, encoder.config.vocab_size
 
 
