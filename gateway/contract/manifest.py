@@ -6,7 +6,7 @@ it before a session is made. It holds data only: nothing in an artifact is ever 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -16,6 +16,8 @@ from gateway.contract.words import Count, Datatype, FileName, Market, Name, Posi
 
 Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "plot", "card", "sbom", "profile"]
 Scalar = str | int | float | bool | None
+Cell = Scalar | list[Any]  # Any: lists as deep as the tensor
+"""One field of a row: a scalar, or for a tensor without columns nested lists for the axes after `batch`."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -309,7 +311,7 @@ class Manifest(msgspec.Struct, frozen=True):
 class Examples(msgspec.Struct, frozen=True):
     """Real held-out rows with what truly happened, stored in the artifact under the role `examples`."""
 
-    rows: tuple[dict[str, Scalar], ...]
+    rows: tuple[dict[str, Cell], ...]
     outcomes: tuple[Scalar, ...]
     schema_version: int = 1
 

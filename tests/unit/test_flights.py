@@ -9,8 +9,8 @@ import torch
 
 from gateway.contract.manifest import Column
 from trainers.errors import DataError, SpecError
-from trainers.job import Data, TrainJob
-from trainers.recipes import flights, registry
+from trainers.job import Data
+from trainers.recipes import flights
 from trainers.recipes.flights_module import FlightsModule
 
 CARRIER, ORIGIN, DEST = range(3)
@@ -158,22 +158,18 @@ def _nothing_installed(name: str) -> None:
     raise importlib.metadata.PackageNotFoundError(name)
 
 
-def test_the_registry_knows_flights_and_anyones_own():
-    assert registry.job("flights").model == "flights"
-    assert isinstance(registry.job("tests.support.tinyjob:tiny_job"), TrainJob)
+def test_training_through_a_later_month_moves_every_split():
+    data = flights.load(6)
+    months = [column(data, split, "month") for split in ("train", "validation", "test")]
+    assert [sorted(set(values)) for values in months] == [[*range(1, 7)], [7], [8, 9]]
+    assert "trained through 6, stopped on 7, judged once on those until 9" in data.split
 
 
-@pytest.mark.parametrize(
-    ("recipe", "says"),
-    [
-        ("fligths", "no recipe 'fligths'; there are: flights"),
-        ("", "no recipe ''"),
-        ("module:", "no recipe 'module:'"),
-        ("no.such.module:job", "cannot import 'no.such.module'"),
-        ("tests.support.tinyjob:absent", "has no function 'absent'"),
-        ("tests.support.tinyjob:tiny_data", "returned Data, not a TrainJob"),
-    ],
-)
-def test_a_wrong_recipe_is_refused_by_name(recipe, says):
-    with pytest.raises(SpecError, match=says):
-        registry.job(recipe)
+def test_after_october_only_december_is_left_to_judge():
+    assert set(column(flights.load(10), "test", "month")) == {12}
+
+
+@pytest.mark.parametrize("through", [0, 11, -1])
+def test_a_month_that_leaves_nothing_to_judge_is_refused(through):
+    with pytest.raises(SpecError, match=f"from 1 to 10; it is {through}"):
+        flights.flights(through=through)
