@@ -184,6 +184,10 @@ class TrainJob(msgspec.Struct, frozen=True):
     def terms(self) -> Terms:
         return Terms(self.objective, self.limits, self.target)
 
+    def served_by(self, mix: Mapping[int, float]) -> "TrainJob":
+        """The same job, judged for another mix of batch sizes."""
+        return msgspec.structs.replace(self, target=msgspec.structs.replace(self.target, mix=mix))
+
     def fitted_with(self, *, seed: int | None, epochs: int | None) -> "TrainJob":
         """The same job with another seed or number of epochs; None keeps the recipe's."""
         seed = self.fit.seed if seed is None else seed

@@ -7,6 +7,8 @@ sees any of it. Knows no command line: progress goes to a `Report`, the answer i
 import asyncio
 import signal
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -21,7 +23,7 @@ from gateway.errors import InvalidInput
 from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import releasing
-from trainers import identity, lineage, publish
+from trainers import identity, lineage, pins, publish
 from trainers.attempt import Attending, attending
 from trainers.checkpoint.state import fingerprint
 from trainers.course import Course, read_history, step
@@ -35,6 +37,7 @@ from trainers.runs import budget
 from trainers.runs.stages import StageResult, digest
 from trainers.safety import Safety, keeper
 from trainers.signing import Signer
+from trainers.spec.jobspec import DataPin
 
 FINISHING_S = 60.0
 """Kept of a budget for what comes after the last step: export, judging, publishing."""
@@ -51,6 +54,8 @@ class Run(msgspec.Struct, frozen=True):
     priced_as: str | None = None
     device: str | None = None
     safety: Safety = Safety()
+    pins: tuple[DataPin, ...] = ()
+    attempt_s: float | None = None
     max_cost_picousd: int | None = None
     signer: Signer | None = None
     arguments: tuple[str, ...] = ()
@@ -73,7 +78,11 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world
     await publish.put_once(store, layout.price_book(book.sha256), book.data)
     record = _record(job, run)
     async with attending(store, record, folder=run.folder, book=book, priced_as=run.priced_as) as attended:
-        data = await in_thread(_loaded, job, attended.watched(report))
+        if run.attempt_s is not None:
+            asyncio.get_running_loop().call_later(
+                run.attempt_s, attended.stops.interruption.request, "attempt's time is over"
+            )
+        data = await in_thread(_loaded, job, run.pins, attended.watched(report))
         artifact, is_cut_short = await _artifact(
             Course(job, data, attended.watched(report)), run, store, attended, world or World()
         )
@@ -139,7 +148,7 @@ def follow(job: TrainJob, device: str | None, world: World) -> None:
     """
     for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    data = _loaded(job, lambda *_: None)
+    data = _loaded(job, (), lambda *_: None)
     if world.tell("") == "fit":
         fit(job, data, lambda *_: None, device, world=world)
 
@@ -156,8 +165,9 @@ def _affordable_until(run: Run, attended: Attending) -> float | None:
     return None if left_s is None else time.monotonic() - attended.tracker.elapsed_ns / 1e9 + left_s
 
 
-def _loaded(job: TrainJob, report: Report) -> Data:
+def _loaded(job: TrainJob, pinned: Sequence[DataPin], report: Report) -> Data:
     data = step(report, "load", job.load)
+    pins.require(pinned, data.sources, datetime.now(UTC).date())
     for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
         lengths = {split.rows, *(len(values) for values in split.inputs.values())}
         if len(lengths) != 1 or not split.rows:

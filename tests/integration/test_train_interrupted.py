@@ -35,7 +35,7 @@ def train(folder: Path, run_id: str, *options: str, doom: str = "") -> "subproce
         run_id,
         "--quiet",
     ]
-    command += ["--checkpoint-every", "0", "--promote", "none", *options]
+    command += ["--checkpoint-every", "1s", "--promote", "none", *options]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
     )

@@ -5,6 +5,7 @@
 
 import os
 import signal
+import time
 
 import msgspec
 import torch
@@ -13,6 +14,9 @@ from tests.support.tinyjob import TinyModule, tiny_data, tiny_job
 from trainers.job import Data, TrainJob
 
 EPOCHS = 6
+STEP_S = 0.05
+"""A step of a model worth training takes about as long; saves then fall into the midst of it."""
+
 STEPS = EPOCHS * 10  # 2400 rows in batches of 256
 
 
@@ -29,6 +33,7 @@ class Doomed(TinyModule):
 
     def forward(self, categories: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         if self.training:
+            time.sleep(STEP_S)
             self.taken += 1
             if self.taken == self.at:
                 os.kill(os.getpid(), signal.Signals[f"SIG{self.doom}"])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -22,13 +22,13 @@ def is_one_of_many() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def run(processes: int, arguments: Sequence[str]) -> int:
-    """`python -m trainers` with these arguments in so many processes; returns what the first one exited with."""
+def run(processes: int, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """`python -m trainers` with these in so many processes; returns what the first one exited with."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--max-restarts=0"]
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "exit"
         command = [sys.executable, *launcher, "-m", "trainers", *arguments]
-        child = subprocess.Popen(command, env=os.environ | {EXIT_FILE: str(told)})  # noqa: S603  # this very program
+        child = subprocess.Popen(command, env={**os.environ, **environment, EXIT_FILE: str(told)})  # noqa: S603  # this very program
         with _forwarded(child):
             code = child.wait()
         return int(told.read_text()) if told.exists() else code
