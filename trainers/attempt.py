@@ -134,7 +134,8 @@ async def attending(
     else:
         ended: Outcome = "budget" if stops.is_budget_spent else "done"
         code = exits.BUDGET if ended == "budget" else exits.DONE
-        await _close_as(store, attempt, tracker, ended, code, exits.MEANING[code])
+        said = exits.MEANING[code] if ended == "budget" else ""
+        await _close_as(store, attempt, tracker, ended, code, said)
     finally:
         if watching:
             watching.cancel()
