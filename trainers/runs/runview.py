@@ -173,7 +173,8 @@ def _progress(view: RunView) -> str:
     beat = view.beat
     if beat is None:
         return "-"
-    return f"{beat.stage} {beat.step}/{beat.steps_total}" if beat.steps_total else beat.stage
+    stage = "" if beat.stage == "between" else f"{beat.stage} "
+    return f"{stage}{beat.step}/{beat.steps_total}" if beat.steps_total else beat.stage
 
 
 def _heart(view: RunView, now_ns: int) -> str:
