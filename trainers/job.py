@@ -115,6 +115,9 @@ class Limits(msgspec.Struct, frozen=True):
     probability_drift_p99_max: float = 0.05
     value_drift_p99_max: float = 0.02
     agreement_min: float = 0.97
+    accuracy_loss_max: float = 0.005
+    """Of the upper 95 % confidence bound of the paired loss."""
+    calibration_rise_max: float = 0.01
     neighbours_min: float = 0.93
     cosine_p1_min: float = 0.99
     batch_difference_max: float = 1e-5
@@ -198,13 +201,17 @@ class TrainJob(msgspec.Struct, frozen=True):
 class Candidate(msgspec.Struct, frozen=True):
     """One ONNX graph that computes the job's signature: the exported one (`fp32`), or what a quantization recipe made of it.
 
-    `optimized_by` as in the manifest's variant.
+    `optimized_by`, `recipe_args` and `requires` as in the manifest's variant, `saturated` and `notes` as in its trade-off.
     """
 
     id: str
     recipe: str
     graph: bytes
     optimized_by: str = ""
+    recipe_args: Mapping[str, str | float | bool] = {}
+    requires: tuple[str, ...] = ()
+    saturated: float = 0.0
+    notes: str = ""
 
 
 def trimmed(inputs: Mapping[str, Array], signature: Signature, mask: str) -> dict[str, Array]:

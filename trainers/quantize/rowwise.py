@@ -5,45 +5,70 @@ happen to share its batch (onnxruntime #10111). Here each MatMul or Gemm by a co
 
     scale = max |row| / 127;  round(row / scale) as uint8  @  weights as int8  ->  int32  * scale * column scale  (+ bias)
 
-Weights keep 7 of 8 bits: without VNNI, x86 adds pairs of products in 16 bits, and 255 * 63 * 2 is the most that never saturates
-there (onnxruntime #14642), so every CPU computes the same integers and the variant requires no CPU flag.
+Weights keep 7 of 8 bits by default: without VNNI, x86 adds pairs of products in 16 bits, and 255 * 63 * 2 is the most that never
+saturates there (onnxruntime #14642), so every CPU computes the same integers and the variant requires no CPU flag.
 """
+
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from trainers.arrays import Array
+from trainers.quantize import weights
 
 ACTIVATION_MAX = 127
 ACTIVATION_ZERO = 128
 WEIGHT_MAX = 63
-WEIGHTS_MIN = 1024
-"""Smaller matrices stay fp32: the twelve extra nodes cost more than the multiplication they save."""
+WEIGHT_MAX_FULL = 127
+"""For CPUs that add in 32 bits; `saturation` says whether others would differ."""
 
 SCALE_MIN = 1e-30
 """Stands in for the scale of a row of zeros, which has none. Times the row's sum it carries NaN into the scale, and so into the
 answer: onnxruntime's ReduceMax skips NaN, and a plausible number for a missing one would be a lie."""
 
+OPSET_MIN = 13
+"""The first in which ReduceSum takes its axes as an input and QuantizeLinear an axis."""
 
-def rewrite(graph: bytes) -> bytes | None:
-    """The graph with its large constant multiplications in int8; None when it has none."""
+OPSET_AXES_INPUT = 18
+"""From here on ReduceMax takes its axes as an input too."""
+
+
+def rewrite(graph: bytes, *, weight_max: int = WEIGHT_MAX, skip: Collection[str] = ()) -> bytes | None:
+    """The graph with its large constant multiplications in int8; None when it has none.
+
+    `skip` names outputs of multiplications that stay fp32. A matrix that several nodes share is stored once. Subgraphs stay as they
+    are.
+    """
     model = onnx.load_from_string(graph)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes, added = [], {}
+    opset = weights.opset(model)
+    if opset < OPSET_MIN:
+        return None
+    constants = weights.Constants(model.graph)
+    nodes: list[onnx.NodeProto] = []
+    added: dict[str, Array] = {}
     for node in model.graph.node:
-        weights = _weights(node, constants)
-        if weights is None:
+        matrix = None if node.output[0] in skip else weights.matrix(node, constants)
+        if matrix is None:
             nodes.append(node)
             continue
-        replacement, tensors = _quantized(node, weights)
-        nodes += replacement
-        added.update(tensors)
+        stored = _stored(node)
+        if f"{stored}weights" not in added:
+            added.update(_quantized(stored, matrix, weight_max))
+        nodes += _multiplication(node, stored, opset)
     if not added:
         return None
     added.update({"rowwise/" + name: value for name, value in _CONSTANTS.items()})
-    _replace(model.graph, nodes, added)
+    weights.replace(model.graph, nodes, added)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def names(graph: bytes) -> tuple[str, ...]:
+    """The outputs of the multiplications that `rewrite` would change."""
+    model = onnx.load_from_string(graph)
+    constants = weights.Constants(model.graph)
+    return tuple(node.output[0] for node in model.graph.node if weights.matrix(node, constants) is not None)
 
 
 _CONSTANTS: dict[str, Array] = {
@@ -55,28 +80,23 @@ _CONSTANTS: dict[str, Array] = {
 }
 
 
-def _weights(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> Array | None:
-    """The [inputs, outputs] matrix of a multiplication that can be rewritten."""
-    if node.op_type not in {"MatMul", "Gemm"} or node.input[1] not in constants:
-        return None
-    tensor = constants[node.input[1]]
-    if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2 or np.prod(tensor.dims) < WEIGHTS_MIN:
-        return None
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
-        return None
-    weights: Array = numpy_helper.to_array(tensor)
-    return weights.T if attributes.get("transB", 0) else weights
+def _stored(node: onnx.NodeProto) -> str:
+    """Where the quantized matrix is: it belongs to the constant and the way it is read."""
+    transposed = "transposed/" if weights.attributes_of(node).get("transB", 0) else ""
+    return f"rowwise/{node.input[1]}/{transposed}"
 
 
-def _quantized(node: onnx.NodeProto, weights: Array) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
-    """Nodes with the same output as `node`, and the constants they need."""
-    name = f"rowwise/{node.output[0]}/"
-    column_scale = np.maximum(np.abs(weights).max(axis=0), SCALE_MIN) / WEIGHT_MAX
-    constants = {
-        f"{name}weights": np.rint(weights / column_scale).astype(np.int8),
-        f"{name}column_scale": column_scale.astype(np.float32),
+def _quantized(stored: str, matrix: Array, weight_max: int) -> dict[str, Array]:
+    column_scale = np.maximum(np.abs(matrix).max(axis=0), SCALE_MIN) / weight_max
+    return {
+        f"{stored}weights": np.rint(matrix / column_scale).astype(np.int8),
+        f"{stored}column_scale": column_scale.astype(np.float32),
     }
+
+
+def _multiplication(node: onnx.NodeProto, stored: str, opset: int) -> list[onnx.NodeProto]:
+    """Nodes with the same output as `node`."""
+    name = f"rowwise/{node.output[0]}/"
     bias = node.input[2] if len(node.input) == 3 else ""
     steps = [
         ("Abs", [node.input[0]], "magnitude"),
@@ -87,25 +107,27 @@ def _quantized(node: onnx.NodeProto, weights: Array) -> tuple[list[onnx.NodeProt
         ("Max", [f"{name}step", f"{name}floor", "rowwise/scale_min"], "row_scale"),
         ("Div", [node.input[0], f"{name}row_scale"], "scaled"),
         ("QuantizeLinear", [f"{name}scaled", "rowwise/one", "rowwise/zero"], "integers"),
-        ("MatMulInteger", [f"{name}integers", f"{name}weights", "rowwise/zero"], "product"),
+        ("MatMulInteger", [f"{name}integers", f"{stored}weights", "rowwise/zero"], "product"),
         ("Cast", [f"{name}product"], "float_product"),
         ("Mul", [f"{name}float_product", f"{name}row_scale"], "by_row"),
-        ("Mul", [f"{name}by_row", f"{name}column_scale"], "by_column"),
+        ("Mul", [f"{name}by_row", f"{stored}column_scale"], "by_column"),
     ]
     steps += [("Add", [f"{name}by_column", bias], "biased")] if bias else []
-    nodes = [helper.make_node(kind, inputs, [name + output], name=name + output) for kind, inputs, output in steps]
-    next(made for made in nodes if made.op_type == "Cast").attribute.append(
-        helper.make_attribute("to", TensorProto.FLOAT)
-    )
+    nodes = [_node(kind, inputs, name + output, opset) for kind, inputs, output in steps]
     nodes[-1].output[0] = node.output[0]
-    return nodes, constants
+    return nodes
 
 
-def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], added: dict[str, Array]) -> None:
-    """Put the nodes in, and keep of the old constants only those still used."""
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    kept += [numpy_helper.from_array(value, name) for name, value in added.items()]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
+def _node(kind: str, inputs: list[str], output: str, opset: int) -> onnx.NodeProto:
+    node = helper.make_node(kind, inputs, [output], name=output)
+    node.attribute.extend(_attributes(kind, opset))
+    if kind == "ReduceMax" and opset < OPSET_AXES_INPUT:
+        del node.input[1:]
+    return node
+
+
+def _attributes(kind: str, opset: int) -> Iterator[onnx.AttributeProto]:
+    if kind == "Cast":
+        yield helper.make_attribute("to", TensorProto.FLOAT)
+    if kind == "ReduceMax" and opset < OPSET_AXES_INPUT:
+        yield helper.make_attribute("axes", [-1])

@@ -1,70 +1,141 @@
-"""int8 multiplication with activation scales fixed beforehand, from validation rows: onnxruntime's static QDQ for MatMul and Gemm.
+"""int8 with activation scales fixed beforehand, from validation rows: onnxruntime's static QDQ, in two recipes.
 
-Outputs stay float: quantizing them too moves probabilities by much more for no speed. Batch-invariant, since nothing is measured at
-run time; a value beyond those seen in calibration is clipped, which the gates of `trainers.evaluate` judge. Weights keep 7 bits,
-for the reason given in `rowwise`.
+`multiplications` touches MatMul and Gemm by a constant only; `convolutions` everything that a network with Conv is made of.
+Batch-invariant, since nothing is measured at run time; a value beyond those seen in calibration is clipped, which the gates of
+`trainers.evaluate` judge. Never quantized: what leaves a multiplication (logits moved by up to 3.2 for no speed), and additions
+in front of a Softmax, where the mask of an attention would decide the scale, or be rounded away.
 """
 
-import contextlib
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from trainers.arrays import Array
+from trainers.quantize import calibration, weights
+from trainers.quantize.quiet import quiet
 
-BATCH_ROWS = 64
-BATCHES_MAX = 32
-"""2048 rows: the range of an activation is found long before."""
+Method = Literal["MinMax", "Percentile", "Entropy"]
+METHODS: tuple[Method, ...] = ("MinMax", "Percentile", "Entropy")
+
+HISTOGRAM_ROWS = 256
+"""The histogram calibrators hold every activation of every row in memory at once."""
+
+FOLLOWING = ("Add", "Mul", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Pad")
+RESHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
+_LOOKED_THROUGH = frozenset({*RESHAPING, "Identity", "Where", "Cast"})
 
 
-def rewrite(graph: bytes, calibration: Mapping[str, Array]) -> bytes | None:
-    """The graph with its constant multiplications in int8; None when it has none."""
-    model = onnx.load_from_string(graph)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    if not any(node.op_type in {"MatMul", "Gemm"} and node.input[1] in constants for node in model.graph.node):
+def multiplications(
+    graph: bytes,
+    rows: Mapping[str, Array],
+    *,
+    reduce_range: bool = True,
+    skip: Collection[str] = (),
+    ranges: Path | None = None,
+) -> bytes | None:
+    """The graph with its large constant multiplications in int8; None when it has none.
+
+    `reduce_range` keeps 7 bits of a weight, for the reason given in `rowwise`. `skip` names outputs of nodes that stay fp32. The
+    file `ranges` keeps what calibration found, or holds it already.
+    """
+    model = weights.named(onnx.load_from_string(graph))
+    constants = weights.Constants(model.graph)
+    found = [node.name for node in model.graph.node if weights.matrix(node, constants) is not None]
+    wanted = [name for name in found if name not in skip]
+    if not wanted:
         return None
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        quantized = Path(folder) / "quantized.onnx"
+    return _quantized(
+        model,
+        calibration.batches(rows),
+        op_types_to_quantize=["MatMul", "Gemm"],
+        nodes_to_quantize=wanted,
+        per_channel=True,
+        reduce_range=reduce_range,
+        calibration_cache_path=ranges,
+        extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+    )
+
+
+def convolutions(
+    graph: bytes,
+    rows: Mapping[str, Array],
+    *,
+    per_channel: bool = True,
+    method: Method = "MinMax",
+    reduce_range: bool = True,
+    skip: Collection[str] = (),
+    ranges: Path | None = None,
+) -> bytes | None:
+    """The graph with its convolutions, multiplications and what lies between them in int8; None when it has no Conv."""
+    model = weights.named(onnx.load_from_string(graph))
+    if not any(node.op_type == "Conv" for node in model.graph.node):
+        return None
+    feeds = (
+        calibration.batches(rows)
+        if method == "MinMax"
+        else calibration.batches(rows, rows_max=HISTOGRAM_ROWS, one_shape=True)
+    )
+    return _quantized(
+        model,
+        feeds,
+        op_types_to_quantize=["Conv", "MatMul", "Gemm", *FOLLOWING, *RESHAPING],
+        nodes_to_exclude=sorted({*skip, *_left_alone(model.graph), *before_softmax(model.graph)} - {""}),
+        per_channel=per_channel,
+        reduce_range=reduce_range,
+        calibrate_method=CalibrationMethod[method],
+        calibration_cache_path=ranges,
+        extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+    )
+
+
+def names(graph: bytes) -> tuple[str, ...]:
+    """The outputs of the nodes that carry weights, for `skip`."""
+    model = onnx.load_from_string(graph)
+    constants = weights.Constants(model.graph)
+    return tuple(
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "Conv" or weights.matrix(node, constants) is not None
+    )
+
+
+def _left_alone(graph: onnx.GraphProto) -> set[str]:
+    """Small multiplications, and those of two activations: onnxruntime 1.32 ignores `MatMulConstBOnly` when it writes QDQ."""
+    constants = weights.Constants(graph)
+    found = {node.output[0] for node in graph.node if node.op_type in weights.MULTIPLICATIONS}
+    return found - {node.output[0] for node in graph.node if weights.matrix(node, constants) is not None}
+
+
+def before_softmax(graph: onnx.GraphProto) -> set[str]:
+    """Outputs of the additions and multiplications whose result is what a Softmax is taken of, through any reshaping."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    waiting = [name for node in graph.node if node.op_type in {"Softmax", "LogSoftmax"} for name in node.input]
+    found: set[str] = set()
+    while waiting:
+        node = made_by.get(waiting.pop())
+        if node is None or node.output[0] in found:
+            continue
+        if node.op_type in {"Add", "Mul", "Div", "Sub", *_LOOKED_THROUGH}:
+            found.add(node.output[0])
+            waiting.extend(node.input)
+    return found
+
+
+def _quantized(model: onnx.ModelProto, feeds: tuple[calibration.Feed, ...], **options: Any) -> bytes:
+    """`options` as onnxruntime calls them."""
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = Path(folder) / "quantized.onnx"
         quantize_static(
             model,
-            str(quantized),
-            _Batches(calibration),
+            str(path),
+            calibration.Reader(feeds),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul", "Gemm"],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+            **options,
         )
-        return quantized.read_bytes()
-
-
-class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no annotations
-    """Whole batches only: its calibrators fail on a smaller last one (onnxruntime #18792)."""
-
-    def __init__(self, rows: Mapping[str, Array]) -> None:
-        whole = len(next(iter(rows.values()))) // BATCH_ROWS
-        starts = range(0, min(whole, BATCHES_MAX) * BATCH_ROWS, BATCH_ROWS)
-        self._batches = iter([{name: values[i : i + BATCH_ROWS] for name, values in rows.items()} for i in starts])
-
-    def get_next(self) -> dict[str, Array] | None:
-        return next(self._batches, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """It recommends a pre-processing that fails on string inputs, through the root logger."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+        return path.read_bytes()
