@@ -13,6 +13,7 @@ from gateway.contract import codec
 from gateway.contract.golden import Golden
 from gateway.contract.manifest import Evaluation, Examples, Lineage, Manifest, Role, Signature, TextInput, TrainingCost
 from trainers import bom, card, publish
+from trainers.evaluate import paretoplot
 from trainers.evaluate.judge import Verdict
 from trainers.job import Candidate
 from trainers.objectives import Task
@@ -20,6 +21,7 @@ from trainers.objectives import Task
 EXAMPLES = "examples.json"
 GOLDEN = "golden.json"
 CARD = "card.md"
+TRADEOFFS = "plot-tradeoffs.png"
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -45,6 +47,8 @@ class Described(msgspec.Struct, frozen=True):
     text: TextInput | None = None
     files: Mapping[str, tuple[Role, bytes]] = {}
     plots: Mapping[str, tuple[str, bytes]] = {}
+    skipped: Mapping[str, str] = {}
+    """Quantization recipes that made no variant, and why."""
 
 
 def assemble(
@@ -80,8 +84,15 @@ def assemble(
         gates=verdict.gates,
         labels=described.labels,
         text=described.text or msgspec.UNSET,
+        skipped=dict(described.skipped),
     )
     titles = {name: title for name, (title, _) in described.plots.items()}
+    tradeoffs = paretoplot.draw(manifest)
+    if tradeoffs:
+        roles[TRADEOFFS] = ("plot", tradeoffs)
+        titles[TRADEOFFS] = "Trade-offs"
+        file = publish.describe(TRADEOFFS, tradeoffs, "plot")
+        manifest = msgspec.structs.replace(manifest, files=(*manifest.files, file))
     text = card.card(manifest, described.split, titles).encode()
     manifest = msgspec.structs.replace(manifest, files=(*manifest.files, publish.describe(CARD, text, "card")))
     materials = bom.bom(manifest)

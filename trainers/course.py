@@ -4,7 +4,7 @@ So an attempt can begin at the first stage that an earlier one did not finish: `
 finds a stage's files by the digest of everything that they depend on. No stage knows the store.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,22 +12,22 @@ import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 
-from gateway.contract import codec
+from gateway.contract import codec, prices
 from gateway.contract.features import PROFILE_FILE
 from gateway.contract.manifest import Lineage, Role, TrainingCost
-from trainers import artifact, comparison, plots
+from trainers import artifact, comparison, plots, search
 from trainers.arrays import Array
 from trainers.artifact import Described
 from trainers.drift.profile import profile
-from trainers.evaluate import judge
 from trainers.evaluate.vectors import vectors
 from trainers.export.exporting import export
 from trainers.fit import device as places
 from trainers.fit.keeping import Keeping
 from trainers.fit.loop import Epoch, Fitted, fit
 from trainers.fit.world import World
-from trainers.job import Candidate, Data, Report, TrainJob
+from trainers.job import Data, Report, TrainJob
 from trainers.quantize import candidates
+from trainers.quantize.candidates import Offer
 
 T = TypeVar("T")
 
@@ -66,26 +66,33 @@ class Course(msgspec.Struct, frozen=True):
 
     def quantize(self, folder: Path, made: Path) -> None:
         graph = (made / GRAPH).read_bytes()
-        offered = step(self.report, "quantize", lambda: candidates.offer(graph, self._calibration()))
-        write_candidates(folder, offered)
+        target = self.job.target
+        offered = step(
+            self.report,
+            "quantize",
+            lambda: candidates.offer(graph, self._calibration(), max_batch=target.batch_max),
+        )
+        (folder / GRAPH).write_bytes(graph)  # what a candidate that fails its gates is rescued from
+        write_offer(folder, offered)
 
     def evaluate(
         self, folder: Path, made: Path, history: History, lineage: Lineage, cost: Callable[[], TrainingCost]
     ) -> None:
         """The finished artifact. What it cost is asked at the end: judging is a part of it."""
         job, data = self.job, self.data
-        offered = read_candidates(made)
-        verdict = judge.judge(offered, data, job.terms, self.report)
+        graph = (made / GRAPH).read_bytes()
+        found = search.judged(read_offer(made), graph, self._calibration(), data, job.terms, self.report, prices.load())
+        offered, verdict = found.candidates, found.verdict
         compared = step(self.report, "baseline", lambda: comparison.compare(job, data, verdict))
-        described = self._described(history, verdict, compared)
+        described = self._described(history, found, compared)
         golden = vectors(offered, verdict.variants, data, job.terms)
         finished = artifact.assemble(
             described, offered, verdict, golden, evaluations=compared.evaluations, lineage=lineage, cost=cost()
         )
         finished.write(folder)
 
-    def _described(self, history: History, verdict: judge.Verdict, compared: comparison.Compared) -> Described:
-        job, data = self.job, self.data
+    def _described(self, history: History, found: search.Found, compared: comparison.Compared) -> Described:
+        job, data, verdict = self.job, self.data, found.verdict
         is_binary = job.objective.head == "sigmoid"
         features = profile(
             data.signature,
@@ -105,6 +112,7 @@ class Course(msgspec.Struct, frozen=True):
             text=data.text,
             files=dict(data.files) | (profiled if features.columns else {}),
             plots=plots.plots(job.objective, history.epochs, compared.targets, compared.answers, data.labels),
+            skipped=found.skipped,
         )
 
     def fitted(self, made: Path) -> Fitted:
@@ -128,19 +136,21 @@ def read_history(made: Path) -> History:
     return codec.decode((made / HISTORY).read_bytes(), History)
 
 
-def write_candidates(folder: Path, offered: Sequence[Candidate]) -> None:
+def write_offer(folder: Path, offer: Offer) -> None:
     """Each graph in a file of its own."""
-    for candidate in offered:
+    for candidate in offer.candidates:
         (folder / f"{candidate.id}.onnx").write_bytes(candidate.graph)
-    bare = [msgspec.structs.replace(candidate, graph=b"") for candidate in offered]
-    (folder / CANDIDATES).write_bytes(msgspec.json.encode(bare))
+    bare = tuple(msgspec.structs.replace(candidate, graph=b"") for candidate in offer.candidates)
+    (folder / CANDIDATES).write_bytes(msgspec.json.encode(Offer(bare, offer.skipped)))
 
 
-def read_candidates(made: Path) -> tuple[Candidate, ...]:
-    bare = msgspec.json.decode((made / CANDIDATES).read_bytes(), type=tuple[Candidate, ...])
-    return tuple(
-        msgspec.structs.replace(candidate, graph=(made / f"{candidate.id}.onnx").read_bytes()) for candidate in bare
+def read_offer(made: Path) -> Offer:
+    bare = msgspec.json.decode((made / CANDIDATES).read_bytes(), type=Offer)
+    complete = tuple(
+        msgspec.structs.replace(candidate, graph=(made / f"{candidate.id}.onnx").read_bytes())
+        for candidate in bare.candidates
     )
+    return Offer(complete, bare.skipped)
 
 
 def step(report: Report, name: str, work: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ from msgspec import UNSET
 from rich.console import Console
 from rich.table import Table
 
-from gateway.contract.manifest import AttemptCost, Manifest, TextInput, TrainingCost, Variant
+from gateway.contract.manifest import AttemptCost, Manifest, TextInput, Tradeoff, TrainingCost, Variant
 
 
 def render(console: Console, version: int, manifest: Manifest, signed: str) -> None:
@@ -29,7 +29,9 @@ def render(console: Console, version: int, manifest: Manifest, signed: str) -> N
         )
     if manifest.labels:
         console.print(f"labels: {', '.join(manifest.labels)}", highlight=False, markup=False)
-    console.print(_variants(manifest), _evaluations(manifest), _gates(manifest))
+    console.print(_variants(manifest), *_tradeoffs(manifest), _evaluations(manifest), _gates(manifest))
+    for recipe, reason in (manifest.skipped or {}).items():
+        console.print(f"no {recipe}: {reason}", highlight=False)
     cost = manifest.training_cost
     price = "unpriced" if cost.cost_picousd is None else f"${cost.cost_picousd / 1e12:.6f}"
     console.print(f"training: {cost.seconds:.1f} s on {cost.sku}, {price}{_wasted(cost)}", highlight=False)
@@ -95,6 +97,41 @@ def _variants(manifest: Manifest) -> Table:
     return table
 
 
+def _tradeoffs(manifest: Manifest) -> list[Table]:
+    """From which the variant was chosen; manifests of before it was recorded have none. A star: no other one beats it."""
+    lines = [(variant, variant.tradeoff) for variant in manifest.variants if isinstance(variant.tradeoff, Tradeoff)]
+    if not lines:
+        return []
+    table = Table(
+        "variant",
+        "CPU per row",
+        "against fp32",
+        "1,000 rows",
+        "load",
+        "size",
+        "resident",
+        "requires",
+        "notes",
+        title="trade-offs at the expected mix of batches (* no other one beats it)",
+        title_justify="left",
+    )
+    for variant, line in lines:
+        ratio = line.ratio
+        noise = ", noisy" if line.is_noisy else ""
+        table.add_row(
+            f"{variant.id}{' *' if line.is_pareto else ''}",
+            f"{line.row_cpu_ns / 1e3:.1f} us",
+            f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f}{noise})",
+            "unpriced" if line.thousand_picousd is None else f"{line.thousand_picousd / 1e6:.4g} u$",
+            "" if variant.load_ns is None else f"{variant.load_ns / 1e6:.1f} ms",
+            f"{manifest.file(variant.file).size / 1e6:.3f} MB",
+            "" if variant.resident_bytes is None else f"{variant.resident_bytes / 1e6:.1f} MB",
+            ", ".join(variant.requires),
+            line.notes,
+        )
+    return [table]
+
+
 def _evaluations(manifest: Manifest) -> Table:
     names = list(dict.fromkeys(name for evaluation in manifest.evaluations for name in evaluation.metrics))
     table = Table("subject", "split", "rows", *names, title="evaluations", title_justify="left")
@@ -105,9 +142,10 @@ def _evaluations(manifest: Manifest) -> Table:
 
 
 def _gates(manifest: Manifest) -> Table:
-    table = Table("gate", "variant", "passed", "measured", "limit", title="gates", title_justify="left")
+    table = Table("gate", "variant", "passed", "measured", "limit", "why", title="gates", title_justify="left")
     for gate in manifest.gates:
-        table.add_row(gate.name, gate.variant, _yes(gate.passed), f"{gate.measured:.3g}", f"{gate.limit:.3g}")
+        measured, limit = f"{gate.measured:.3g}", f"{gate.limit:.3g}"
+        table.add_row(gate.name, gate.variant, _yes(gate.passed), measured, limit, gate.detail)
     return table
 
 

@@ -96,10 +96,18 @@ class Signature(msgspec.Struct, frozen=True):
         return any(isinstance(dimension, str) for tensor in self.inputs for dimension in tensor.shape[1:])
 
 
+class Ratio(msgspec.Struct, frozen=True):
+    """CPU time as a share of fp32's, measured in the same turns, and the bounds of its 95 % bootstrap confidence interval."""
+
+    median: float
+    low: float
+    high: float
+
+
 class Latency(msgspec.Struct, frozen=True, omit_defaults=True):
     """Measured time of one `session.run` at one batch size, one onnxruntime thread, in the serving configuration.
 
-    `length` is `Signature.length` of the inputs it was measured with, left out where it is 1.
+    `length` is `Signature.length` of the inputs it was measured with, left out where it is 1. `ratio` is left out for fp32 itself.
     """
 
     batch_rows: Positive
@@ -107,6 +115,7 @@ class Latency(msgspec.Struct, frozen=True, omit_defaults=True):
     p99_ns: Count
     runs: Positive
     length: Positive = 1
+    ratio: Ratio | None = None
 
     @property
     def batch(self) -> str:
@@ -131,6 +140,25 @@ def optimizer(onnxruntime_version: str) -> str:
     return f"onnxruntime {onnxruntime_version} extended"
 
 
+class Tradeoff(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the table from which a variant was chosen: what it costs at the mix of batches that its target expects.
+
+    `row_ns` and `row_cpu_ns` are of one row; `thousand_picousd` is the list price of the CPU that a thousand take on the target's
+    platform, None where the price book has none. `is_pareto`: no other variant that passed its gates is better in one of cost, load
+    and size and no worse in the others. `is_noisy`: two passes over everything disagreed by more than a tenth. `saturated` is the
+    share of sums that CPUs which add in 16 bits get wrong.
+    """
+
+    row_ns: float
+    row_cpu_ns: float
+    thousand_picousd: Count | None
+    ratio: Ratio
+    is_pareto: bool = False
+    is_noisy: bool = False
+    saturated: float = 0.0
+    notes: str = ""
+
+
 class Variant(msgspec.Struct, frozen=True):
     """One graph that computes the signature. `requires` are CPU flags as in /proc/cpuinfo; a host without them skips it.
 
@@ -152,6 +180,7 @@ class Variant(msgspec.Struct, frozen=True):
     load_ns: Count | None = None
     resident_bytes: Count | None = None
     optimized_by: str | UnsetType = UNSET  # unset in manifests of before it existed, which must keep their bytes
+    tradeoff: Tradeoff | UnsetType = UNSET  # as above
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -260,7 +289,9 @@ class TrainingCost(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """See the module. `serve` names the variant chosen by measurement; the others stay for comparison and for other CPUs."""
+    """See the module. `serve` names the variant chosen by measurement; the others stay for comparison and for other CPUs, the next
+    best first. `skipped` says of quantization recipes that made no variant why.
+    """
 
     model: Name
     task: Literal["classify", "regress", "embed", "custom"]
@@ -278,6 +309,7 @@ class Manifest(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     schema_version: int = 1
     text: TextInput | UnsetType = UNSET  # unset in manifests of before it existed, which must keep their bytes
+    skipped: dict[str, str] | UnsetType = UNSET  # unset in manifests of before it existed, which must keep their bytes
 
     def __post_init__(self) -> None:
         _refuse_duplicates("files", [file.name.lower() for file in self.files])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from gateway.contract.manifest import BatchCost, Gate, Latency, Signature, Tensor, Variant
+from gateway.contract import prices
+from gateway.contract.manifest import BatchCost, Gate, Latency, Ratio, Signature, Tensor, Tradeoff, Variant
 from tests.support.models import tiny_graph
 from tests.support.tinyjob import tiny_data
 from trainers.errors import GateFailed
@@ -36,7 +37,9 @@ def candidate(name: str, graph: bytes) -> Candidate:
 
 
 def judged(data: Data, **graphs: bytes) -> judge.Verdict:
-    return judge.judge([candidate(name, graph) for name, graph in graphs.items()], data, Terms(binary()), quiet)
+    return judge.judge(
+        [candidate(name, graph) for name, graph in graphs.items()], data, Terms(binary()), quiet, prices.load()
+    )
 
 
 def failed(verdict: judge.Verdict, variant: str) -> set[str]:
@@ -141,7 +144,16 @@ def _wide_graph() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def variant(name: str, us: float, *, load_ns: int = 1000) -> Variant:
+def variant(
+    name: str,
+    us: float,
+    *,
+    load_ns: int = 1000,
+    requires: tuple[str, ...] = (),
+    noisy: bool = False,
+    spread: float = 0.01,
+) -> Variant:
+    ratio = Ratio(median=us / 10, low=us / 10 - spread, high=us / 10 + spread)
     latency = tuple(Latency(batch_rows=n, p50_ns=round(us * 1000 * n), p99_ns=0, runs=300) for n in (1, 8))
     return Variant(
         id=name,
@@ -150,8 +162,10 @@ def variant(name: str, us: float, *, load_ns: int = 1000) -> Variant:
         opset=20,
         max_batch=128,
         batch_invariant=True,
+        requires=requires,
         latency=latency,
         load_ns=load_ns,
+        tradeoff=Tradeoff(row_ns=us * 1000, row_cpu_ns=us * 1000, thousand_picousd=None, ratio=ratio, is_noisy=noisy),
     )
 
 
@@ -159,10 +173,10 @@ PASSED = Gate(name="nan", variant="", passed=True, measured=0, limit=0)
 FAILED = Gate(name="label_disagreement", variant="", passed=False, measured=0.05, limit=0.03)
 
 
-def chosen(*variants: Variant, sizes: tuple[int, ...], bad: str = "") -> tuple[str, str]:
+def chosen(*variants: Variant, sizes: tuple[int, ...], bad: str = "") -> choice.Choice:
     names = [each.id for each in variants]
     gates = {name: [FAILED if name == bad else PASSED] for name in names}
-    return choice.choose(variants, dict(zip(names, sizes, strict=True)), gates, Target().mix)
+    return choice.choose(variants, dict(zip(names, sizes, strict=True)), gates)
 
 
 @pytest.mark.parametrize(
@@ -175,22 +189,23 @@ def chosen(*variants: Variant, sizes: tuple[int, ...], bad: str = "") -> tuple[s
     ],
 )
 def test_another_variant_must_be_clearly_cheaper_or_much_smaller_and_not_dearer(us: float, size: int, served: str):
-    assert chosen(variant("fp32", 10), variant("int8", us), sizes=(100, size))[0] == served
+    assert chosen(variant("fp32", 10), variant("int8", us), sizes=(100, size)).order[0] == served
 
 
 def test_a_failed_gate_outweighs_any_speed():
-    served, sentence = chosen(variant("fp32", 10), variant("int8", 1), sizes=(100, 10), bad="int8")
-    assert served == "fp32"
-    assert "fails (label_disagreement is 0.05, limit 0.03)" in sentence
+    found = chosen(variant("fp32", 10), variant("int8", 1), sizes=(100, 10), bad="int8")
+    assert found.order == ("fp32", "int8")
+    assert "fails (label_disagreement is 0.05, limit 0.03)" in found.sentence
+    assert found.front == {"fp32"}
 
 
 def test_between_equally_cheap_ones_the_faster_load_decides():
-    served, sentence = chosen(
+    found = chosen(
         variant("fp32", 10), variant("a", 5, load_ns=9000), variant("b", 5.2, load_ns=3000), sizes=(100, 30, 30)
     )
-    assert served == "b"
-    assert sentence.startswith(
-        "b is served: fp32 costs 10.00 us per row, the mean over batches of 1, 8; b 5.20 us (0.52x)"
+    assert found.order == ("b", "a", "fp32")
+    assert found.sentence.startswith(
+        "b is served: fp32 takes 10.00 us of CPU per row, the mean over batches of 1, 8; b 5.20 us (0.52x, 0.51 to 0.53) at 0.30x"
     )
 
 
@@ -264,7 +279,7 @@ def test_a_graph_whose_rows_have_a_length_is_timed_at_several(monkeypatch: pytes
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = {"ids": np.ones((3, 64, 2), np.float32), "mask": np.ones((3, 64), np.float32)}
-    cells = timing.latencies({"fp32": session}, inputs, SEQUENCE, BATCHES, quiet)["fp32"]
+    cells = timing.measure({"fp32": session}, inputs, SEQUENCE, dict.fromkeys(BATCHES, 1.0), quiet)["fp32"].latency
     assert [(cell.length, cell.batch_rows) for cell in cells] == [(n, b) for n in (64, 32, 16) for b in BATCHES]
     assert timing.row_cost_ns(cells, Target().mix) == pytest.approx(
         np.mean([cell.p50_ns / cell.batch_rows for cell in cells[:4]])
@@ -276,6 +291,8 @@ def test_a_graph_whose_rows_have_a_length_is_timed_at_several(monkeypatch: pytes
 def test_a_graph_of_fixed_shape_is_timed_once_per_batch(data: Data, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(timing, "RUNS", 30)
     session = ort.InferenceSession(tiny_graph(), providers=["CPUExecutionProvider"])
-    cells = timing.latencies({"fp32": session}, data.test.inputs, data.signature, BATCHES, quiet)["fp32"]
+    cells = timing.measure({"fp32": session}, data.test.inputs, data.signature, dict.fromkeys(BATCHES, 1.0), quiet)[
+        "fp32"
+    ].latency
     assert [cell.batch for cell in cells] == [str(rows) for rows in BATCHES]
     assert timing.fit_cost(cells).row_length_ps == 0

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from gateway.contract import codec
+from gateway.contract import codec, prices
 from gateway.contract.manifest import Manifest, Signature, Tensor, optimizer
 from gateway.runtime import session as gateway_session
 from gateway.runtime.session import Session
@@ -138,7 +138,7 @@ def test_the_manifest_says_what_each_variant_holds_and_who_optimized_it() -> Non
         Candidate("fp32", "fp32", optimize(models.tiny_graph(), "fp32"), optimizer(ort.__version__)),
         Candidate("plain", "plain", models.tiny_graph()),
     ]
-    verdict = judge.judge(candidates, data, Terms(binary()), lambda *_: None)
+    verdict = judge.judge(candidates, data, Terms(binary()), lambda *_: None, prices.load())
     by_id = {variant.id: variant for variant in verdict.variants}
     assert by_id["fp32"].optimized_by == optimizer(ort.__version__)
     assert by_id["plain"].optimized_by == ""

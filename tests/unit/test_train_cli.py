@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from gateway.contract import codec, layout, prices
 from gateway.contract.golden import Golden
-from gateway.contract.manifest import Evaluation, Examples, Manifest
+from gateway.contract.manifest import Evaluation, Examples, Manifest, Tradeoff
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.objectstore.opening import open_store
 from gateway.repository import golden
@@ -71,6 +71,14 @@ def test_what_is_published_is_complete(trained: tuple[Path, Result], manifest: M
     assert len(codec.decode(contents["examples"], Examples).rows) == 8
     assert contents["card"].decode().startswith("# tiny\n")
     assert stored(folder, layout.price_book(manifest.training_cost.price_book_sha256)) == prices.load().data
+
+
+def test_the_table_of_trade_offs_is_published_and_drawn(trained: tuple[Path, Result], manifest: Manifest):
+    assert all(isinstance(variant.tradeoff, Tradeoff) for variant in manifest.variants)
+    assert isinstance(manifest.skipped, dict)
+    assert manifest.skipped["int8-gather"] == "the graph has nothing that this recipe changes"
+    drawn = manifest.file("plot-tradeoffs.png")
+    assert stored(trained[0], layout.blob("tiny", drawn.sha256)).startswith(b"\x89PNG")
 
 
 def test_every_variant_has_golden_vectors_and_the_gateway_accepts_them(
