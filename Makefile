@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt trainers/recipes/requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit("Steelyard needs Python 3.11 or newer; PYTHON=/path/to/python3.11 make ...") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25,<27'
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[gateway,text,tracing,docs,trainers,signing,reports,examples,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[gateway,text,tracing,docs,trainers,signing,launch,reports,examples,dev]'
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r trainers/recipes/requirements.txt
 	@touch $@
 
