@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from tests.support.tinyjob import tiny_data
 from trainers.baseline import logistic_baseline
 from trainers.errors import DataError
 from trainers.job import Data
+from trainers.metrics import MACRO_F1
 from trainers.objectives import binary
 
 SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=2, max_size=40)
@@ -34,6 +36,13 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(scored):
 def test_brier_is_the_mean_squared_error():
     metrics = binary().measure(np.array([0, 1, 1]), np.array([0.5, 0.5, 0.8]))
     assert metrics["brier"] == pytest.approx((0.25 + 0.25 + 0.04) / 3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=50))
+def test_macro_f1_is_scikit_learns(named):
+    targets, answers = (np.array(values) for values in zip(*named, strict=True))
+    expected = f1_score(targets, answers, average="macro", zero_division=0.0)
+    assert MACRO_F1.measure(targets, np.eye(4)[answers]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("targets", "positives"), [([0, 0], "0 of 2"), ([1, 1], "2 of 2")])
