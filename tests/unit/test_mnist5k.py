@@ -18,7 +18,7 @@ def data() -> Data:
 @pytest.fixture(scope="module")
 def network(data: Data) -> Mnist5kModule:
     torch.manual_seed(0)
-    return Mnist5kModule(data, shift_pixels=2)
+    return Mnist5kModule(data, shift_pixels=2, width=16)
 
 
 def test_each_split_has_as_many_of_every_digit(data):

@@ -4,10 +4,10 @@ Encoders gain nothing by it (8 bits took as long as fp32, 4 bits longer), so it 
 stay fp32, hence no answer depends on another.
 """
 
-from typing import Literal
+import logging
+from typing import Any, Literal
 
 import onnx
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from trainers.quantize import weights
 from trainers.quantize.quiet import quiet
@@ -29,8 +29,19 @@ def rewrite(graph: bytes, *, bits: Literal[8, 4]) -> bytes | None:
     if not found:
         return None
     with quiet():
-        quantizer = MatMulNBitsQuantizer(
+        quantizer = _quantizer()(
             model, bits=bits, block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=ACCURACY_LEVEL
         )
         quantizer.process()
     return bytes(quantizer.model.model.SerializeToString(deterministic=True))
+
+
+def _quantizer() -> Any:  # Any: onnxruntime has no annotations
+    """Imported when asked for: the import configures the root logger, which would print every library's notes from then on."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    return MatMulNBitsQuantizer

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from trainers.job import Data
 
-WIDTHS = (16, 32, 64)
 HIDDEN = 128
 DROPOUT = 0.3
 PIXEL_MAX = 255.0
@@ -26,10 +25,10 @@ NOISE_STD = 0.1
 class Mnist5kModule(nn.Module):
     """pixels float32 [rows, 28, 28] in [0, 255] -> logits [rows, classes]."""
 
-    def __init__(self, data: Data, shift_pixels: int) -> None:
+    def __init__(self, data: Data, shift_pixels: int, width: int) -> None:
         super().__init__()
         self._shift_pixels = shift_pixels
-        first, second, third = WIDTHS
+        first, second, third = width, 2 * width, 4 * width
         self.layers = nn.Sequential(
             *_convolution(1, first),
             nn.MaxPool2d(2),
