@@ -116,7 +116,7 @@ def _golden_bytes(path: Path) -> bytes:
 def prepared(asked: Import, source: Source, run_id: str, book: PriceBook, report: Report) -> Artifact:
     """The finished artifact; blocks. Raises what `bring` does."""
     declared = declare(asked, source)
-    rows = samples.read(asked.golden, declared.signature) if asked.golden else samples.drawn(declared.signature)
+    rows = samples.read(asked.golden, declared.signature) if asked.golden else proving.drawn(declared)
     report("prove", 0, 1)
     proving.require_sound(declared, rows)
     if asked.changes.is_rewritten or asked.changes.renames or asked.changes.dynamic_batch:

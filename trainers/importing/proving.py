@@ -14,6 +14,7 @@ from onnx import helper
 from gateway.contract.manifest import Signature
 from trainers.arrays import Array
 from trainers.errors import ModelInvalid
+from trainers.importing import samples
 from trainers.importing.asked import Changes
 from trainers.importing.declaring import Declared
 from trainers.importing.reading import first_line
@@ -57,13 +58,27 @@ def folded(graph: bytes) -> bytes:
         return path.read_bytes()
 
 
-def require_sound(declared: Declared, samples: Samples) -> None:
+def drawn(declared: Declared) -> Samples:
+    """Rows of the declared types that the graph takes, or the last that were tried."""
+    opened, rows = session(declared.graph), None
+    for below in samples.INTEGERS:
+        rows = samples.drawn(declared.signature, below)
+        try:
+            _run(opened, declared.signature, _rows(rows.inputs, 0, 1), rows)
+        except ModelInvalid:
+            continue
+        break
+    assert rows is not None
+    return rows
+
+
+def require_sound(declared: Declared, given: Samples) -> None:
     """Each of the first rows alone, and in batches of 2 and 7: equal answers of the declared shapes. Raises `ModelInvalid`."""
     opened, signature = session(declared.graph), declared.signature
-    rows = min(max(BATCHES), samples.rows)
-    alone = [_run(opened, signature, _rows(samples.inputs, i, i + 1), samples) for i in range(rows)]
+    rows = min(max(BATCHES), given.rows)
+    alone = [_run(opened, signature, _rows(given.inputs, i, i + 1), given) for i in range(rows)]
     for batch in BATCHES[1:]:
-        together = _run(opened, signature, _rows(samples.inputs, 0, min(batch, rows)), samples)
+        together = _run(opened, signature, _rows(given.inputs, 0, min(batch, rows)), given)
         for name, values in together.items():
             apart = max(difference(values[i : i + 1], alone[i][name]) for i in range(len(values)))
             if apart > TOLERANCE:
@@ -74,13 +89,13 @@ def require_sound(declared: Declared, samples: Samples) -> None:
                 )
 
 
-def require_unchanged(original: onnx.ModelProto, declared: Declared, changes: Changes, samples: Samples) -> None:
+def require_unchanged(original: onnx.ModelProto, declared: Declared, changes: Changes, given: Samples) -> None:
     """What was rewritten answers as the file itself, asked in the file's own names and axes. Raises `ModelInvalid`."""
     before, after = session(original.SerializeToString()), session(declared.graph)
     published = {tensor.name for tensor in declared.signature.outputs}
-    rows = _rows_of(original, changes) or min(COMPARED_ROWS, samples.rows)
-    inputs = {name: np.resize(values, (rows, *values.shape[1:])) for name, values in samples.inputs.items()}
-    got = _run(after, declared.signature, inputs, samples)
+    rows = _rows_of(original, changes) or min(COMPARED_ROWS, given.rows)
+    inputs = {name: np.resize(values, (rows, *values.shape[1:])) for name, values in given.inputs.items()}
+    got = _run(after, declared.signature, inputs, given)
     fed = _as_the_file_takes(original, changes, inputs)
     if len(fed) < len(before.get_inputs()):
         return  # what only dropped outputs needed has no values here
@@ -117,12 +132,12 @@ def _rows_of(original: onnx.ModelProto, changes: Changes) -> int:
     return 0
 
 
-def require_expected(declared: Declared, samples: Samples) -> None:
+def require_expected(declared: Declared, given: Samples) -> None:
     """The answers that the golden file says. Raises `ModelInvalid` naming the output, the row and both values."""
-    if not samples.expected:
+    if not given.expected:
         return
-    found = answers(declared, samples)
-    for name, expected in samples.expected.items():
+    found = answers(declared, given)
+    for name, expected in given.expected.items():
         got = found[name]
         apart = difference(expected, got)
         if apart > EXPECTED_TOLERANCE:
@@ -133,12 +148,12 @@ def require_expected(declared: Declared, samples: Samples) -> None:
             )
 
 
-def answers(declared: Declared, samples: Samples) -> Outputs:
+def answers(declared: Declared, given: Samples) -> Outputs:
     """To all rows, by output."""
     opened = session(declared.graph)
     parts = [
-        _run(opened, declared.signature, _rows(samples.inputs, i, i + COMPARED_ROWS), samples)
-        for i in range(0, samples.rows, COMPARED_ROWS)
+        _run(opened, declared.signature, _rows(given.inputs, i, i + COMPARED_ROWS), given)
+        for i in range(0, given.rows, COMPARED_ROWS)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -160,22 +175,22 @@ def _rows(inputs: Mapping[str, Array], start: int, stop: int) -> dict[str, Array
     return {name: values[start:stop] for name, values in inputs.items()}
 
 
-def _run(opened: ort.InferenceSession, signature: Signature, inputs: Mapping[str, Array], samples: Samples) -> Outputs:
+def _run(opened: ort.InferenceSession, signature: Signature, inputs: Mapping[str, Array], given: Samples) -> Outputs:
     names = [tensor.name for tensor in signature.outputs]
     rows = len(next(iter(inputs.values())))
     try:
         said = opened.run(names, dict(inputs))
     except Exception as error:  # as in `session`
-        raise ModelInvalid(_fails(rows, error, samples)) from error
+        raise ModelInvalid(_fails(rows, error, given)) from error
     found = dict(zip(names, map(np.asarray, said), strict=True))
     for tensor in signature.outputs:
         _require_shape(tensor.name, tensor.shape, found[tensor.name].shape, rows)
     return found
 
 
-def _fails(rows: int, error: Exception, samples: Samples) -> str:
+def _fails(rows: int, error: Exception, given: Samples) -> str:
     said = f"a run of {rows} rows fails: {first_line(error)}"
-    if samples.is_real:
+    if given.is_real:
         return said
     return f"{said}. These rows were drawn: if the model needs others, give real ones with --golden, and lengths with --shape"
 

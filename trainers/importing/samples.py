@@ -48,19 +48,24 @@ class Samples(msgspec.Struct, frozen=True):
         return bool(self.sha256)
 
 
-def drawn(signature: Signature, seed: int = 0) -> Samples:
-    """Standard normal floats, whole numbers 0 and 1 (an index of anything), and text that says nothing."""
+INTEGERS = (256, 2)
+"""Whole numbers are drawn below this: bytes and tokens look so; where an index of fewer is expected, 0 and 1 are one of anything."""
+
+
+def drawn(signature: Signature, below: int, seed: int = 0) -> Samples:
+    """Standard normal floats, whole numbers from 0 to `below`, and text that says nothing."""
     rng = np.random.default_rng(seed)
-    return Samples({tensor.name: _drawn(tensor, rng) for tensor in signature.inputs})
+    return Samples({tensor.name: _drawn(tensor, below, rng) for tensor in signature.inputs})
 
 
-def _drawn(tensor: Tensor, rng: np.random.Generator) -> Array:
+def _drawn(tensor: Tensor, below: int, rng: np.random.Generator) -> Array:
     shape = (DRAWN_ROWS, *(DRAWN_LENGTH if isinstance(size, str) else size for size in tensor.shape[1:]))
     if tensor.datatype == "BYTES":
         return np.array([f"text {i % 7}" for i in range(math.prod(shape))], object).reshape(shape)
     if tensor.datatype.startswith("FP"):
         return rng.standard_normal(shape).astype(DTYPES[tensor.datatype])
-    return rng.integers(0, 2, shape).astype(DTYPES[tensor.datatype])
+    below = {"BOOL": 2, "INT8": min(below, 128)}.get(tensor.datatype, below)
+    return rng.integers(0, below, shape).astype(DTYPES[tensor.datatype])
 
 
 def read(path: Path, signature: Signature) -> Samples:
