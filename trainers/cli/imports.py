@@ -57,6 +57,9 @@ FOLDER = Path(".steelyard/imports")
 @click.option("--rename", multiple=True, metavar="OLD=NEW", help="Another name for an input or output.")
 @click.option("--shape", multiple=True, metavar="NAME=batch,...", help="Declare what the file leaves open.")
 @click.option("--dynamic-batch", is_flag=True, help="Open a frozen number of rows, if the answers prove it right.")
+@click.option(
+    "--batches", metavar="1,8,...", help="Batch sizes to expect, which candidates are timed at.  [default: 1,8,32,128]"
+)
 @click.option("--description", default="", help="One sentence for people.")
 @click.option(
     "--promote", default="champion", show_default=True, metavar="ALIAS|none", help="Alias to answer with the result."
@@ -111,7 +114,9 @@ async def _bring(asked: "Import", store: str, *, is_quiet: bool) -> "Imported":
 
 
 def _asked(file: Path, name: str, promote: str, options: dict[str, Any]) -> "Import":
+    from trainers.importing import asked
     from trainers.importing.bringing import Import
+    from trainers.job import BATCHES
 
     return Import(
         name=name,
@@ -123,6 +128,7 @@ def _asked(file: Path, name: str, promote: str, options: dict[str, Any]) -> "Imp
         description=options["description"],
         changes=_changes(options),
         words=_words(options),
+        batches=asked.batches(options["batches"]) if options["batches"] else BATCHES,
         promote_to=None if promote == "none" else promote,
         signer=_signer(options["sign_key"]),
     )

@@ -10,6 +10,8 @@ import msgspec
 from trainers.errors import SpecError
 
 LABELS_MAX = 100_000
+BATCH_MAX = 1024
+"""Larger ones gain nothing on a CPU, and every candidate is run with them."""
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -93,6 +95,14 @@ def columns(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
         else:
             found |= {name: names(f"--columns {name}", value) for name, value in pairs("--columns", [text]).items()}
     return found
+
+
+def batches(text: str) -> tuple[int, ...]:
+    """`1,8,32`: batch sizes, each expected as often as the others."""
+    found = names("--batches", text)
+    if not all(size.isdigit() and 0 < int(size) <= BATCH_MAX for size in found):
+        raise SpecError(f"--batches '{text}' must be whole numbers from 1 to {BATCH_MAX}")
+    return tuple(sorted(map(int, found)))
 
 
 def names(option: str, text: str) -> tuple[str, ...]:

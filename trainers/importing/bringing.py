@@ -28,7 +28,7 @@ from trainers.importing.asked import Changes, Words
 from trainers.importing.declaring import Declared
 from trainers.importing.reading import Source
 from trainers.importing.samples import Samples
-from trainers.job import Report
+from trainers.job import BATCHES, Report, Target
 from trainers.objectives import Task
 
 RECIPE = "import"
@@ -50,6 +50,7 @@ class Import(msgspec.Struct, frozen=True):
     description: str = ""
     changes: Changes = Changes()
     words: Words = Words()
+    batches: tuple[int, ...] = BATCHES
     promote_to: str | None = layout.CHAMPION
     signer: signing.Signer | None = None
 
@@ -102,6 +103,7 @@ def identity(asked: Import, source: Source) -> str:
         "columns": dict(asked.words.columns),
         "nullable": sorted(asked.words.nullable),
         "labels": asked.words.labels,
+        "batches": asked.batches,
     }
     return codec.sha256(msgspec.json.encode(plain, order="deterministic"))
 
@@ -123,7 +125,8 @@ def prepared(asked: Import, source: Source, run_id: str, book: PriceBook, report
         proving.require_unchanged(source.model, declared, asked.changes, rows)
     proving.require_expected(declared, rows)
     report("prove", 1, 1)
-    judged = judging.judge(declared, rows, asked.task, asked.words.labels, report)
+    target = Target(mix=dict.fromkeys(asked.batches, 1.0))
+    judged = judging.judge(declared, rows, asked.task, target, asked.words.labels, report)
     described = Described(
         model=asked.name,
         task=asked.task,

@@ -17,7 +17,7 @@ from trainers.evaluate.judge import Verdict
 from trainers.importing import proving
 from trainers.importing.declaring import Declared
 from trainers.importing.samples import Samples
-from trainers.job import Candidate, Data, Report, Split, Terms
+from trainers.job import Candidate, Data, Report, Split, Target, Terms
 from trainers.objectives import Head, Objective, Task
 from trainers.quantize import candidates
 
@@ -39,10 +39,12 @@ class Judged(msgspec.Struct, frozen=True):
     evaluations: tuple[Evaluation, ...]
 
 
-def judge(declared: Declared, rows: Samples, task: Task, labels: Sequence[str], report: Report) -> Judged:
+def judge(
+    declared: Declared, rows: Samples, task: Task, target: Target, labels: Sequence[str], report: Report
+) -> Judged:
     """Raises `GateFailed` when the file's own graph must not be served, `DataError` for targets that do not fit it."""
     objective = _objective(declared, rows, task)
-    terms = Terms(objective)
+    terms = Terms(objective, target=target)
     data = _data(declared.signature, rows, labels)
     _require_judgeable(objective, data)
     offered, verdict = _searched(declared.graph, rows, data, terms, report)

@@ -44,7 +44,7 @@ def read(path: Path) -> Source:
     for location, content in _external(model, path, BYTES_MAX - size):
         digest.update(f"{location} {len(content)};".encode() + content)
         size += len(content)
-    external_data_helper.load_external_data_for_model(model, str(path.parent))
+    _load_external(model, path)
     model = _inlined(model, path.name)
     opset = _require_supported(model, path.name)
     require_valid(model, path.name)
@@ -117,6 +117,13 @@ def _external(model: onnx.ModelProto, path: Path, bytes_left: int) -> Iterator[t
         bytes_left -= size
         _require_size(BYTES_MAX - bytes_left, path.name)
         yield location, beside.read_bytes()
+
+
+def _load_external(model: onnx.ModelProto, path: Path) -> None:
+    try:
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # as in `require_valid`
+        raise ModelInvalid(f"'{path.name}' keeps tensors in a file that lacks them: {first_line(error)}") from error
 
 
 def _inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -70,14 +70,16 @@ def _constant(name: str, value: Any, kind: int) -> Array:
     refusal = SpecError(f"--constant {name}={value} is no {onnx.TensorProto.DataType.Name(kind)}")
     try:
         array = np.array(value, object if is_text else None)
-        exact = array.astype(wanted)
+        with np.errstate(all="ignore"):  # what does not fit is found by comparing
+            exact = array.astype(wanted)
     except (ValueError, TypeError, OverflowError) as error:
         raise refusal from error
     if is_text:
         fits = all(isinstance(each, str) for each in array.ravel())
     else:
         fits = array.dtype.kind in ("b" if wanted.kind == "b" else "iuf")
-        fits = fits and (wanted.kind == "f" or bool((exact == array).all()))
+        same = np.isfinite(exact) == np.isfinite(array) if wanted.kind == "f" else exact == array
+        fits = fits and bool(same.all())
     if not fits:
         raise refusal
     return exact
