@@ -61,7 +61,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     axes = ("--batch-axis", "state=1", "--batch-axis", "next=1")
     asked = {
         "network": (network, "--golden", "golden.npz", "--labels", "a,b,c"),
-        "trees": (trees, "--columns", "X=age,weight", "--nullable", "age", "--labels", "low,high"),
+        "trees": (trees, "--columns", "X=age,weight", "--nullable", "age", "--labels", "low,high,odd"),
         "text": (foreign.save(foreign.trees(is_text=True), folder, "text.onnx"), "--task", "classify"),
         "stateful": (state, "--constant", "rate=8000", *axes),
     }
@@ -125,7 +125,7 @@ def test_a_gateway_answers_rows_of_named_columns(gateway: Gateway):
     )
     assert answer.status == 200, answer.body
     assert [row["label"] for row in answer.json["predictions"]] == [0, 1, 0]
-    assert answer.json["predictions"][1]["probabilities"] == pytest.approx([0.2, 0.8])
+    assert answer.json["predictions"][1]["probabilities"] == pytest.approx([0.1, 0.8, 0.1])
     assert gateway.post("/v1/predict/trees", {"rows": [{"age": 0.1, "weight": None}]}).status == 400
 
 
@@ -181,7 +181,7 @@ def test_promotion_and_signature_are_options(tmp_path: Path):
     assert signed.exit_code == 0, signed.output
     number, manifest = published(tmp_path, "m", "challenger")
     assert (number, manifest.model) == (1, "m")
-    assert len(list((tmp_path / "store" / "models" / "m").rglob("*.sigstore.json"))) == 1
+    assert len(list((tmp_path / "store" / "models" / "m" / "signatures").rglob("*.json"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def rows_of(count: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.
 
 
 def trees(*, is_text: bool = False) -> onnx.ModelProto:
-    """As skl2onnx writes a classifier: `X` [None, 2], `label` [None] and `probabilities` [None, 2]. One split at X[0] <= 0.5."""
-    labels = {"classlabels_strings": ["low", "high"]} if is_text else {"classlabels_int64s": [0, 1]}
+    """As skl2onnx writes a classifier: `X` [None, 2], `label` [None] and `probabilities` [None, 3]. One split at X[0] <= 0.5."""
+    labels = {"classlabels_strings": ["low", "high", "odd"]} if is_text else {"classlabels_int64s": [0, 1, 2]}
     node = helper.make_node(
         "TreeEnsembleClassifier",
         ["X"],
@@ -70,15 +70,15 @@ def trees(*, is_text: bool = False) -> onnx.ModelProto:
         nodes_truenodeids=[1, 0, 0],
         nodes_falsenodeids=[2, 0, 0],
         nodes_missing_value_tracks_true=[1, 0, 0],
-        class_treeids=[0, 0, 0, 0],
-        class_nodeids=[1, 1, 2, 2],
-        class_ids=[0, 1, 0, 1],
-        class_weights=[0.9, 0.1, 0.2, 0.8],
+        class_treeids=[0] * 6,
+        class_nodeids=[1, 1, 1, 2, 2, 2],
+        class_ids=[0, 1, 2] * 2,
+        class_weights=[0.9, 0.1, 0.0, 0.1, 0.8, 0.1],
         post_transform="NONE",
         **labels,
     )
     kind = TensorProto.STRING if is_text else TensorProto.INT64
-    outputs = [value("label", [None], kind), value("probabilities", [None, 2])]
+    outputs = [value("label", [None], kind), value("probabilities", [None, 3])]
     return model([node], [value("X", [None, 2])], outputs, opsets={"": 20, "ai.onnx.ml": 3})
 
 

@@ -194,7 +194,7 @@ def test_constants_among_the_inputs_need_not_be_sent(tmp_path: Path):
 
 def test_a_sequence_of_maps_says_how_to_convert_without(tmp_path: Path):
     made = foreign.trees()
-    node = helper.make_node("ZipMap", ["probabilities"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    node = helper.make_node("ZipMap", ["probabilities"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
     made.graph.node.append(node)
     kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
     made.graph.output[1].CopyFrom(helper.make_value_info("maps", helper.make_sequence_type_proto(kind)))
@@ -224,7 +224,7 @@ def test_frozen_rows_say_how_to_export_them_open(tmp_path: Path):
 
 
 def test_columns_name_the_last_axis(tmp_path: Path):
-    words = Words(columns={"X": ("age", "weight")}, nullable=frozenset({"age"}), labels=("low", "high"))
+    words = Words(columns={"X": ("age", "weight")}, nullable=frozenset({"age"}), labels=("low", "high", "odd"))
     found = declared(foreign.trees(), tmp_path, words=words).signature.inputs[0]
     assert found.columns == (
         Column(name="age", datatype="number", nullable=True),
@@ -246,7 +246,7 @@ def test_a_star_makes_columns_of_the_inputs_of_one_value(tmp_path: Path):
         (Words(columns={"X": ("a", "b", "c")}), "3 names"),
         (Words(columns={"Z": ("a",)}), "'Z' is no tensor"),
         (Words(columns={"X": ("a", "b")}, nullable=frozenset({"c"})), "--nullable 'c'"),
-        (Words(labels=("a", "b", "c")), "--labels has 3 names"),
+        (Words(labels=("a", "b")), "--labels has 2 names"),
     ],
 )
 def test_words_that_fit_no_tensor_are_refused(words: Words, message: str, tmp_path: Path):
