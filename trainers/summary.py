@@ -35,7 +35,8 @@ def show(console: Console, result: Published, *, is_quiet: bool) -> None:
         console.print(_quality(manifest))
     console.print(_serving(manifest))
     console.print(manifest.choice, highlight=False)
-    _over_baseline(console, manifest)
+    if manifest.evaluations:
+        _over_baseline(console, manifest)
     console.print(f"training cost: {cost(manifest)}", highlight=False)
     console.print(
         f"published: model '{record.model}' version {record.version} ({record.manifest_sha256[:12]})", highlight=False

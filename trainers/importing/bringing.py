@@ -126,7 +126,8 @@ def prepared(asked: Import, source: Source, run_id: str, book: PriceBook, report
     proving.require_expected(declared, rows)
     report("prove", 1, 1)
     target = Target(mix=dict.fromkeys(asked.batches, 1.0))
-    judged = judging.judge(declared, rows, asked.task, target, asked.words.labels, report)
+    judged = judging.judge(declared, rows, asked.task, target, asked.words.labels, book, report)
+    found = judged.found
     described = Described(
         model=asked.name,
         task=asked.task,
@@ -136,12 +137,13 @@ def prepared(asked: Import, source: Source, run_id: str, book: PriceBook, report
         signature=declared.signature,
         examples=judged.data.examples,
         labels=asked.words.labels,
+        skipped=found.skipped,
     )
-    golden = vectors(judged.offered, judged.verdict.variants, judged.data, judged.terms)
+    golden = vectors(found.candidates, found.verdict.variants, judged.data, judged.terms)
     return artifact.assemble(
         described,
-        judged.offered,
-        judged.verdict,
+        found.candidates,
+        found.verdict,
         golden,
         evaluations=judged.evaluations,
         lineage=_lineage(asked, source, rows, run_id),

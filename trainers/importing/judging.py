@@ -1,6 +1,6 @@
 """Judges an imported graph by its rows: with real ones the whole search for quantized candidates, with drawn ones its costs only.
 
-What is asked of `trainers.quantize` and `trainers.evaluate` is in `_searched`.
+Which candidates there are and which one wins is `trainers.search`'s to find.
 """
 
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from gateway.contract.manifest import Evaluation, Examples, Scalar, Signature
-from trainers import confidence, objectives
+from gateway.contract.manifest import Cell, Evaluation, Examples, Scalar, Signature
+from gateway.contract.prices import PriceBook
+from trainers import confidence, objectives, search
 from trainers.arrays import Array
 from trainers.errors import DataError, ModelInvalid, SpecError
-from trainers.evaluate import judge as judging
 from trainers.evaluate.judge import Verdict
 from trainers.importing import proving
 from trainers.importing.declaring import Declared
@@ -20,8 +20,12 @@ from trainers.importing.samples import Samples
 from trainers.job import Candidate, Data, Report, Split, Target, Terms
 from trainers.objectives import Head, Objective, Task
 from trainers.quantize import candidates
+from trainers.quantize.candidates import Offer, Skipped
+from trainers.search import Found
 
 EXAMPLES_MAX = 8
+EXAMPLE_VALUES_MAX = 4096
+"""In a row: an image of a hundred thousand numbers as JSON is no example that anybody reads."""
 
 UNJUDGED = (
     "NO quantized candidate was offered, and nothing says how good this model is: without real rows there is nothing to judge by. "
@@ -32,39 +36,44 @@ UNJUDGED = (
 class Judged(msgspec.Struct, frozen=True):
     """`evaluations` is empty where no targets were given."""
 
-    offered: tuple[Candidate, ...]
-    verdict: Verdict
+    found: Found
     data: Data
     terms: Terms
     evaluations: tuple[Evaluation, ...]
 
 
 def judge(
-    declared: Declared, rows: Samples, task: Task, target: Target, labels: Sequence[str], report: Report
+    declared: Declared,
+    rows: Samples,
+    task: Task,
+    target: Target,
+    labels: Sequence[str],
+    book: PriceBook,
+    report: Report,
 ) -> Judged:
     """Raises `GateFailed` when the file's own graph must not be served, `DataError` for targets that do not fit it."""
     objective = _objective(declared, rows, task)
     terms = Terms(objective, target=target)
     data = _data(declared.signature, rows, labels)
     _require_judgeable(objective, data)
-    offered, verdict = _searched(declared.graph, rows, data, terms, report)
+    found = _searched(declared.graph, rows, data, terms, report, book)
     if not rows.is_real:
-        verdict = msgspec.structs.replace(verdict, choice=f"{verdict.choice} {UNJUDGED}")
-    return Judged(offered, verdict, data, terms, _evaluations(objective, data, verdict))
+        verdict = msgspec.structs.replace(found.verdict, choice=f"{found.verdict.choice} {UNJUDGED}")
+        found = msgspec.structs.replace(found, verdict=verdict)
+    return Judged(found, data, terms, _evaluations(objective, data, found.verdict))
 
 
-def _searched(
-    graph: bytes, rows: Samples, data: Data, terms: Terms, report: Report
-) -> tuple[tuple[Candidate, ...], Verdict]:
+def _searched(graph: bytes, rows: Samples, data: Data, terms: Terms, report: Report, book: PriceBook) -> Found:
+    calibration = data.validation.inputs
     if rows.is_real:
         report("quantize", 0, 1)
-        offered = candidates.offer(graph, data.validation.inputs)
+        offer = candidates.offer(graph, calibration, max_batch=terms.target.batch_max)
         report("quantize", 1, 1)
     else:
-        optimized = candidates.optimize(graph, judging.REFERENCE)
-        by = candidates.optimized_by(optimized)
-        offered = (Candidate(judging.REFERENCE, judging.REFERENCE, optimized, by),)
-    return offered, judging.judge(offered, data, terms, report)
+        optimized = candidates.optimize(graph, candidates.REFERENCE)
+        reference = Candidate(candidates.REFERENCE, candidates.REFERENCE, optimized, candidates.optimized_by(optimized))
+        offer = Offer((reference,), (Skipped("int8", "there are no real rows to judge a quantized graph by"),))
+    return search.judged(offer, graph, calibration, data, terms, report, book)
 
 
 def _require_judgeable(objective: Objective, data: Data) -> None:
@@ -135,14 +144,17 @@ def _data(signature: Signature, rows: Samples, labels: Sequence[str]) -> Data:
 
 
 def _examples(signature: Signature, split: Split, *, has_targets: bool) -> Examples:
-    """Judged rows as a caller sends them, where every input has columns."""
-    if not all(tensor.columns for tensor in signature.inputs):
-        return Examples((), ())
+    """Judged rows as a caller sends them."""
     picked = split.thinned(EXAMPLES_MAX)
-    rows: list[dict[str, Scalar]] = [{} for _ in range(picked.rows)]
+    if sum(values[0].size for values in picked.inputs.values()) > EXAMPLE_VALUES_MAX:
+        return Examples((), ())
+    rows: list[dict[str, Cell]] = [{} for _ in range(picked.rows)]
     for tensor in signature.inputs:
         for row, values in zip(rows, picked.inputs[tensor.name].tolist(), strict=True):
-            row.update({c.name: _sent(value) for c, value in zip(tensor.columns, values, strict=True)})
+            if tensor.columns:
+                row.update({c.name: _sent(value) for c, value in zip(tensor.columns, values, strict=True)})
+            else:
+                row[tensor.name] = values
     outcomes: list[Scalar] = picked.targets.tolist() if has_targets else [None] * picked.rows
     return Examples(tuple(rows), tuple(outcomes))
 
