@@ -63,6 +63,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         "network": (network, "--golden", "golden.npz", "--labels", "a,b,c"),
         "trees": (trees, "--columns", "X=age,weight", "--nullable", "age", "--labels", "low,high,odd"),
         "text": (foreign.save(foreign.trees(is_text=True), folder, "text.onnx"), "--task", "classify"),
+        "mixing": (foreign.save(foreign.mixing(), folder, "mixing.onnx"),),
         "stateful": (state, "--constant", "rate=8000", *axes),
     }
     return folder, {
@@ -149,6 +150,16 @@ def test_a_gateway_names_the_classes(gateway: Gateway):
 def test_a_gateway_answers_labels_of_text(gateway: Gateway):
     answer = gateway.post("/v1/predict/text", {"rows": [{"X": [0.0, 0.0]}, {"X": [1.0, 0.0]}]})
     assert [row["label"] for row in answer.json["predictions"]] == ["low", "high"], answer.body
+
+
+def test_rows_that_would_change_each_others_answers_run_alone(
+    imported: tuple[Path, dict[str, Result]], gateway: Gateway
+):
+    [variant] = published(imported[0], "mixing")[1].variants
+    assert (variant.batch_invariant, variant.max_batch) == (False, 1)
+    assert "every row is run ALONE" in " ".join(imported[1]["mixing"].stdout.split())
+    answer = gateway.post("/v1/predict/mixing", {"rows": [{"x": [1.0] * 4}, {"x": [5.0] * 4}, {"x": [0.5] * 4}]})
+    assert [row["y"] for row in answer.json["predictions"]] == [[1.0] * 4] * 3, answer.body
 
 
 def test_a_client_carries_a_state_through_a_gateway(gateway: Gateway):

@@ -82,6 +82,15 @@ def trees(*, is_text: bool = False) -> onnx.ModelProto:
     return model([node], [value("X", [None, 2])], outputs, opsets={"": 20, "ai.onnx.ml": 3})
 
 
+def mixing(rows: Dimension = "N") -> onnx.ModelProto:
+    """`x` [rows, 4] to `y`, each divided by the largest value of its batch: what no row may depend on."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x", "axis"], ["largest"]),
+        helper.make_node("Div", ["x", "largest"], ["y"]),
+    ]
+    return model(nodes, [value("x", [rows, 4])], [value("y", [rows, 4])], {"axis": np.array([0])})
+
+
 def stateful() -> onnx.ModelProto:
     """`chunk` [batch, 4], `state` [2, batch, 4], `rate` int64 [] to `score` [batch, 1], `next` [2, batch, 4].
 

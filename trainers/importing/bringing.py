@@ -120,7 +120,7 @@ def prepared(asked: Import, source: Source, run_id: str, book: PriceBook, report
     declared = declare(asked, source)
     rows = samples.read(asked.golden, declared.signature) if asked.golden else proving.drawn(declared)
     report("prove", 0, 1)
-    proving.require_sound(declared, rows)
+    proving.require_sound(declared, rows, rows_opened=asked.changes.dynamic_batch)
     if asked.changes.is_rewritten or asked.changes.renames or asked.changes.dynamic_batch:
         proving.require_unchanged(source.model, declared, asked.changes, rows)
     proving.require_expected(declared, rows)

@@ -13,11 +13,12 @@ from gateway.contract.prices import PriceBook
 from trainers import confidence, objectives, search
 from trainers.arrays import Array
 from trainers.errors import DataError, ModelInvalid, SpecError
+from trainers.evaluate.fidelity import BATCH_DIFFERENCE
 from trainers.evaluate.judge import Verdict
 from trainers.importing import proving
 from trainers.importing.declaring import Declared
 from trainers.importing.samples import Samples
-from trainers.job import Candidate, Data, Report, Split, Target, Terms
+from trainers.job import Candidate, Data, Limits, Report, Split, Target, Terms
 from trainers.objectives import Head, Objective, Task
 from trainers.quantize import candidates
 from trainers.quantize.candidates import Offer, Skipped
@@ -30,6 +31,11 @@ EXAMPLE_VALUES_MAX = 4096
 UNJUDGED = (
     "NO quantized candidate was offered, and nothing says how good this model is: without real rows there is nothing to judge by. "
     "Import it again with --golden."
+)
+
+LONE = (
+    "Its answers change by up to {apart:.2g} with the rows in the same batch, so every row is run ALONE, which costs more. An int8 "
+    "graph with DynamicQuantizeLinear does this: import the float graph instead, it is quantized by row here."
 )
 
 
@@ -53,14 +59,25 @@ def judge(
 ) -> Judged:
     """Raises `GateFailed` when the file's own graph must not be served, `DataError` for targets that do not fit it."""
     objective = _objective(declared, rows, task)
-    terms = Terms(objective, target=target)
+    terms = Terms(objective, Limits(lone_reference=True), target)
     data = _data(declared.signature, rows, labels)
     _require_judgeable(objective, data)
     found = _searched(declared.graph, rows, data, terms, report, book)
-    if not rows.is_real:
-        verdict = msgspec.structs.replace(found.verdict, choice=f"{found.verdict.choice} {UNJUDGED}")
-        found = msgspec.structs.replace(found, verdict=verdict)
+    choice = " ".join([found.verdict.choice, *_warnings(found.verdict, rows)])
+    found = msgspec.structs.replace(found, verdict=msgspec.structs.replace(found.verdict, choice=choice))
     return Judged(found, data, terms, _evaluations(objective, data, found.verdict))
+
+
+def _warnings(verdict: Verdict, rows: Samples) -> list[str]:
+    """What a person has to know who relies on this model."""
+    served = next(variant for variant in verdict.variants if variant.id == verdict.serve)
+    found = [] if rows.is_real else [UNJUDGED]
+    if not served.batch_invariant:
+        apart = max(
+            gate.measured for gate in verdict.gates if gate.variant == served.id and gate.name == BATCH_DIFFERENCE
+        )
+        found.append(LONE.format(apart=apart))
+    return found
 
 
 def _searched(graph: bytes, rows: Samples, data: Data, terms: Terms, report: Report, book: PriceBook) -> Found:
