@@ -111,7 +111,7 @@ class Limits(msgspec.Struct, frozen=True):
     cosine_p1_min: float = 0.99
     batch_difference_max: float = 1e-5
     lone_reference: bool = False
-    """Whether an fp32 graph that misses `batch_difference_max` is served row by row; otherwise it is refused."""
+    """Whether an fp32 graph that misses `batch_difference_max` is served without batching requests; otherwise it is refused."""
 
     rows_max: int = 0
 

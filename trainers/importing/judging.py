@@ -34,8 +34,8 @@ UNJUDGED = (
 )
 
 LONE = (
-    "Its answers change by up to {apart:.2g} with the rows in the same batch, so every row is run ALONE, which costs more. An int8 "
-    "graph with DynamicQuantizeLinear does this: import the float graph instead, it is quantized by row here."
+    "Its answers change by up to {apart:.2g} with the rows in the same batch, so NO request shares a batch with another, which "
+    "costs more. An int8 graph with DynamicQuantizeLinear does this: import the float graph instead, it is quantized by row here."
 )
 
 
