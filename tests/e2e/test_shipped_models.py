@@ -5,6 +5,7 @@
 
 import importlib.metadata
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 SILERO = "silero_vad_16k_op15.onnx"
+log = logging.getLogger(__name__)
+
 RATE, CHUNK, CONTEXT = 16_000, 512, 64
 
 
@@ -33,7 +36,7 @@ def shipped(package: str, version: str, name: str) -> Path:
 
 
 def figures(manifest: Manifest) -> str:
-    """Shown with `-s`."""
+    """Shown with `--log-cli-level=INFO`."""
     lines = [
         f"{variant.id}: " + ", ".join(f"{cell.batch} rows {cell.p50_ns / 1000:.0f} us" for cell in variant.latency)
         for variant in manifest.variants
@@ -58,7 +61,7 @@ def test_magika_names_the_files_of_this_repository(tmp_path: Path):
     asked = ("--golden", "golden.npz", "--labels", "labels.json", "--rename", "target_label=kinds")
     result = invoke(tmp_path, model, "--name", "magika", *asked)
     assert result.exit_code == 0, result.output
-    print(figures(published(tmp_path, "magika")[1]))
+    log.info(figures(published(tmp_path, "magika")[1]))
     direct = ort.InferenceSession(str(model))
     with gateways.running(tmp_path / "store", tmp_path) as gateway:
         for path in (ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "README.md", Path(__file__)):
@@ -106,7 +109,7 @@ def test_silero_hears_a_voice_with_the_state_carried_by_the_client(tmp_path: Pat
     asked = ("--constant", f"sr={RATE}", *axes, *shapes, "--golden", "golden.npz")
     result = invoke(tmp_path, model, "--name", "silero", *asked)
     assert result.exit_code == 0, result.output
-    print(figures(published(tmp_path, "silero")[1]))
+    log.info(figures(published(tmp_path, "silero")[1]))
     carried = np.zeros((2, 128), np.float32).tolist()
     with gateways.running(tmp_path / "store", tmp_path) as gateway:
         for chunk, expected in zip(seen["input"], seen["output"], strict=True):

@@ -1,5 +1,5 @@
-"""Proof that an imported graph may be served: it runs, its answers have the declared shapes, they are the file's and, where there are
-some, those of the golden file. The only door to onnxruntime of this room.
+"""Proof that an imported graph may be served: it runs, its answers have the declared shapes and are the file's, and those that the
+golden file expects. The only door to onnxruntime of this room.
 """
 
 import tempfile
