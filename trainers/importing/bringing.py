@@ -158,7 +158,9 @@ def declare(asked: Import, source: Source) -> Declared:
     reading.require_valid(model, asked.file.name)
     declared = Declared(model, signature)
     if asked.changes.constants:
-        declared = Declared(reading.parsed(proving.folded(declared.graph), asked.file.name), signature)
+        model = rewriting.in_order(reading.parsed(proving.folded(declared.graph), asked.file.name))
+        reading.require_valid(model, asked.file.name)
+        declared = Declared(model, signature)
     return declared
 
 

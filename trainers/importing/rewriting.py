@@ -4,6 +4,7 @@ Each function changes the model it is given. What was meant and what came out ar
 """
 
 from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any  # Any: JSON values
 
 import numpy as np
@@ -35,6 +36,22 @@ def rewritten(model: onnx.ModelProto, changes: Changes) -> onnx.ModelProto:
     _rename(graph, changes.renames)
     del graph.value_info[:]  # shapes of before; onnxruntime infers its own
     return made
+
+
+def in_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with every node after those it needs: onnxruntime puts an inlined branch at the end, and onnx's checker minds."""
+    graph = model.graph
+    made_by = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    sorter = TopologicalSorter(
+        {i: {made_by[name] for name in _read(node) if name in made_by} for i, node in enumerate(graph.node)}
+    )
+    try:
+        ordered = [graph.node[i] for i in sorter.static_order()]
+    except CycleError as error:
+        raise ModelInvalid("the graph has a cycle") from error
+    del graph.node[:]
+    graph.node.extend(ordered)
+    return model
 
 
 def _drop_initialized_inputs(graph: onnx.GraphProto) -> None:
