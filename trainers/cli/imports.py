@@ -48,7 +48,10 @@ FOLDER = Path(".steelyard/imports")
 )
 @click.option("--labels", metavar="A,B,C|FILE", help="Names of the classes; or a .txt file, one a line, or .json list.")
 @click.option(
-    "--columns", multiple=True, metavar="NAME=A,B,C", help="Names along the last axis of an input; '*': see README."
+    "--columns",
+    multiple=True,
+    metavar="NAME=A,B,C",
+    help="Names along the last axis of an input; or '*': inputs of one value by their own names.",
 )
 @click.option("--nullable", metavar="A,B", help="Columns of floats that may be null, which the graph sees as NaN.")
 @click.option("--outputs", metavar="NAME,...", help="Keep only these outputs, and what they need.")

@@ -48,7 +48,8 @@ def declare(model: onnx.ModelProto, changes: Changes, words: Words) -> Signature
         tuple(_tensor(each, rows, changes, words, frozen, is_input=is_input) for each in side)
         for side, is_input in ((graph.input, True), (graph.output, False))
     ]
-    if frozen and not changes.dynamic_batch:
+    # LightGBM's converter calls the labels of any number of rows [1]; whether an output follows its inputs is proven, not believed.
+    if not changes.dynamic_batch and any(each.name in frozen for each in graph.input):
         raise ModelInvalid(_frozen(frozen))
     try:
         signature = Signature(*sides)
