@@ -223,6 +223,16 @@ def test_frozen_rows_say_how_to_export_them_open(tmp_path: Path):
         declared(foreign.classifier(1), tmp_path)
 
 
+def test_an_output_that_is_declared_for_one_row_is_tried_with_more(tmp_path: Path):
+    made = foreign.classifier()
+    made.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    assert proven(made, tmp_path, NO_CHANGES).signature.outputs[0].shape == ("batch", 3)
+    nodes = [helper.make_node("ReduceMax", ["x", "axis"], ["y"], keepdims=0)]
+    ends = [foreign.value("x", ["N", 4])], [foreign.value("y", [4])]
+    with pytest.raises(ModelInvalid, match=r"'y' has shape \[4\] for 1 rows"):
+        proven(foreign.model(nodes, *ends, {"axis": np.array([0])}), tmp_path, NO_CHANGES)
+
+
 def test_columns_name_the_last_axis(tmp_path: Path):
     words = Words(columns={"X": ("age", "weight")}, nullable=frozenset({"age"}), labels=("low", "high", "odd"))
     found = declared(foreign.trees(), tmp_path, words=words).signature.inputs[0]

@@ -50,8 +50,8 @@ FOLDER = Path(".steelyard/imports")
 @click.option(
     "--columns",
     multiple=True,
-    metavar="NAME=A,B,C",
-    help="Names along the last axis of an input; or '*': inputs of one value by their own names.",
+    metavar="NAME=A,B,C|*",
+    help="Names along the last axis of an input; '*': every input of one value is a column of its own name.",
 )
 @click.option("--nullable", metavar="A,B", help="Columns of floats that may be null, which the graph sees as NaN.")
 @click.option("--outputs", metavar="NAME,...", help="Keep only these outputs, and what they need.")
