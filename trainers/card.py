@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from gateway.contract.manifest import Evaluation, Manifest, Variant
 from gateway.contract.prices import PICO_PER_USD
 
+IMPORTED = "imported"
+"""The machine of a model that was trained elsewhere: what that cost is not known here."""
+
 
 def card(manifest: Manifest, split: str, plots: Mapping[str, str]) -> str:
     """`split`: how the data was divided; `plots`: titles by file name."""
@@ -55,6 +58,8 @@ def _quality(evaluations: Sequence[Evaluation]) -> str:
         for evaluation in evaluations
         for name, (low, high) in (evaluation.gains or {}).items()
     ]
+    if not rows:
+        return "Not measured: there were no rows with known targets."
     parts = [table(("subject", "split", "rows", *names), rows), "In brackets: 95 % intervals of the paired bootstrap."]
     if gains:
         parts += ["How much better than the baseline the served variant is, on the same rows:", "\n".join(gains)]
@@ -91,7 +96,8 @@ def _training(manifest: Manifest) -> str:
     lineage, cost = manifest.lineage, manifest.training_cost
     price = "unpriced" if cost.cost_picousd is None else f"{cost.cost_picousd / PICO_PER_USD:.6f} USD at list price"
     facts = {"run": lineage.run_id, "recipe": lineage.recipe, "seed": lineage.seed}
-    facts |= {"cost": f"{price}, {cost.seconds:.1f} s as {cost.sku}"}
+    known = "trained elsewhere, at a cost that is not known here"
+    facts |= {"cost": known if cost.sku == IMPORTED else f"{price}, {cost.seconds:.1f} s as {cost.sku}"}
     return table(("", ""), [*(facts | lineage.parameters | lineage.code | lineage.environment).items()])
 
 

@@ -4,6 +4,7 @@ TrainerError
 |- SpecError         the job or the command line is wrong (`trainers.exits` has every exit code)
 |- DataError         the data is missing, empty or not what was declared
 |- ExportError       the model cannot be exported, or the export is not the model
+|- ModelInvalid      a model that was made elsewhere cannot be served as it is
 |- GateFailed        not even the reference candidate passes its quality gates
 |- PublishConflict   another publisher won; run again
 |- LauncherUnavailable  the service that runs jobs cannot be reached, or refuses for now
@@ -31,6 +32,10 @@ class DataError(TrainerError):
 
 class ExportError(TrainerError):
     """The model cannot be exported, or the exported graph does not compute what the module computes."""
+
+
+class ModelInvalid(TrainerError):
+    """A model file is not what a gateway can serve; the message says how to make it one."""
 
 
 class GateFailed(TrainerError):

@@ -36,6 +36,7 @@ CODES: dict[type[Exception], int] = {
     errors.SpecError: BAD_SPEC,
     errors.DataError: BAD_DATA,
     errors.ExportError: BAD_MODEL,
+    errors.ModelInvalid: BAD_MODEL,
     errors.GateFailed: BAD_MODEL,
     errors.PublishConflict: RETRY,
     errors.BudgetReached: BUDGET,

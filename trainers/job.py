@@ -2,19 +2,22 @@
 
 A recipe is a function that returns a complete `TrainJob`; nothing about a model is configured anywhere else. Inputs are kept as the
 caller of the served model will send them: one array per input tensor of the signature, strings included. `fit` turns strings into
-category indices for the torch module, and `export` puts the same step into the ONNX graph.
+category indices for the torch module, and `export` puts the same step into the ONNX graph. Importing this does not import torch:
+what was trained elsewhere is judged without it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
-import torch
 
 from gateway.contract.manifest import DataSource, Examples, Role, Signature, TextInput
 from trainers.arrays import Array
 from trainers.objectives import Objective
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Split(msgspec.Struct, frozen=True):
@@ -70,23 +73,9 @@ class Report(Protocol):
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None: ...
 
 
-class FrozenFeatures(torch.nn.Module):
-    """A module whose encoder is not trained: `fit` computes its features once, and trains `head` on them.
+def adamw(module: "torch.nn.Module", fit: "Fit") -> "torch.optim.Optimizer":
+    import torch
 
-    `encode` takes what the module takes and returns [rows, ...]; `head` takes that.
-    """
-
-    head: torch.nn.Module
-
-    def encode(self, *inputs: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = self.head(self.encode(*inputs))
-        return outputs
-
-
-def adamw(module: torch.nn.Module, fit: "Fit") -> torch.optim.Optimizer:
     return torch.optim.AdamW(module.parameters(), fit.learning_rate, weight_decay=fit.weight_decay)
 
 
@@ -105,7 +94,7 @@ class Fit(msgspec.Struct, frozen=True):
     patience: int = 2
     warmup_steps: int = 200
     average_decay: float = 0.995
-    optimizer: Callable[[torch.nn.Module, "Fit"], torch.optim.Optimizer] = adamw
+    optimizer: Callable[["torch.nn.Module", "Fit"], "torch.optim.Optimizer"] = adamw
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -121,6 +110,9 @@ class Limits(msgspec.Struct, frozen=True):
     neighbours_min: float = 0.93
     cosine_p1_min: float = 0.99
     batch_difference_max: float = 1e-5
+    lone_reference: bool = False
+    """Whether an fp32 graph that misses `batch_difference_max` is served without batching requests; otherwise it is refused."""
+
     rows_max: int = 0
 
 
@@ -174,7 +166,7 @@ class TrainJob(msgspec.Struct, frozen=True):
     description: str
     objective: Objective
     load: Callable[[], Data]
-    module: Callable[[Data], torch.nn.Module]
+    module: Callable[[Data], "torch.nn.Module"]
     fit: Fit
     baseline: Baseline
     limits: Limits = Limits()

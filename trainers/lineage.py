@@ -5,6 +5,7 @@ Reads the working folder's git state and the installed versions; nothing here na
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from gateway.contract.manifest import DataSource, Lineage
@@ -21,7 +22,7 @@ def lineage(job: TrainJob, *, recipe: str, run_id: str, sources: tuple[DataSourc
         seed=job.fit.seed,
         data=sources,
         code=_code(),
-        environment=_environment() | {"device": device},
+        environment=environment() | {"device": device},
         parameters=parameters(job),
     )
 
@@ -60,9 +61,10 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _environment() -> dict[str, str]:
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Python, the machine, and which versions of these packages are installed."""
     return {"python": platform.python_version(), "machine": platform.machine()} | {
-        name: found for name in PACKAGES if (found := _version(name))
+        name: found for name in packages if (found := _version(name))
     }
 
 

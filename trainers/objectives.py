@@ -1,22 +1,22 @@
 """What a model is for: which loss trains it, what turns its outputs into the answers that are served, which metrics judge them.
 
 `binary`, `multiclass`, `regression` and `embedding` are complete; an objective of your own is an `Objective` with another loss or
-other metrics.
+other metrics. torch is imported where a loss is computed: graphs that were trained elsewhere are judged without it.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from trainers import metrics
 from trainers.arrays import Array
 from trainers.errors import DataError
 from trainers.metrics import Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Head = Literal["sigmoid", "softmax", "identity"]
 Task = Literal["classify", "regress", "embed", "custom"]
@@ -30,7 +30,7 @@ class Objective(msgspec.Struct, frozen=True):
 
     task: Task
     head: Head
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[["Tensor", "Tensor"], "Tensor"]
     metrics: tuple[Metric, ...]
     check: Callable[[str, Array], None]
 
@@ -38,7 +38,7 @@ class Objective(msgspec.Struct, frozen=True):
     def watched(self) -> Metric:
         return self.metrics[0]
 
-    def answers(self, outputs: Tensor) -> Tensor:
+    def answers(self, outputs: "Tensor") -> "Tensor":
         """What is served for these outputs of the module, of the same shape."""
         if self.head == "sigmoid":
             return outputs.sigmoid()
@@ -70,7 +70,7 @@ def binary() -> Objective:
     return Objective(
         task="classify",
         head="sigmoid",
-        loss=lambda outputs, targets: functional.binary_cross_entropy_with_logits(outputs.float(), targets.float()),
+        loss=_cross_entropy_of_two,
         metrics=(metrics.ROC_AUC, metrics.AVERAGE_PRECISION, metrics.BRIER),
         check=_both_outcomes,
     )
@@ -82,7 +82,9 @@ def multiclass(classes: int, *, smoothing: float = 0.0) -> Objective:
     `smoothing` is the share of the target that the loss spreads over all classes.
     """
 
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(outputs: "Tensor", targets: "Tensor") -> "Tensor":
+        from torch.nn import functional
+
         return functional.cross_entropy(outputs.float(), targets.long(), label_smoothing=smoothing)
 
     def check(split: str, targets: Array) -> None:
@@ -103,7 +105,13 @@ def multiclass(classes: int, *, smoothing: float = 0.0) -> Objective:
     )
 
 
-def regression(loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss) -> Objective:
+def _squared_error(outputs: "Tensor", targets: "Tensor") -> "Tensor":
+    from torch.nn import functional
+
+    return functional.mse_loss(outputs, targets)
+
+
+def regression(loss: Callable[["Tensor", "Tensor"], "Tensor"] = _squared_error) -> Objective:
     """A number. The module returns [rows], targets and answers are in the same unit."""
     return Objective(
         task="regress",
@@ -117,16 +125,24 @@ def regression(loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss) -
 def untargeted(task: Task, head: Head = "identity") -> Objective:
     """For a graph that comes as it is, without anything to learn or to score: its variants are compared with each other only."""
 
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(outputs: "Tensor", targets: "Tensor") -> "Tensor":
         raise NotImplementedError("this objective cannot be trained")
 
     return Objective(task=task, head=head, loss=loss, metrics=(), check=lambda split, targets: None)
 
 
-def as_targets(targets: Array) -> Tensor:
+def as_targets(targets: Array) -> "Tensor":
     """Whole numbers as int64, others as float32."""
+    import torch
+
     kind = np.int64 if targets.dtype.kind in "iub" else np.float32
     return torch.from_numpy(np.ascontiguousarray(targets, kind))
+
+
+def _cross_entropy_of_two(outputs: "Tensor", targets: "Tensor") -> "Tensor":
+    from torch.nn import functional
+
+    return functional.binary_cross_entropy_with_logits(outputs.float(), targets.float())
 
 
 def _both_outcomes(split: str, targets: Array) -> None:

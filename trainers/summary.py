@@ -1,24 +1,42 @@
 """What a finished run shows in the terminal: every candidate's quality and cost side by side, the choice, the published version."""
 
+from typing import Protocol
+
 from rich.console import Console
 from rich.table import Table
 
 from gateway.contract.manifest import Manifest
 from gateway.contract.prices import PICO_PER_USD
+from gateway.contract.registry import Promotion, VersionRecord
+from trainers.card import IMPORTED
 from trainers.comparison import doubtful
-from trainers.run import Result
 
 
-def show(console: Console, result: Result, *, is_quiet: bool) -> None:
+class Published(Protocol):
+    """What a run or an import leaves."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def record(self) -> VersionRecord: ...
+
+    @property
+    def promotion(self) -> Promotion | None: ...
+
+
+def show(console: Console, result: Published, *, is_quiet: bool) -> None:
     """Quiet means one line, for scripts: model, version, manifest digest."""
     record, manifest = result.record, result.manifest
     if is_quiet:
         console.print(f"{record.model} {record.version} {record.manifest_sha256}", highlight=False, soft_wrap=True)
         return
-    console.print(_quality(manifest))
+    if manifest.evaluations:
+        console.print(_quality(manifest))
     console.print(_serving(manifest))
     console.print(manifest.choice, highlight=False)
-    _over_baseline(console, manifest)
+    if manifest.evaluations:
+        _over_baseline(console, manifest)
     console.print(f"training cost: {cost(manifest)}", highlight=False)
     console.print(
         f"published: model '{record.model}' version {record.version} ({record.manifest_sha256[:12]})", highlight=False
@@ -30,6 +48,8 @@ def show(console: Console, result: Result, *, is_quiet: bool) -> None:
 
 def cost(manifest: Manifest) -> str:
     spent = manifest.training_cost
+    if spent.sku == IMPORTED:
+        return "none here: the model was trained elsewhere"
     if spent.cost_picousd is None:
         return f"unpriced: {spent.seconds:.1f} s, and the price book has no price per hour for '{spent.sku}'; see --priced-as"
     return f"{spent.cost_picousd / PICO_PER_USD:.6f} USD: {spent.seconds:.1f} s at the list price of {spent.sku}"

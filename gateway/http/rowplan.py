@@ -171,5 +171,9 @@ def _named(tensor: Tensor) -> str:
 
 
 def _listed(values: Array) -> list[Any]:
-    """By rows; numbers stay numpy's, so that a float32 is written with its own digits."""
-    return values.tolist() if values.dtype == np.object_ else list(values)
+    """By rows; floats stay numpy's, so that a float32 is written with its own digits.
+
+    Whole numbers do not: onnxruntime's int64 is numpy's longlong, which orjson does not know as a scalar.
+    """
+    is_whole = values.ndim == 1 and values.dtype.kind in "iu"
+    return values.tolist() if values.dtype == np.object_ or is_whole else list(values)

@@ -97,6 +97,7 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
             },
         ),
         ("trainers.publish, trainers.signing", HEAVY),
+        ("trainers.importing.bringing, trainers.summary", {"torch", "onnxscript", "litestar", "gateway.runtime"}),
         ("trainers.interruption.spot, trainers.interruption.grace", HEAVY | {"click", "rich"}),
         ("gateway.contract.checkpoint", HEAVY | {"click", "rich"}),
         ("trainers.runs.commands", HEAVY | {"rich"}),

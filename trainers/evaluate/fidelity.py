@@ -4,6 +4,7 @@ Knows nothing of time or size. The limits come from the job. What near means dep
 drift a little and should name the same class, embeddings should keep their neighbours, values their size.
 """
 
+import zlib
 from collections.abc import Mapping
 
 import msgspec
@@ -207,4 +208,12 @@ def _answers(session: ort.InferenceSession, inputs: Mapping[str, Array], data: D
     """With whatever padding the rows have."""
     names = [tensor.name for tensor in data.signature.outputs]
     answers = session.run(names, dict(inputs))
-    return {name: np.asarray(values, np.float64) for name, values in zip(names, answers, strict=True)}
+    return {name: _numbers(np.asarray(values)) for name, values in zip(names, answers, strict=True)}
+
+
+def _numbers(values: Array) -> Array:
+    """Text as numbers that are equal where it is: a label is either the same or another one."""
+    if values.dtype.kind not in "OUS":
+        return values.astype(np.float64)
+    numbers = [float(zlib.crc32(str(value).encode())) for value in values.ravel()]
+    return np.array(numbers, np.float64).reshape(values.shape)

@@ -46,7 +46,7 @@ class Gates:
         self._data, self._terms = data, terms
         self.split = data.test.thinned(terms.limits.rows_max)
         self.reference = self.answers(reference)
-        _refuse_unsound_reference(self.of(reference, self.reference))
+        _refuse_unsound_reference(self.of(reference, self.reference), may_vary=terms.limits.lone_reference)
 
     def answers(self, candidate: Candidate) -> fidelity.Answers:
         with tempfile.TemporaryDirectory() as folder:
@@ -154,9 +154,11 @@ def _answers(candidates: Sequence[Candidate], asked: Gates, report: Report) -> M
     return answers
 
 
-def _refuse_unsound_reference(gates: Sequence[Gate]) -> None:
+def _refuse_unsound_reference(gates: Sequence[Gate], *, may_vary: bool) -> None:
     failed = [
-        f"{gate.name} is {gate.measured:g}, at most {gate.limit:g} is allowed" for gate in gates if not gate.passed
+        f"{gate.name} is {gate.measured:g}, at most {gate.limit:g} is allowed"
+        for gate in gates
+        if not gate.passed and not (may_vary and gate.name == fidelity.BATCH_DIFFERENCE)
     ]
     if failed:
         raise GateFailed(f"the fp32 graph must not be served: {'; '.join(failed)}")

@@ -20,10 +20,11 @@ from trainers.checkpoint.state import Snapshot
 from trainers.errors import DataError
 from trainers.fit import device as places
 from trainers.fit.compiling import Compiling
+from trainers.fit.frozen import FrozenFeatures
 from trainers.fit.keeping import Keeping, Unkept, Verdict
 from trainers.fit.rows import Rows, placed, rows
 from trainers.fit.world import World
-from trainers.job import Data, Fit, FrozenFeatures, Report, TrainJob
+from trainers.job import Data, Fit, Report, TrainJob
 from trainers.objectives import Objective
 
 REPORT_SECONDS = 0.5

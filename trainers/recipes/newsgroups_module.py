@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from trainers.errors import DataError
-from trainers.job import Data, FrozenFeatures
+from trainers.fit.frozen import FrozenFeatures
+from trainers.job import Data
 
 MASKED = -1e4
 """Added to the attention of padding: its share becomes exactly 0, and no smaller number gives quantization a range to cover."""

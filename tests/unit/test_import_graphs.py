@@ -1,0 +1,487 @@
+"""What becomes of an ONNX file before anything is measured: what is refused and how to help it, the signature, the rewriting."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gateway.contract.manifest import Column, Tensor
+from tests.support import foreign
+from trainers.errors import DataError, ModelInvalid, SpecError
+from trainers.importing import asked, proving, reading, samples
+from trainers.importing.asked import Changes, Words
+from trainers.importing.bringing import Import, declare
+from trainers.importing.declaring import Declared
+
+NO_CHANGES, NO_WORDS = Changes(), Words()
+
+
+def declared(made: onnx.ModelProto, folder: Path, changes: Changes = NO_CHANGES, words: Words = NO_WORDS) -> Declared:
+    asking = Import(
+        name="m", file=foreign.save(made, folder), folder=folder, actor="test", changes=changes, words=words
+    )
+    return declare(asking, reading.read(asking.file))
+
+
+def proven(made: onnx.ModelProto, folder: Path, changes: Changes) -> Declared:
+    """As an import without golden rows proves it."""
+    found = declared(made, folder, changes)
+    rows = proving.drawn(found)
+    proving.require_sound(found, rows, rows_opened=changes.dynamic_batch)
+    proving.require_unchanged(reading.read(folder / "model.onnx").model, found, changes, rows)
+    return found
+
+
+def answers(found: Declared, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    names = [tensor.name for tensor in found.signature.outputs]
+    return dict(zip(names, proving.session(found.graph).run(names, inputs), strict=True))
+
+
+def passed_on(kind: int = TensorProto.FLOAT, *, domain: str = "", op_type: str = "Identity") -> onnx.ModelProto:
+    node = helper.make_node(op_type, ["x"], ["y"], domain=domain)
+    ends = [foreign.value("x", ["N", 2], kind)], [foreign.value("y", ["N", 2], kind)]
+    return foreign.model([node], *ends, opsets={"": 20} | ({domain: 1} if domain else {}))
+
+
+# What is no model
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04\x95pickle", b"not onnx at all", b"\x08\x0a"])
+def test_a_file_that_is_no_onnx_is_refused(data: bytes, tmp_path: Path):
+    (tmp_path / "model.pkl").write_bytes(data)
+    with pytest.raises(ModelInvalid, match="not an ONNX file"):
+        reading.read(tmp_path / "model.pkl")
+
+
+def test_a_missing_file_is_the_callers_mistake(tmp_path: Path):
+    with pytest.raises(SpecError, match="No such file"):
+        reading.read(tmp_path / "absent.onnx")
+
+
+def test_a_file_too_large_is_refused_before_it_is_read(tmp_path: Path):
+    with (tmp_path / "large.onnx").open("wb") as file:
+        file.truncate(reading.BYTES_MAX + 1)
+    with pytest.raises(ModelInvalid, match="at most 1,073,741,824"):
+        reading.read(tmp_path / "large.onnx")
+
+
+def test_custom_operators_are_refused_wherever_they_are(tmp_path: Path):
+    with pytest.raises(ModelInvalid, match=r"custom operators.*acme\.Identity"):
+        declared(passed_on(domain="acme"), tmp_path)
+    made = foreign.stateful()
+    made.opset_import.append(helper.make_opsetid("acme", 1))
+    made.graph.node[1].attribute[0].g.node[0].domain = "acme"
+    with pytest.raises(ModelInvalid, match=r"acme\.Mul"):
+        declared(made, tmp_path)
+
+
+def test_an_operator_that_onnxruntime_lacks_is_refused(tmp_path: Path):
+    with pytest.raises(ModelInvalid):
+        proven(passed_on(op_type="Nonsense"), tmp_path, Changes())
+
+
+def test_newer_formats_than_are_known_are_refused(tmp_path: Path):
+    made = foreign.classifier()
+    made.ir_version = onnx.IR_VERSION + 1
+    with pytest.raises(ModelInvalid, match="IR version"):
+        declared(made, tmp_path)
+    made = foreign.classifier()
+    made.opset_import[0].version = onnx.defs.onnx_opset_version() + 1
+    with pytest.raises(ModelInvalid, match="opset"):
+        declared(made, tmp_path)
+
+
+def test_an_invalid_graph_is_refused(tmp_path: Path):
+    made = foreign.classifier()
+    made.graph.node[1].input[0] = "nowhere"
+    with pytest.raises(ModelInvalid, match="not valid ONNX"):
+        declared(made, tmp_path)
+
+
+def test_functions_of_its_own_are_inlined(tmp_path: Path):
+    made = passed_on(domain="acme", op_type="Twice")
+    body = [helper.make_node("Add", ["a", "a"], ["b"])]
+    made.functions.append(helper.make_function("acme", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 20)]))
+    found = declared(made, tmp_path)
+    assert answers(found, x=np.ones((3, 2), np.float32))["y"].tolist() == [[2, 2]] * 3
+
+
+# External data
+
+
+def kept_outside(folder: Path, location: str = "weights.bin") -> onnx.ModelProto:
+    made = foreign.classifier()
+    tensor = made.graph.initializer[0]
+    data = tensor.raw_data
+    (folder / "weights.bin").write_bytes(data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(len(data)))):
+        tensor.external_data.add(key=key, value=value)
+    return made
+
+
+def test_tensors_in_a_file_beside_are_inlined(tmp_path: Path):
+    x, _ = foreign.rows_of(5)
+    whole = declared(foreign.classifier(), tmp_path)
+    outside = declared(kept_outside(tmp_path), tmp_path)
+    assert (answers(whole, x=x)["probabilities"] == answers(outside, x=x)["probabilities"]).all()
+
+
+def test_what_is_in_the_file_beside_is_a_part_of_the_identity(tmp_path: Path):
+    path = foreign.save(kept_outside(tmp_path), tmp_path)
+    before = reading.read(path).sha256
+    (tmp_path / "weights.bin").write_bytes(bytes(len((tmp_path / "weights.bin").read_bytes())))
+    assert reading.read(path).sha256 != before
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", "sub/weights.bin", "absent.bin", ".."])
+def test_tensors_anywhere_else_are_refused(location: str, tmp_path: Path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (tmp_path / "weights.bin").write_bytes(bytes(10_000))
+    with pytest.raises(ModelInvalid, match=re.escape(f"'{location}'")):
+        declared(kept_outside(folder, location), folder)
+
+
+def test_a_link_beside_the_model_is_not_followed(tmp_path: Path):
+    made = kept_outside(tmp_path, "link.bin")
+    (tmp_path / "link.bin").symlink_to(tmp_path / "weights.bin")
+    with pytest.raises(ModelInvalid, match="only a file beside"):
+        declared(made, tmp_path)
+
+
+def test_external_data_counts_as_a_part_of_the_file(tmp_path: Path):
+    path = foreign.save(kept_outside(tmp_path), tmp_path)
+    with (tmp_path / "weights.bin").open("r+b") as file:
+        file.truncate(reading.BYTES_MAX)
+    with pytest.raises(ModelInvalid, match="with its data"):
+        reading.read(path)
+
+
+def test_external_data_that_is_too_short_is_refused(tmp_path: Path):
+    path = foreign.save(kept_outside(tmp_path), tmp_path)
+    (tmp_path / "weights.bin").write_bytes(b"short")
+    with pytest.raises(ModelInvalid):
+        reading.read(path)
+
+
+# The signature
+
+
+def test_open_dimensions_get_the_names_of_the_contract(tmp_path: Path):
+    found = declared(foreign.classifier("N"), tmp_path).signature
+    assert found.inputs == (Tensor(name="x", datatype="FP32", shape=("batch", 32)),)
+    assert found.outputs[0].shape == ("batch", 3)
+
+
+def test_dimensions_without_a_name_are_named_after_their_tensor(tmp_path: Path):
+    ends = [foreign.value("x", [None, None])], [foreign.value("y", ["N", "N"])]
+    made = foreign.model([helper.make_node("Identity", ["x"], ["y"])], *ends)
+    found = declared(made, tmp_path).signature
+    assert found.inputs[0].shape == ("batch", "x_1")
+    assert found.outputs[0].shape == ("batch", "N")
+
+
+def test_constants_among_the_inputs_need_not_be_sent(tmp_path: Path):
+    made = foreign.classifier()
+    made.graph.input.append(foreign.value("first", [32, 64]))
+    assert [tensor.name for tensor in declared(made, tmp_path).signature.inputs] == ["x"]
+
+
+def test_a_sequence_of_maps_says_how_to_convert_without(tmp_path: Path):
+    made = foreign.trees()
+    node = helper.make_node("ZipMap", ["probabilities"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
+    made.graph.node.append(node)
+    kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    made.graph.output[1].CopyFrom(helper.make_value_info("maps", helper.make_sequence_type_proto(kind)))
+    with pytest.raises(ModelInvalid, match=r"options=\{'zipmap': False\}"):
+        declared(made, tmp_path)
+
+
+def test_element_types_that_the_contract_lacks_are_refused(tmp_path: Path):
+    with pytest.raises(ModelInvalid, match="'x' is BFLOAT16; served are BOOL"):
+        declared(passed_on(TensorProto.BFLOAT16), tmp_path)
+
+
+def test_a_value_without_rows_says_which_option_helps(tmp_path: Path):
+    changes = Changes(batch_axes={"state": 1, "next": 1})
+    with pytest.raises(ModelInvalid, match="--constant rate=VALUE"):
+        declared(foreign.stateful(), tmp_path, changes)
+
+
+def test_rows_on_another_axis_say_which_option_helps(tmp_path: Path):
+    with pytest.raises(ModelInvalid, match="--batch-axis state=1"):
+        declared(foreign.stateful(), tmp_path, Changes(constants={"rate": 8000}))
+
+
+def test_frozen_rows_say_how_to_export_them_open(tmp_path: Path):
+    with pytest.raises(ModelInvalid, match=r"dynamic_shapes.*--dynamic-batch"):
+        declared(foreign.classifier(1), tmp_path)
+
+
+def test_an_output_that_is_declared_for_one_row_is_tried_with_more(tmp_path: Path):
+    made = foreign.classifier()
+    made.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    assert proven(made, tmp_path, NO_CHANGES).signature.outputs[0].shape == ("batch", 3)
+    nodes = [helper.make_node("ReduceMax", ["x", "axis"], ["y"], keepdims=0)]
+    ends = [foreign.value("x", ["N", 4])], [foreign.value("y", [4])]
+    with pytest.raises(ModelInvalid, match=r"'y' has shape \[4\] for 1 rows"):
+        proven(foreign.model(nodes, *ends, {"axis": np.array([0])}), tmp_path, NO_CHANGES)
+
+
+def test_columns_name_the_last_axis(tmp_path: Path):
+    words = Words(columns={"X": ("age", "weight")}, nullable=frozenset({"age"}), labels=("low", "high", "odd"))
+    found = declared(foreign.trees(), tmp_path, words=words).signature.inputs[0]
+    assert found.columns == (
+        Column(name="age", datatype="number", nullable=True),
+        Column(name="weight", datatype="number"),
+    )
+
+
+def test_a_star_makes_columns_of_the_inputs_of_one_value(tmp_path: Path):
+    nodes = [helper.make_node("Add", ["age", "weight"], ["sum"])]
+    ends = [foreign.value("age", [None, 1]), foreign.value("weight", [None, 1])], [foreign.value("sum", [None, 1])]
+    found = declared(foreign.model(nodes, *ends), tmp_path, words=Words(columns={"*": ()})).signature
+    assert [column.name for tensor in found.inputs for column in tensor.columns] == ["age", "weight"]
+    assert not found.outputs[0].columns
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (Words(columns={"X": ("a", "b", "c")}), "3 names"),
+        (Words(columns={"Z": ("a",)}), "'Z' is no tensor"),
+        (Words(columns={"X": ("a", "b")}, nullable=frozenset({"c"})), "--nullable 'c'"),
+        (Words(labels=("a", "b")), "--labels has 2 names"),
+    ],
+)
+def test_words_that_fit_no_tensor_are_refused(words: Words, message: str, tmp_path: Path):
+    with pytest.raises(SpecError, match=message):
+        declared(foreign.trees(), tmp_path, words=words)
+
+
+def test_only_floats_can_be_missing(tmp_path: Path):
+    words = Words(columns={"x": ("a", "b")}, nullable=frozenset({"a"}))
+    with pytest.raises(SpecError, match="only floats can be missing"):
+        declared(passed_on(TensorProto.INT64), tmp_path, words=words)
+
+
+def test_a_shape_declares_what_is_open_and_contradicts_nothing(tmp_path: Path):
+    ends = [foreign.value("x", [None, None])], [foreign.value("y", [None, None])]
+    made = foreign.model([helper.make_node("Identity", ["x"], ["y"])], *ends)
+    shapes = {"x": ("batch", 8), "y": ("batch", "length")}
+    assert declared(made, tmp_path, Changes(shapes=shapes)).signature.inputs[0].shape == ("batch", 8)
+    with pytest.raises(SpecError, match="contradicts"):
+        declared(foreign.classifier(), tmp_path, Changes(shapes={"x": ("batch", 31)}))
+
+
+# Rewriting
+
+
+STATEFUL = Changes(constants={"rate": 8000}, batch_axes={"state": 1, "next": 1})
+
+
+def test_constants_and_axes_leave_the_answers_alone(tmp_path: Path):
+    found = proven(foreign.stateful(), tmp_path, STATEFUL)
+    shapes = {tensor.name: tensor.shape for tensor in (*found.signature.inputs, *found.signature.outputs)}
+    assert shapes == {
+        "chunk": ("batch", 4),
+        "state": ("batch", 2, 4),
+        "score": ("batch", 1),
+        "next": ("batch", 2, 4),
+    }
+    rng = np.random.default_rng(0)
+    chunk, state = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(2, 3, 4)).astype(np.float32)
+    got = answers(found, chunk=chunk, state=state.transpose(1, 0, 2))
+    assert np.allclose(got["next"], (state + chunk).transpose(1, 0, 2))
+    assert np.allclose(got["score"][:, 0], (state + chunk).sum(axis=(0, 2)), atol=1e-5)
+
+
+def test_another_constant_takes_the_other_branch(tmp_path: Path):
+    found = proven(foreign.stateful(), tmp_path, Changes(constants={"rate": 16000}, batch_axes=STATEFUL.batch_axes))
+    ones, zeros = np.ones((1, 4), np.float32), np.zeros((1, 2, 4), np.float32)
+    assert answers(found, chunk=ones, state=zeros)["next"].tolist() == [[[2.0] * 4] * 2]
+
+
+def test_branches_that_a_constant_decides_are_folded(tmp_path: Path):
+    found = declared(foreign.stateful(), tmp_path, STATEFUL)
+    assert "If" not in {node.op_type for node in found.model.graph.node}
+
+
+@pytest.mark.parametrize("given", ["16000.5", '"fast"', "[8000]", "true", "1e30"])
+def test_a_constant_of_another_type_or_shape_is_refused(given: str, tmp_path: Path):
+    changes = Changes(constants=asked.constants([f"rate={given}"]), batch_axes=STATEFUL.batch_axes)
+    with pytest.raises(SpecError, match="--constant rate"):
+        declared(foreign.stateful(), tmp_path, changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (Changes(constants={"nothing": 1}), "--constant 'nothing' is not in the file; it has: x"),
+        (Changes(batch_axes={"x": 2}), "has 2 axes"),
+        (Changes(outputs=("nothing",)), "it has: probabilities"),
+        (Changes(renames={"x": "hidden"}), "uses 'hidden' already"),
+        (Changes(renames={"nothing": "y"}), "--rename 'nothing'"),
+        (Changes(shapes={"nothing": ("batch",)}), "--shape 'nothing'"),
+    ],
+)
+def test_changes_of_what_is_not_there_are_refused(changes: Changes, message: str, tmp_path: Path):
+    with pytest.raises(SpecError, match=message):
+        declared(foreign.classifier(), tmp_path, changes)
+
+
+def test_names_change_everywhere(tmp_path: Path):
+    renames = {"chunk": "samples", "next": "state_after"}
+    changes = Changes(constants={"rate": 8000}, batch_axes=STATEFUL.batch_axes, renames=renames)
+    found = proven(foreign.stateful(), tmp_path, changes)
+    assert [tensor.name for tensor in found.signature.inputs] == ["samples", "state"]
+    assert [tensor.name for tensor in found.signature.outputs] == ["score", "state_after"]
+
+
+def test_dropped_outputs_take_along_what_only_they_needed(tmp_path: Path):
+    nodes = [helper.make_node("Neg", ["a"], ["na"]), helper.make_node("Add", ["b", "w"], ["nb"])]
+    inputs = [foreign.value("a", ["N", 2]), foreign.value("b", ["N", 2])]
+    outputs = [foreign.value("na", ["N", 2]), foreign.value("nb", ["N", 2])]
+    made = foreign.model(nodes, inputs, outputs, {"w": np.ones(2, np.float32)})
+    found = proven(made, tmp_path, Changes(outputs=("na",)))
+    assert [tensor.name for tensor in found.signature.inputs] == ["a"]
+    assert not found.model.graph.initializer
+    assert [node.op_type for node in found.model.graph.node] == ["Neg"]
+
+
+def test_outputs_keep_what_only_a_branch_needs(tmp_path: Path):
+    changes = Changes(batch_axes={"state": 1}, outputs=("score",), constants={"rate": 8000})
+    found = proven(foreign.stateful(), tmp_path, changes)
+    assert [tensor.name for tensor in found.signature.inputs] == ["chunk", "state"]
+
+
+def test_frozen_rows_that_are_only_metadata_can_be_opened(tmp_path: Path):
+    found = proven(foreign.classifier(1), tmp_path, Changes(dynamic_batch=True))
+    x, classes = foreign.rows_of(9)
+    assert (answers(found, x=x)["probabilities"].argmax(axis=1) == classes).mean() > 0.8
+
+
+def reshaping(shape: list[int]) -> onnx.ModelProto:
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    return foreign.model(
+        nodes, [foreign.value("x", [1, 4])], [foreign.value("y", [1, 2, 2])], {"shape": np.array(shape)}
+    )
+
+
+def test_frozen_rows_that_the_graph_counts_on_cannot(tmp_path: Path):
+    with pytest.raises(ModelInvalid):
+        proven(reshaping([1, 2, 2]), tmp_path, Changes(dynamic_batch=True))
+    assert proven(reshaping([-1, 2, 2]), tmp_path, Changes(dynamic_batch=True))
+
+
+def test_opening_the_rows_of_a_graph_that_mixes_them_is_refused(tmp_path: Path):
+    nodes = [
+        helper.make_node("ReduceMax", ["x", "axis"], ["largest"]),
+        helper.make_node("Div", ["x", "largest"], ["y"]),
+    ]
+    ends = [foreign.value("x", [1, 4])], [foreign.value("y", [1, 4])]
+    made = foreign.model(nodes, *ends, {"axis": np.array([0])})
+    with pytest.raises(ModelInvalid, match="--dynamic-batch: output 'y'"):
+        proven(made, tmp_path, Changes(dynamic_batch=True))
+
+
+# Options and golden files
+
+
+@pytest.mark.parametrize(
+    ("parse", "given", "message"),
+    [
+        (asked.axes, ["state"], "NAME=VALUE"),
+        (asked.axes, ["state=one"], "counted from 0"),
+        (asked.constants, ["a=1", "a=2"], "twice"),
+        (asked.shapes, ["x=4,batch"], "begin with 'batch'"),
+        (asked.shapes, ["x=batch,0"], "no size is 0"),
+        (asked.columns, ["x=a,,b"], "empty name"),
+        (asked.columns, ["x=a,a"], "twice"),
+        (asked.labels, "a,b,a", "twice"),
+        (asked.labels, "absent.txt", "No such file"),
+    ],
+)
+def test_options_are_refused_by_name(parse, given, message: str):
+    with pytest.raises(SpecError, match=message):
+        parse(given)
+
+
+def test_labels_come_from_words_and_files(tmp_path: Path):
+    (tmp_path / "labels.json").write_text('["a", "b, with a comma"]')
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    (tmp_path / "bad.json").write_text('{"a": 1}')
+    assert asked.labels("a, b") == ("a", "b")
+    assert asked.labels(str(tmp_path / "labels.json")) == ("a", "b, with a comma")
+    assert asked.labels(str(tmp_path / "labels.txt")) == ("a", "b")
+    with pytest.raises(SpecError, match="JSON list"):
+        asked.labels(str(tmp_path / "bad.json"))
+
+
+def golden(folder: Path, **arrays: np.ndarray) -> Path:
+    np.savez(folder / "golden.npz", **arrays)
+    return folder / "golden.npz"
+
+
+def refusal(folder: Path, **arrays: np.ndarray) -> str:
+    signature = declared(foreign.classifier(), folder).signature
+    with pytest.raises(DataError) as caught:
+        samples.read(golden(folder, **arrays), signature)
+    return str(caught.value)
+
+
+def test_golden_rows_are_read_in_the_types_of_the_signature(tmp_path: Path):
+    x, classes = foreign.rows_of(128)
+    signature = declared(foreign.classifier(), tmp_path).signature
+    found = samples.read(golden(tmp_path, x=x.astype(np.float64), targets=classes[:, None]), signature)
+    assert found.inputs["x"].dtype == np.float32
+    assert found.targets is not None
+    assert found.targets.shape == (128,)
+    assert found.is_real
+
+
+def test_golden_files_are_refused_with_what_is_expected(tmp_path: Path):
+    x, classes = foreign.rows_of(128)
+    assert "128 are needed" in refusal(tmp_path, x=x[:127])
+    assert "'x' is missing" in refusal(tmp_path, targets=classes)
+    assert "'z' is no tensor" in refusal(tmp_path, x=x, z=x)
+    assert "different numbers of rows" in refusal(tmp_path, x=x, targets=classes[:-1])
+    assert "shape [128, 31]" in refusal(tmp_path, x=x[:, :31])
+    assert "FP32 is expected" in refusal(tmp_path, x=x.astype(str))
+    assert "one number per row" in refusal(tmp_path, x=x, targets=classes.astype(str))
+    assert "never objects" in refusal(tmp_path, x=x.astype(object))
+
+
+def test_a_golden_file_that_is_no_npz_is_refused(tmp_path: Path):
+    signature = declared(foreign.classifier(), tmp_path).signature
+    (tmp_path / "golden.npz").write_bytes(b"not a zip file")
+    with pytest.raises(DataError, match="cannot be read"):
+        samples.read(tmp_path / "golden.npz", signature)
+
+
+def test_whole_numbers_that_would_change_are_refused(tmp_path: Path):
+    signature = declared(passed_on(TensorProto.INT8), tmp_path).signature
+    with pytest.raises(DataError, match="cannot hold"):
+        samples.read(golden(tmp_path, x=np.full((128, 2), 300)), signature)
+    with pytest.raises(DataError, match="INT8 is expected"):
+        samples.read(golden(tmp_path, x=np.full((128, 2), 0.5)), signature)
+
+
+def test_a_float_constant_may_be_written_as_a_whole_number(tmp_path: Path):
+    nodes = [helper.make_node("Mul", ["x", "gain"], ["y"])]
+    inputs = [foreign.value("x", ["N", 2]), foreign.value("gain", [])]
+    made = foreign.model(nodes, inputs, [foreign.value("y", ["N", 2])])
+    found = proven(made, tmp_path, Changes(constants=asked.constants(["gain=3"])))
+    assert answers(found, x=np.ones((1, 2), np.float32))["y"].tolist() == [[3, 3]]
+
+
+def test_initializers_are_no_constants_to_bake_in(tmp_path: Path):
+    made = foreign.classifier()
+    assert numpy_helper.to_array(made.graph.initializer[0]).shape == (32, 64)
+    with pytest.raises(SpecError, match="--constant 'first'"):
+        declared(made, tmp_path, Changes(constants={"first": 1}))
