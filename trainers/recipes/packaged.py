@@ -1,6 +1,6 @@
 """Files out of installed distributions, which are read and never imported: their own code and dependencies are of no use here.
 
-The versions and their digests are pinned in `requirements.txt` and `requirements-text.txt` beside this file.
+The versions and their digests are pinned in `requirements.txt` and `requirements-more.txt` beside this file.
 """
 
 import importlib.metadata
