@@ -15,6 +15,7 @@ import torch
 from gateway.contract.manifest import DataSource, Examples, Role, Signature, TextInput
 from trainers.arrays import Array
 from trainers.objectives import Objective
+from trainers.rules import Rules
 
 
 class Split(msgspec.Struct, frozen=True):
@@ -179,6 +180,7 @@ class TrainJob(msgspec.Struct, frozen=True):
     baseline: Baseline
     limits: Limits = Limits()
     target: Target = Target()
+    promotion: Rules = Rules()
     lengths: tuple[int, ...] = ()
     calibration: Callable[[Data], Mapping[str, Array]] | None = None
     parameters: Mapping[str, str | float | bool] = {}
