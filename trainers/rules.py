@@ -12,8 +12,8 @@ class Rules(msgspec.Struct, frozen=True):
     """The defaults let a retraining pass that is no worse, within what so many rows can tell.
 
     `margin`: the lower end of every metric's gain, a 95 % interval, must not lie further below 0; `margins` by metric instead.
-    Errors in the target's unit (rmse, mae) count as shares of the champion's. `must_be_better`: the first metric must surely gain as well.
-    `floors`: what a metric must reach in any case, or for an error may be at most.
+    Errors in the target's unit (rmse, mae) count as shares of the champion's. `must_be_better`: the first metric must surely
+    gain as well. `floors`: what a metric must reach in any case, or for an error may be at most.
     A budget is the candidate over the champion, both measured now; None neither measures nor limits it.
     """
 

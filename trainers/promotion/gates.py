@@ -136,7 +136,7 @@ def pace(entries: Sequence[Promotion], now_ns: int, rules: Rules) -> list[Gate]:
     """`entries` are all decisions about the alias, oldest first; those that changed who answers count, rollbacks included."""
     changes = [
         entry
-        for before, entry in zip([None, *entries[:-1]], entries, strict=True)
+        for before, entry in zip([None, *entries][:-1], entries, strict=True)
         if before is None or before.version != entry.version
     ]
     today = sum(entry.promoted_ns > now_ns - DAY_NS for entry in changes)

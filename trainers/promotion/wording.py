@@ -19,7 +19,8 @@ def sentence(decision: Decision) -> str:
         return f"{version} is held back: {failed}{stays}"
     if decision.champion_version is None:
         return f"{version} is the first: there is no other to compare it with"
-    against = "; ".join(filter(None, map(_gained, decision.judged)))
+    told = sorted(decision.judged, key=lambda judged: not judged.gains)
+    against = "; ".join(filter(None, map(_gained, told)))
     if decision.alias == layout.CHAMPION:
         return f"{version} takes over from {other}: {against}"
     doubts = [gate for gate in decision.gates if not gate.passed]
@@ -44,7 +45,7 @@ def failure(gate: Gate) -> str:
         return f"{gate.name}: {gate.detail}"
     if gate.interval is not None:
         low, high = gate.interval
-        return f"{gate.name} gains {low:+.4f} to {high:+.4f}, must be {limit(gate)}"
+        return f"{gate.name} gains {low:+.4f} to {high:+.4f}, must surely be {limit(gate)}"
     return f"{gate.name} is {gate.measured:.4g}, must be {limit(gate)}"
 
 
@@ -55,6 +56,6 @@ def _listed(failed: "list[Gate] | tuple[Gate, ...]") -> str:
 
 def _gained(judged: Judged) -> str:
     if not judged.gains:
-        return f"no {judged.name} rows: {judged.skipped}" if judged.skipped else ""
+        return f"the {judged.name} rows decide nothing: {judged.skipped}" if judged.skipped else ""
     gains = ", ".join(f"{name} {low:+.4f} to {high:+.4f}" for name, (low, high) in judged.gains.items())
     return f"gains on {judged.rows:,} {judged.name} rows {gains}"
