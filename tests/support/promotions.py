@@ -93,9 +93,11 @@ def graph(error: float = 0.0, *, layers: int = 0, signature: Signature = SIGNATU
     return graph_of(nodes, signature, {name: value for name, value in constants.items() if name in used})
 
 
-def artifact(folder: Path, data: Data, body: bytes, *, run_id: str, rows_max: int = 5_000) -> Manifest:
+def artifact(
+    folder: Path, data: Data, body: bytes, *, run_id: str, rows_max: int = 5_000, model: str = MODEL
+) -> Manifest:
     """As `trainers.course` leaves it; with `rows_max` 0 from before rows travelled."""
-    manifest, contents = manifest_of(MODEL, data.signature, {"fp32": body})
+    manifest, contents = manifest_of(model, data.signature, {"fp32": body})
     roles: dict[str, tuple[Role, bytes]] = {}
     if rows_max:
         roles[evaluation.FILE] = ("evaluation", evaluation.pack(evaluation.freeze(data, rows_max)))
