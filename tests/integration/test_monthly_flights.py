@@ -62,13 +62,9 @@ async def test_months_go_by_and_what_is_worse_stays_back(tmp_path: Path):
         assert newest.gains.keys() == {"roc_auc"}
 
         shuffled = await retrained(store, tmp_path, "shuffled", quick(9, is_shuffled=True))
-        january = await retrained(store, tmp_path, "january", quick(9, trained=(1,)))
-        for worse in (shuffled, january):
-            assert (worse.decision.verdict, worse.promotion) == ("hold", None)
-            assert "newest roc_auc" in failed(worse.decision)
-            assert "version 2 goes on" in worse.decision.sentence
-        assert "train_rows_min" in failed(january.decision)
-        assert "train_rows_min" not in failed(shuffled.decision)
+        assert (shuffled.decision.verdict, shuffled.promotion) == ("hold", None)
+        assert failed(shuffled.decision) == {"newest roc_auc"}
+        assert "version 2 goes on" in shuffled.decision.sentence
         log = await Registry(store).history("flights")
         assert [(entry.version, entry.reason) for entry in log] == [
             (1, reason(march.decision)),
