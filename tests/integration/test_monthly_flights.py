@@ -89,7 +89,7 @@ def test_a_year_of_all_flights(tmp_path: Path):
     decisions = [result.decision for result in results.values() if result.decision]
     verdicts = [decision.verdict for decision in decisions]
     assert (len(verdicts), verdicts[0]) == (7, "first")
-    assert verdicts.count("promote") >= 2
+    assert {"promote", "hold"} <= set(verdicts)
     for worse in (january, shuffled):
         assert worse.decision
         assert {"newest roc_auc", "newest average_precision"} <= failed(worse.decision)
