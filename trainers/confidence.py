@@ -30,8 +30,13 @@ class Confidence(msgspec.Struct, frozen=True):
     gains: dict[str, Interval]
 
 
-def compare(objective: Objective, targets: Array, answers: Array, baseline: Array, *, seed: int = 0) -> Confidence:
-    """All three for answers [rows, ...] of both to the same rows. A resample in which a metric is undefined does not count."""
+def compare(
+    objective: Objective, targets: Array, answers: Array, baseline: Array, *, seed: int = 0, level: float = LEVEL
+) -> Confidence:
+    """All three for answers [rows, ...] of both to the same rows; `level` in percent.
+
+    A resample in which a metric is undefined does not count.
+    """
     rng = np.random.default_rng(seed)
     answers, baseline = flat(answers).astype(np.float64), flat(baseline).astype(np.float64)
     resamples = min(RESAMPLES, max(RESAMPLES_MIN, RESAMPLED_ROWS_MAX // len(targets)))
@@ -43,13 +48,14 @@ def compare(objective: Objective, targets: Array, answers: Array, baseline: Arra
     own, simple = np.array([one for one, _ in drawn]), np.array([other for _, other in drawn])
     names = [metric.name for metric in objective.metrics]
     signs = np.array([1.0 if metric.higher_is_better else -1.0 for metric in objective.metrics])
-    return Confidence(_intervals(names, own), _intervals(names, simple), _intervals(names, (own - simple) * signs))
+    gains = (own - simple) * signs
+    return Confidence(*(_intervals(names, samples, level) for samples in (own, simple, gains)))
 
 
 def _measured(objective: Objective, targets: Array, answers: Array, rows: Array) -> list[float]:
     return [metric.measure(targets[rows], answers[rows]) for metric in objective.metrics]
 
 
-def _intervals(names: list[str], samples: Array) -> dict[str, Interval]:
-    low, high = np.percentile(samples, (50 - LEVEL / 2, 50 + LEVEL / 2), axis=0)
+def _intervals(names: list[str], samples: Array, level: float) -> dict[str, Interval]:
+    low, high = np.percentile(samples, (50 - level / 2, 50 + level / 2), axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}

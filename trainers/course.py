@@ -26,6 +26,7 @@ from trainers.fit.keeping import Keeping
 from trainers.fit.loop import Epoch, Fitted, fit
 from trainers.fit.world import World
 from trainers.job import Data, Report, TrainJob
+from trainers.promotion import evaluation
 from trainers.quantize import candidates
 from trainers.quantize.candidates import Offer
 
@@ -110,7 +111,7 @@ class Course(msgspec.Struct, frozen=True):
             examples=data.examples,
             labels=data.labels,
             text=data.text,
-            files=dict(data.files) | (profiled if features.columns else {}),
+            files=dict(data.files) | (profiled if features.columns else {}) | self._evaluation_rows(),
             plots=plots.plots(job.objective, history.epochs, compared.targets, compared.answers, data.labels),
             skipped=found.skipped,
         )
@@ -124,6 +125,13 @@ class Course(msgspec.Struct, frozen=True):
         return Fitted(
             module.eval(), history.epochs, history.best, history.device, history.seconds, history.is_cut_short
         )
+
+    def _evaluation_rows(self) -> dict[str, tuple[Role, bytes]]:
+        """For later challengers to be judged on, unless the job's rules keep them here."""
+        rows_max = self.job.promotion.frozen_rows_max
+        if not rows_max:
+            return {}
+        return {evaluation.FILE: ("evaluation", evaluation.pack(evaluation.freeze(self.data, rows_max)))}
 
     def _graph(self, fitted: Fitted) -> bytes:
         return export(fitted.module, self.data, self.job.objective, self.job.lengths)

@@ -31,6 +31,7 @@ def spec_sha256(job: TrainJob, recipe: str) -> str:
         "parameters": parameters(job),
         "terms": terms,
         "limits": job.limits,
+        "promotion": job.promotion,
         "target": [job.target.platform, *sorted(job.target.mix.items())],
         "lengths": job.lengths,
         "code": code,

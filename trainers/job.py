@@ -15,6 +15,7 @@ import numpy as np
 from gateway.contract.manifest import DataSource, Examples, Role, Signature, TextInput
 from trainers.arrays import Array
 from trainers.objectives import Objective
+from trainers.rules import Rules
 
 if TYPE_CHECKING:
     import torch
@@ -171,6 +172,7 @@ class TrainJob(msgspec.Struct, frozen=True):
     baseline: Baseline
     limits: Limits = Limits()
     target: Target = Target()
+    promotion: Rules = Rules()
     lengths: tuple[int, ...] = ()
     calibration: Callable[[Data], Mapping[str, Array]] | None = None
     parameters: Mapping[str, str | float | bool] = {}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.contract import codec, layout
 from gateway.contract.manifest import File, Manifest, Role
@@ -73,16 +74,24 @@ async def publish(
 
 
 async def promote(
-    store: ObjectStore, *, model: str, alias: str, version: int, actor: str, reason: str, now_ns: int
+    store: ObjectStore,
+    *,
+    model: str,
+    alias: str,
+    version: int,
+    actor: str,
+    reason: str,
+    now_ns: int,
+    over: releasing.Release | UnsetType | None = UNSET,
 ) -> Promotion:
     """Let `alias` answer with `version`; a no-op when it does already. `gateway.registry.releasing` is the protocol.
 
-    Another promoter of the same alias who wins the race made a newer decision than the one the caller looked at: that is a
-    `PublishConflict`, not a reason to try again. `SpecError` names the versions there are.
+    Another promoter of the same alias who wins the race made a newer decision than the one the caller looked at (`over`, where it
+    looked earlier): that is a `PublishConflict`, not a reason to try again. `SpecError` names the versions there are.
     """
     author = releasing.Author(actor=actor, reason=reason, now_ns=now_ns)
     try:
-        return await releasing.promote(store, model=model, alias=alias, version=version, author=author)
+        return await releasing.promote(store, model=model, alias=alias, version=version, author=author, over=over)
     except RequestError as error:
         raise SpecError(str(error)) from error
     except ReleaseConflict as error:

@@ -16,6 +16,7 @@ import msgspec
 from gateway.contract import codec, layout, prices
 from gateway.contract.checkpoint import Origin
 from gateway.contract.manifest import Manifest
+from gateway.contract.promotions import Decision
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.contract.runs import RunRecord
 from gateway.contract.words import NAME_RULE, is_name
@@ -33,6 +34,8 @@ from trainers.fit.loop import fit
 from trainers.fit.world import World
 from trainers.interruption import signals
 from trainers.job import Data, Report, TrainJob
+from trainers.promotion import decision
+from trainers.promotion.decision import Candidate
 from trainers.runs import budget
 from trainers.runs.stages import StageResult, digest
 from trainers.safety import Safety, keeper
@@ -62,12 +65,16 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """`is_cut_short`: the cost cap ended training; the best so far is published, and never promoted."""
+    """`is_cut_short`: the cost cap ended training; the best so far is published, and never promoted.
+
+    `decision` is None where no promotion was asked for; one to hold the version back leaves `promotion` None.
+    """
 
     manifest: Manifest
     record: VersionRecord
     promotion: Promotion | None
     is_cut_short: bool = False
+    decision: Decision | None = None
 
 
 async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world: World | None = None) -> Result:
@@ -92,9 +99,11 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world
         version = await publish.publish(
             store, artifact.folder, run_id=run.run_id, now_ns=time.time_ns(), signer=run.signer
         )
-        wanted = run.promote_to is not None and not is_cut_short
-        promotion = await _promote(store, version, manifest, run) if wanted else None
-        return Result(manifest, version, promotion, is_cut_short)
+        if run.promote_to is None or is_cut_short:
+            return Result(manifest, version, None, is_cut_short)
+        candidate = Candidate(job, data, version, artifact.folder, run.promote_to, run.run_id, run.actor)
+        decided = await decision.decide(store, candidate, attended.watched(report))
+        return Result(manifest, version, decided.promotion, decision=decided.decision)
 
 
 async def _artifact(
@@ -188,19 +197,6 @@ def _record(job: TrainJob, run: Run) -> RunRecord:
         actor=run.actor,
         created_ns=time.time_ns(),
         arguments=run.arguments,
-    )
-
-
-async def _promote(store: ObjectStore, record: VersionRecord, manifest: Manifest, run: Run) -> Promotion:
-    assert run.promote_to is not None
-    return await publish.promote(
-        store,
-        model=record.model,
-        alias=run.promote_to,
-        version=record.version,
-        actor=run.actor,
-        reason=f"run {run.run_id}: {manifest.choice}",
-        now_ns=time.time_ns(),
     )
 
 

@@ -4,12 +4,15 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gateway.contract.manifest import Manifest
 from gateway.contract.prices import PICO_PER_USD
+from gateway.contract.promotions import Decision
 from gateway.contract.registry import Promotion, VersionRecord
 from trainers.card import IMPORTED
 from trainers.comparison import doubtful
+from trainers.promotion import wording
 
 
 class Published(Protocol):
@@ -23,6 +26,9 @@ class Published(Protocol):
 
     @property
     def promotion(self) -> Promotion | None: ...
+
+    @property
+    def decision(self) -> Decision | None: ...
 
 
 def show(console: Console, result: Published, *, is_quiet: bool) -> None:
@@ -41,9 +47,33 @@ def show(console: Console, result: Published, *, is_quiet: bool) -> None:
     console.print(
         f"published: model '{record.model}' version {record.version} ({record.manifest_sha256[:12]})", highlight=False
     )
+    if result.decision:
+        decided(console, result.decision)
     if result.promotion:
         answers = f"alias '{result.promotion.alias}' answers with version {result.promotion.version}"
         console.print(f"promoted: {answers} (generation {result.promotion.generation})", highlight=False)
+
+
+def decided(console: Console, decision: Decision) -> None:
+    """What was decided about the promotion: every gate, and the sentence."""
+    if decision.gates:
+        table = Table(title=f"version {decision.version} for '{decision.alias}'", title_justify="left")
+        for head in ("gate", "measured", "must be", ""):
+            table.add_column(head, justify="right" if head in {"measured", "must be"} else "left")
+        for gate in decision.gates:
+            measured = "nothing" if gate.measured is None else f"{gate.measured:.4g}"
+            if gate.interval is not None:
+                measured = " to ".join(f"{end:+.4f}" for end in gate.interval)
+            table.add_row(gate.name, measured, wording.limit(gate), "" if gate.passed else "no")
+        console.print(table)
+    for judged in decision.judged:
+        if judged.skipped:
+            console.print(f"{judged.name} rows decide nothing: {judged.skipped}", highlight=False)
+        elif judged.excluded:
+            seen = f"{judged.excluded:,} {judged.name} rows are left out: training has seen them"
+            console.print(seen, highlight=False)
+    style = "yellow" if decision.verdict == "hold" else None
+    console.print(Text(f"{decision.verdict}: {decision.sentence}"), style=style, highlight=False)
 
 
 def cost(manifest: Manifest) -> str:

@@ -14,7 +14,9 @@ from msgspec import UNSET, Meta, UnsetType
 from gateway.contract.prices import Decimal
 from gateway.contract.words import Count, Datatype, FileName, Market, Name, Positive, Sha256
 
-Role = Literal["model", "labels", "tokenizer", "examples", "golden", "report", "plot", "card", "sbom", "profile"]
+Role = Literal[
+    "model", "labels", "tokenizer", "examples", "golden", "report", "plot", "card", "sbom", "profile", "evaluation"
+]
 Scalar = str | int | float | bool | None
 Cell = Scalar | list[Any]  # Any: lists as deep as the tensor
 """One field of a row: a scalar, or for a tensor without columns nested lists for the axes after `batch`."""

@@ -8,6 +8,7 @@ the two leaves an alias that is behind its log; the next decision, or the same o
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.contract import codec, layout
 from gateway.contract.registry import WHOLE_BP, Canary, Promotion, Shadow
@@ -41,16 +42,30 @@ Change = Callable[[Release | None], Release]
 """From what the alias says now (None: it does not exist) to what it shall say. Raises `InvalidInput` when that makes no sense."""
 
 
-async def promote(store: ObjectStore, *, model: str, alias: str, version: int, author: Author) -> Promotion:
+async def promote(
+    store: ObjectStore,
+    *,
+    model: str,
+    alias: str,
+    version: int,
+    author: Author,
+    over: Release | UnsetType | None = UNSET,
+) -> Promotion:
     """Make `version` the alias's champion; a no-op when it is already. Its own canary or shadow ends, those of others stay.
 
-    Raises `ModelNotFound` naming the versions there are, `ReleaseConflict` when another decision about this alias was recorded
-    while this one was being made: that one is newer than what the caller looked at.
+    `over` is the release that the decision was made against, None where there was none; left out, any will do. Raises
+    `ModelNotFound` naming the versions there are, `ReleaseConflict` when another decision about this alias was recorded while this
+    one was being made: that one is newer than what the caller looked at.
     """
     check_names(model, alias)
     record = await Registry(store).version(model, version)
 
     def change(now: Release | None) -> Release:
+        if over is not UNSET and now != over and not (now and now.version == version):
+            answering = f"version {now.version}" if now else "nothing"
+            raise ReleaseConflict(
+                f"alias '{alias}' of model '{model}' answers with {answering} meanwhile; compare with that"
+            )
         others = tuple(canary for canary in now.canaries if canary.version != version) if now else ()
         shadow = now.shadow if now and now.shadow and now.shadow.version != version else None
         return Release(version, record.manifest_sha256, others, shadow)

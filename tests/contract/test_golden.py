@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.contract import access, codec, features, ledger, manifest, registry, runs, schedules
+from gateway.contract import access, codec, features, ledger, manifest, promotions, registry, runs, schedules
 from gateway.contract import golden as golden_vectors
 from gateway.errors import ManifestInvalid
 
@@ -35,6 +35,7 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "scheduleclaim": schedules.ScheduleClaim,
     "schedulelease": schedules.ScheduleLease,
     "submission": schedules.Submission,
+    "decision": promotions.Decision,
 }
 
 
@@ -108,6 +109,14 @@ def test_a_manifest_from_before_attempts_were_kept_has_none() -> None:
     new = codec.decode((GOLDEN / "manifest-attempts-v1.json").read_bytes(), manifest.Manifest).training_cost
     assert new.attempts
     assert (new.attempts[0].market, new.attempts[0].steps_lost, new.wasted_picousd) == ("spot", 50, 26_300_000_000)
+
+
+def test_a_decision_keeps_its_meaning_and_its_digest() -> None:
+    read = codec.decode((GOLDEN / "decision-v1.json").read_bytes(), promotions.Decision)
+    assert (read.verdict, read.version, read.champion_version) == ("hold", 5, 4)
+    assert [gate.name for gate in read.failed] == ["newest roc_auc"]  # what is no condition holds nothing back
+    assert (read.gates[2].passed, read.gates[2].measured, read.judged[0].excluded) == (False, None, 4960)
+    assert read.report_sha256 == codec.sha256(codec.encode(msgspec.structs.replace(read, report_sha256="")))
 
 
 def test_writing_refuses_what_reading_would_refuse() -> None:

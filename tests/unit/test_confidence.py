@@ -33,6 +33,17 @@ def test_a_difference_of_nothing_is_no_gain_and_no_loss():
     assert set(gains.values()) == {(0.0, 0.0)}
 
 
+def test_more_confidence_takes_a_wider_interval():
+    rng = np.random.default_rng(3)
+    targets, answers = answered(rng, 300, 0.8)
+    _, others = answered(rng, 300, 0.7)
+    ends = [
+        confidence.compare(multiclass(3), targets, answers, others, level=level).gains["accuracy"]
+        for level in (80.0, 95.0, 99.0)
+    ]
+    assert ends[2][0] < ends[1][0] < ends[0][0] < ends[0][1] < ends[1][1] < ends[2][1]
+
+
 def test_what_is_better_in_every_metric_gains_in_every_metric_whichever_way_it_counts():
     rng = np.random.default_rng(2)
     targets = (rng.random(2000) < 0.4).astype(np.float32)

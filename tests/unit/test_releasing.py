@@ -70,6 +70,20 @@ async def test_each_decision_is_an_entry_with_the_whole_state(store: ObjectStore
     assert {(entry.actor, entry.reason) for entry in entries} == {("anna", "to see")}
 
 
+async def test_a_decision_made_against_another_release_is_refused(store: ObjectStore) -> None:
+    first = await releasing.promote(store, version=1, over=None, **TINY)
+    seen = releasing.release_of(first)
+    await releasing.promote(store, version=2, over=seen, **TINY)
+    for over in (None, seen):
+        with pytest.raises(ReleaseConflict, match="answers with version 2 meanwhile; compare with that"):
+            await releasing.promote(store, version=3, over=over, **TINY)
+    with pytest.raises(ReleaseConflict, match="alias 'next' of model 'tiny' answers with nothing meanwhile"):
+        await releasing.promote(store, version=3, over=seen, **(TINY | {"alias": "next"}))
+    assert (await alias(store)).version == 2
+    again = await releasing.promote(store, version=2, over=seen, **TINY)  # what is wanted already is no conflict
+    assert again.generation == 2
+
+
 async def test_a_canary_keeps_its_place_among_others_whatever_its_weight_becomes(store: ObjectStore) -> None:
     """Callers are shared out in this order: one that moved to the end would swap callers with the other."""
     await releasing.promote(store, version=1, **TINY)

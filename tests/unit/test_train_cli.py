@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.cli.models import models
 from gateway.contract import codec, layout, prices
 from gateway.contract.golden import Golden
 from gateway.contract.manifest import Evaluation, Examples, Manifest, Tradeoff
+from gateway.contract.promotions import Decision
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.objectstore.opening import open_store
 from gateway.repository import golden
@@ -21,6 +23,7 @@ from gateway.runtime.tensors import Tensors
 from trainers import attempt, card, comparison
 from trainers.cli.train import train
 from trainers.errors import SpecError
+from trainers.runs.commands import runs
 from trainers.runs.machine import Machine, Placement
 
 RECIPE = "tests.support.tinyjob:tiny_job"
@@ -117,6 +120,45 @@ def test_the_same_run_again_publishes_nothing_new(trained: tuple[Path, Result]):
     assert again.exit_code == 0
     assert again.stdout.split()[:2] == ["tiny", "1"]
     assert again.stdout.split()[2][:12] in first.stdout
+
+
+def test_a_worse_version_is_a_successful_run_that_is_held_back(trained: tuple[Path, Result]):
+    folder, _ = trained
+    held = invoke(folder, "--run-id", "worse", "--epochs", "1", recipe="tests.support.shuffledjob:shuffled_job")
+    assert held.exit_code == 0, held.output
+    said = " ".join(held.stdout.split())
+    assert "newest roc_auc" in said
+    assert "hold: version 2 is held back: frozen roc_auc gains -0." in said
+    assert "version 1 goes on" in said
+    assert "promoted:" not in said
+    assert codec.decode(stored(folder, layout.alias("tiny", "champion")), Promotion).version == 1
+    decision = codec.decode(stored(folder, layout.decision("worse")), Decision)
+    assert {"newest roc_auc", "frozen roc_auc"} <= {gate.name for gate in decision.failed}
+    assert decision.gates[-1].name == "promotions_today"
+
+    shown = CliRunner().invoke(runs, ["show", "worse", "--store", str(folder / "store")])
+    assert "decision: hold, version 2 is held back" in " ".join(shown.stdout.split())
+    history = CliRunner().invoke(models, ["history", "tiny", "--store", str(folder / "store")])
+    assert "run first: version 1 is the first: there is no other to compare it with [decision " in history.stdout
+
+
+def test_nobody_decides_where_no_alias_is_asked_for(trained: tuple[Path, Result]):
+    folder, _ = trained
+    arguments = ("--run-id", "worse", "--epochs", "1", "--promote", "none")
+    kept = invoke(folder, *arguments, recipe="tests.support.shuffledjob:shuffled_job")
+    assert kept.exit_code == 0
+    assert "held back" not in kept.stdout
+
+
+def test_a_challenger_is_given_its_alias_whatever_the_comparison_says(trained: tuple[Path, Result]):
+    folder, _ = trained
+    arguments = ("--run-id", "worse", "--epochs", "1", "--promote", "challenger")
+    given = invoke(folder, *arguments, recipe="tests.support.shuffledjob:shuffled_job")
+    assert given.exit_code == 0
+    said = " ".join(given.stdout.split())
+    assert "as champion it would be held back" in said
+    assert "alias 'challenger' answers with version 2" in said
+    assert codec.decode(stored(folder, layout.alias("tiny", "champion")), Promotion).version == 1
 
 
 def test_a_run_id_used_for_something_else_is_refused(trained: tuple[Path, Result]):

@@ -13,6 +13,7 @@ import msgspec
 from gateway.contract import codec, layout, prices
 from gateway.contract.manifest import DataSource, Lineage, Manifest, TrainingCost
 from gateway.contract.prices import PriceBook
+from gateway.contract.promotions import Decision
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.errors import InvalidInput
 from gateway.objectstore.blocking import in_thread
@@ -62,6 +63,8 @@ class Imported(msgspec.Struct, frozen=True):
     record: VersionRecord
     promotion: Promotion | None
     is_new: bool
+    decision: Decision | None = None
+    """Always None: who imports a model decides about it, no gate compares it with what answers now."""
 
 
 async def bring(asked: Import, store: ObjectStore, report: Report) -> Imported:

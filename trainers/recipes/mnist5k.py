@@ -32,8 +32,8 @@ def mnist5k(*, shift_pixels: int = 2, width: int = 16) -> TrainJob:
     """Images: a small CNN on MNIST's digits.
 
     `shift_pixels`: how far training moves an image, at most. `width`: channels of the first of three convolutions; each has
-    twice as many as the one before. At 16 fp32 is the cheapest form there is; at 32 static int8 takes 0.55 of fp32's time, and still
-    twice that of 16.
+    twice as many as the one before. At 16 fp32 is the cheapest form there is; at 32 static int8 takes 0.55 of fp32's
+    time, and still twice that of 16.
     """
     return TrainJob(
         model="mnist5k",

@@ -189,8 +189,8 @@ def _heart(view: RunView, now_ns: int) -> str:
 
 def _decided(decision: dict[str, Any]) -> str:
     """Its own word for itself where it has one; another part of the product says what is in it."""
-    for key in ("decision", "outcome", "action"):
-        word, reason = decision.get(key), decision.get("reason")
+    for key, why in (("verdict", "sentence"), ("decision", "reason")):
+        word, reason = decision.get(key), decision.get(why)
         if isinstance(word, str):
             return f"{word}, {reason}" if isinstance(reason, str) and reason else word
     return json.dumps(decision)
