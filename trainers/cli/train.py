@@ -133,7 +133,9 @@ def train(
 def _here(spec: JobSpec, here: Here, assigned: Assignment | None, count: int) -> int:
     """Run it in this process, or in several of this machine; returns the exit code."""
     if count > 1 and not processes.is_one_of_many():
-        return processes.run(count, _arguments(here), environment.written(spec, launcher="local"))
+        launcher = assigned.launcher if assigned else "local"
+        told = {environment.RUN_ID: here.run_id, environment.STORE: here.store}  # without them it is no assignment
+        return processes.run(count, _arguments(here), environment.written(spec, launcher=launcher) | told)
     from trainers.cli import inprocess
 
     return inprocess.run(spec, here, assigned)
