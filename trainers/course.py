@@ -57,7 +57,9 @@ class Course(msgspec.Struct, frozen=True):
 
     def fit(self, folder: Path, keeping: Keeping, world: World, device: str | None) -> None:
         fitted = fit(self.job, self.data, self.report, device, keeping=keeping, world=world)
-        save_file({name: value.contiguous() for name, value in fitted.module.state_dict().items()}, folder / WEIGHTS)
+        # Copies: safetensors refuses tensors that share memory, as those of tied layers do.
+        weights = {name: value.contiguous().clone() for name, value in fitted.module.state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
         history = History(fitted.history, fitted.best, fitted.device, fitted.seconds, fitted.is_cut_short)
         (folder / HISTORY).write_bytes(codec.encode(history))
 

@@ -1,6 +1,8 @@
 """Training a small synthetic job: the same twice, stopped in time, refused when nothing can be learned."""
 
 import hashlib
+import random
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -8,9 +10,13 @@ import pytest
 import torch
 
 from tests.support.tinyjob import tiny_data, tiny_job, tiny_module
+from trainers.course import Course
 from trainers.errors import DataError, SpecError
+from trainers.fit import device as places
 from trainers.fit import loop as fitting
+from trainers.fit.keeping import Unkept
 from trainers.fit.loop import fit
+from trainers.fit.world import World
 from trainers.job import Data, Split, TrainJob
 
 
@@ -151,3 +157,62 @@ def test_module_is_built_under_the_seed():
     fit(job, tiny_data(), silent, "cpu")
     fit(job, tiny_data(), silent, "cpu")
     assert weight_hash(built[0]) == weight_hash(built[1])
+
+
+class Shaken(torch.nn.Module):
+    """Augments with noise of numpy and of Python."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, categories: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            numbers = numbers * float(np.random.uniform(0.9, 1.1)) + random.random()
+        logits: torch.Tensor = self.inner(categories, numbers)
+        return logits
+
+
+def test_noise_of_numpy_and_python_comes_from_the_seed_too_and_the_callers_is_left_alone():
+    job = msgspec.structs.replace(tiny_job(), module=lambda data: Shaken(tiny_module(data)))
+    np.random.seed(1)
+    random.seed(1)
+    first = fit(job, tiny_data(), silent, "cpu")
+    drawn = np.random.random(), random.random()
+    second = fit(job, tiny_data(), silent, "cpu")
+    assert weight_hash(first.module) == weight_hash(second.module)
+    np.random.seed(1)
+    random.seed(1)
+    assert drawn == (np.random.random(), random.random())
+
+
+class Tied(torch.nn.Module):
+    """Two layers with one weight, one of them transposed in memory, as a language model's embedding and its head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+        self.last = torch.nn.Linear(3, 1)
+        self.register_buffer("turned", torch.arange(6.0).reshape(2, 3).T)
+
+    def forward(self, categories: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(self.second(self.first(torch.nan_to_num(numbers) / 1000)))
+        return logits.squeeze(1)
+
+
+def test_tied_weights_and_turned_buffers_survive_the_way_to_the_next_stage(tmp_path: Path):
+    job = msgspec.structs.replace(tiny_job(), module=lambda data: Tied())
+    course = Course(job, tiny_data(), silent)
+    course.fit(tmp_path, Unkept(), World(), "cpu")
+    module = course.fitted(tmp_path).module
+    assert module.first.weight is module.second.weight
+    assert weight_hash(module) == weight_hash(fit(job, tiny_data(), silent, "cpu").module)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(SpecError, match=r"process 3 has no GPU: this machine has 2; start at most 2"):
+        places.choose("cuda")

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from trainers.errors import SpecError
@@ -19,7 +21,12 @@ def choose(name: str | None) -> torch.device:
         name = "cuda" if has_cuda else "cpu"
     if name not in {"cpu", "cuda"} or (name == "cuda" and not has_cuda):
         raise SpecError(f"device '{name}' is not here; there is: {'cpu, cuda' if has_cuda else 'cpu'}")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device("cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    mine, there_are = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if mine >= there_are:
+        raise SpecError(f"process {mine + 1} has no GPU: this machine has {there_are}; start at most {there_are} processes")
+    return torch.device("cuda", mine)
 
 
 def title(device: torch.device) -> str:
@@ -29,7 +36,9 @@ def title(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Initialization and dropout from this seed, deterministic kernels where there are some; the process's own state is put back.
+    """All random numbers (torch's, numpy's, Python's) from this seed, deterministic kernels where there are some.
+
+    The process's own state is put back.
 
     A CUDA kernel without a deterministic form only warns once: which ones these are is up to the recipe's module.
     """
@@ -37,12 +46,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
     if device.type == "cuda":
         os.environ.setdefault(WORKSPACE, ":4096:8")
+    of_numpy, of_python = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # it takes no other
+        random.seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
         try:
             yield
         finally:
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)
             torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warning)
 
 

@@ -124,7 +124,7 @@ class Keeper:
     def ends(self) -> None:
         """The save under way is not waited for longer than it takes: the stage's own result is worth more."""
         self._saver.flush(self._clock())
-        self._note_saved()
+        self._note_saved(is_over=True)
         self._tracker.steps_end()
 
     def _save_and_leave(self, step: int, capture: Capture, now: float) -> None:
@@ -136,9 +136,10 @@ class Keeper:
         self._tracker.saved(step)
         raise Preempted(f"{reason} after step {step}, which is saved; the same run id goes on from there")
 
-    def _note_saved(self) -> None:
+    def _note_saved(self, *, is_over: bool = False) -> None:
+        """Raises `SpecError` for a save that could not be made in time; one that is over needs no other."""
         if self._saver.spent.saves > self._saves:
             is_first, self._saves = not self._saves, self._saver.spent.saves
             self._tracker.saved(self._offered)
-            if is_first and self._grace_s is not None:
+            if is_first and self._grace_s is not None and not is_over:
                 require_grace(self._saver.spent.last_save_s, self._grace_s)

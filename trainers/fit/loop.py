@@ -110,10 +110,10 @@ def _features(module: FrozenFeatures, part: Rows, fit: Fit, report: Report) -> R
     features, done = [], 0
     with torch.inference_mode():
         for inputs, targets in part.in_order(fit.batch_rows):
-            features.append(module.encode(*inputs))
+            features.append(module.encode(*inputs).cpu())  # there is room for all of them; `placed` knows whether a GPU has it
             done += len(targets)
             report("encode", done, len(part))
-    return placed((torch.cat(features).clone(),), part.targets, part.device)
+    return placed((torch.cat(features).clone(),), part.targets.cpu(), part.device)
 
 
 class _Sum:
@@ -160,6 +160,8 @@ class _Trainer:
     def run(self, train: Rows, validation: Rows) -> None:
         """All epochs that are left; then `history`, `best_epoch` and `best` are what came of them."""
         self._resume(self._world.tell(self._keeping.resumed()))
+        if not self._world.is_first:  # all were seeded alike, and only the first one's generators are saved
+            torch.manual_seed(hash((self._fit.seed, self._world.rank, self._steps)))
         callable_ = self._world.together(self._module, train.device)
         self._compiling = Compiling(
             callable_,
@@ -282,8 +284,6 @@ class _Trainer:
         self._steps = snapshot.step
         self.history = [msgspec.convert(epoch, Epoch) for epoch in snapshot.facts["history"]]
         self.best_epoch = snapshot.facts["best_epoch"]
-        if not self._world.is_first:  # the first one's generators were saved: the others must not draw the same
-            torch.manual_seed(hash((self._fit.seed, self._world.rank, self._steps)))
 
     def _require_finite(self) -> torch.Tensor:
         """The sum of the losses; a state with one that is not finite is not worth keeping."""

@@ -65,6 +65,7 @@ class Rows(msgspec.Struct, frozen=True):
 
         def fill() -> None:
             try:
+                torch.cuda.set_device(self.device)  # a new thread has the first GPU, and would take memory there
                 for index in indices:
                     inputs, targets = self._picked(index)
                     put((tuple(values.pin_memory() for values in inputs), targets.pin_memory()))
