@@ -87,8 +87,9 @@ def _confusion(axes: "Axes", targets: Array, answers: Array, labels: Sequence[st
     names = list(labels) if len(labels) == classes else [str(i) for i in range(classes)]
     if classes <= NAMED_CLASSES_MAX:
         size = 7 if classes > BINS else 8
-        axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
-        axes.set_yticks(range(classes), names, fontsize=size)
+        # A label is no formula, whatever dollars it has.
+        axes.set_xticks(range(classes), names, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
 
 

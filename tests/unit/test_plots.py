@@ -45,3 +45,9 @@ def test_reliability_counts_every_row_once_and_knows_what_calibrated_means():
 def test_of_several_classes_the_named_one_counts():
     answers = np.array([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05]])
     assert reliability(np.array([0, 0]), answers) == [(0.9, 0.5, 2)]
+
+
+def test_dollars_in_labels_are_no_formula():
+    labels = ("under $50", r"$\frac{$", "from $10 to $20")
+    drawn = plots(multiclass(3), history(multiclass(3)), CLASSES, RNG.dirichlet((1, 1, 1), ROWS), labels)
+    assert drawn["plot-confusion.png"][1].startswith(PNG)
