@@ -25,7 +25,9 @@ def choose(name: str | None) -> torch.device:
         return torch.device("cpu")
     mine, there_are = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if mine >= there_are:
-        raise SpecError(f"process {mine + 1} has no GPU: this machine has {there_are}; start at most {there_are} processes")
+        raise SpecError(
+            f"process {mine + 1} has no GPU: this machine has {there_are}; start at most {there_are} processes"
+        )
     return torch.device("cuda", mine)
 
 

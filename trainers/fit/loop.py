@@ -110,7 +110,9 @@ def _features(module: FrozenFeatures, part: Rows, fit: Fit, report: Report) -> R
     features, done = [], 0
     with torch.inference_mode():
         for inputs, targets in part.in_order(fit.batch_rows):
-            features.append(module.encode(*inputs).cpu())  # there is room for all of them; `placed` knows whether a GPU has it
+            features.append(
+                module.encode(*inputs).cpu()
+            )  # there is room for all of them; `placed` knows whether a GPU has it
             done += len(targets)
             report("encode", done, len(part))
     return placed((torch.cat(features).clone(),), part.targets.cpu(), part.device)
