@@ -7,8 +7,9 @@ asked of the attempt while it lasts is in `Attending`.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,7 +24,7 @@ from trainers.fit.keeping import Stops
 from trainers.interruption import signals, spot
 from trainers.interruption.signals import Interruption
 from trainers.job import Report
-from trainers.runs import machine, reading, records, settle
+from trainers.runs import machine, reading, records, scratch, settle
 from trainers.runs.heartbeat import Beating
 from trainers.runs.journal import Journal, LogHandler
 from trainers.runs.machine import Machine, Placement, Utilisation
@@ -43,6 +44,8 @@ AMAZON = "Amazon EC2"
 MARKETS: dict[str, Market] = {"spot": "spot", "on-demand": "on_demand"}
 
 log = logging.getLogger("trainers")
+
+T = TypeVar("T")
 
 
 class Attending(msgspec.Struct, frozen=True):
@@ -78,6 +81,18 @@ class Attending(msgspec.Struct, frozen=True):
             raise Fenced(
                 f"attempt {newest} of run '{self.attempt.run.run_id}' has taken over; this one publishes nothing"
             )
+
+    async def stopped_when_cancelled(self, work: Coroutine[Any, Any, T]) -> T:
+        """`work`, which a cancellation does not end: it asks the thread that trains to stop, and to save what it can."""
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.stops.interruption.request("cancelled")
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # seen; the cancellation is what the caller hears
+            raise
 
     def cost(self) -> TrainingCost:
         """Of all attempts so far, this one as if it ended now."""
@@ -121,13 +136,12 @@ async def attending(
         sample=utilisation.sample,
     )
     journal = Journal(store, run.run_id, attempt.number)
-    attended = Attending(attempt, tracker, journal, stops, Stages(store, attempt, folder, tracker))
     watching = asyncio.create_task(spot.watch(interruption, log.info)) if placement.market == "spot" else None
     try:
         with signals.handled(interruption, asyncio.get_running_loop()):
             async with journal, beating:
-                with _logged(journal):
-                    yield attended
+                with _logged(journal), scratch.own(folder, attempt.number) as mine:
+                    yield Attending(attempt, tracker, journal, stops, Stages(store, attempt, mine, tracker))
     except BaseException as error:
         await asyncio.shield(_close(store, attempt, tracker, error))
         raise
@@ -168,6 +182,7 @@ def _outcome(error: BaseException) -> Outcome:
     kinds: dict[type[BaseException], Outcome] = {
         Preempted: "preempted",
         KeyboardInterrupt: "preempted",
+        asyncio.CancelledError: "preempted",  # the lease of a schedule was lost
         Fenced: "fenced",
         Cancelled: "cancelled",
     }

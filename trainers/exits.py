@@ -4,6 +4,8 @@ One table for all: the command line exits with `code_of(error)`, `trainers.launc
 those of sysexits.h where it has one that fits.
 """
 
+import asyncio
+
 from gateway import errors as store_errors
 from trainers import errors
 
@@ -32,7 +34,7 @@ FINAL = (BAD_SPEC, BAD_DATA, BAD_MODEL, BUG, BUDGET)
 
 RETRIED = (RETRY, STOPPED)
 
-CODES: dict[type[Exception], int] = {
+CODES: dict[type[BaseException], int] = {
     errors.SpecError: BAD_SPEC,
     errors.DataError: BAD_DATA,
     errors.ExportError: BAD_MODEL,
@@ -42,6 +44,7 @@ CODES: dict[type[Exception], int] = {
     errors.BudgetReached: BUDGET,
     errors.LauncherUnavailable: RETRY,
     errors.LeaseLost: RETRY,
+    asyncio.CancelledError: RETRY,  # what a lost lease does to the attempt
     # Somebody else's attempt is at work, or nobody's shall be: trying again would fence the one, or never end.
     errors.Fenced: DONE,
     errors.Cancelled: DONE,

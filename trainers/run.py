@@ -46,6 +46,10 @@ FINISHING_S = 60.0
 """Kept of a budget for what comes after the last step: export, judging, publishing."""
 
 
+SEED_MAX = 2**32 - 1
+"""numpy takes no larger one."""
+
+
 class Run(msgspec.Struct, frozen=True):
     """What is decided outside the job. `promote_to` None publishes without promoting. `arguments` ask for the same run again."""
 
@@ -79,7 +83,7 @@ class Result(msgspec.Struct, frozen=True):
 
 async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world: World | None = None) -> Result:
     """Go on from where this run's last attempt got to, then publish and promote. Raises any `TrainerError` or store error."""
-    _validate_names(job, run)
+    _validate(job, run)
     book = prices.load()
     # Before training, not after: a store that cannot be written to is found in a second and not in hours.
     await publish.put_once(store, layout.price_book(book.sha256), book.data)
@@ -90,8 +94,9 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world
                 run.attempt_s, attended.stops.interruption.request, "attempt's time is over"
             )
         data = await in_thread(_loaded, job, run.pins, attended.watched(report))
-        artifact, is_cut_short = await _artifact(
-            Course(job, data, attended.watched(report)), run, store, attended, world or World()
+        course = Course(job, data, attended.watched(report))
+        artifact, is_cut_short = await attended.stopped_when_cancelled(
+            _artifact(course, run, store, attended, world or World())
         )
         attended.stops.is_budget_spent = is_cut_short
         manifest = codec.decode((artifact.folder / publish.MANIFEST).read_bytes(), Manifest)
@@ -130,17 +135,22 @@ async def _artifact(
             processes=world.size,
             is_gpu=device.type == "cuda",
         )
-        world.tell("fit")
+        world.call("fit")
         course.fit(folder, kept, world, run.device)
 
     fitted = await stages.run("fit", begun, train)
     if fitted.was_stored:
-        world.tell("nothing")
+        world.call("nothing")
     history = read_history(fitted.folder)
     graph = await stages.run("export", digest(begun, fitted.digests), lambda to: course.export(to, fitted.folder))
     offered = await stages.run("quantize", digest(begun, graph.digests), lambda to: course.quantize(to, graph.folder))
-    told = lineage.lineage(
-        job, recipe=run.recipe, run_id=run.run_id, sources=course.data.sources, device=history.device
+    told = await in_thread(
+        lineage.lineage,
+        job,
+        recipe=run.recipe,
+        run_id=run.run_id,
+        sources=course.data.sources,
+        device=history.device,
     )
     artifact = await stages.run(
         "evaluate",
@@ -158,7 +168,7 @@ def follow(job: TrainJob, device: str | None, world: World) -> None:
     for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     data = _loaded(job, (), lambda *_: None)
-    if world.tell("") == "fit":
+    if world.call("") == "fit":
         fit(job, data, lambda *_: None, device, world=world)
 
 
@@ -200,7 +210,7 @@ def _record(job: TrainJob, run: Run) -> RunRecord:
     )
 
 
-def _validate_names(job: TrainJob, run: Run) -> None:
+def _validate(job: TrainJob, run: Run) -> None:
     """Before hours of training and not after."""
     try:
         releasing.check_names(job.model, run.promote_to or layout.CHAMPION)
@@ -208,3 +218,8 @@ def _validate_names(job: TrainJob, run: Run) -> None:
         raise SpecError(str(error)) from error
     if not is_name(run.run_id):
         raise SpecError(f"run id '{run.run_id}' must be {NAME_RULE}")
+    for name, least in (("epochs", 1), ("batch_rows", 1), ("patience", 0), ("seed", 0)):
+        if getattr(job.fit, name) < least:
+            raise SpecError(f"{name} is {getattr(job.fit, name)}; it must be at least {least}")
+    if job.fit.seed > SEED_MAX:
+        raise SpecError(f"seed is {job.fit.seed}; it must be at most {SEED_MAX}")

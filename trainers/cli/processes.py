@@ -42,10 +42,13 @@ def code_told() -> Iterator[None]:
     try:
         yield
     except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 1
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         raise
     except click.ClickException as error:
         code = error.exit_code
+        if path and not code:
+            error.show()
+            sys.exit(1)  # for torchrun: the other processes shall end too
         raise
     except BaseException:
         code = 1

@@ -6,9 +6,10 @@ tells the others what it found. Data order does not depend on how many there are
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import torch
@@ -23,10 +24,11 @@ PATIENCE = timedelta(hours=1)
 
 
 class World(msgspec.Struct, frozen=True):
-    """`rank` of `size`; alone unless torchrun says otherwise."""
+    """`rank` of `size`; alone unless torchrun says otherwise. `called`: the others know whether there is training to do."""
 
     rank: int = 0
     size: int = 1
+    called: threading.Event = msgspec.field(default_factory=threading.Event)
 
     @property
     def is_first(self) -> bool:
@@ -58,6 +60,17 @@ class World(msgspec.Struct, frozen=True):
         distributed.broadcast_object_list(said, src=0)
         return said[0]
 
+    def call(self, word: Literal["fit", "nothing", ""]) -> str:
+        """The first process says once whether there is training to do, `fit` or `nothing`; the others hear it."""
+        self.called.set()
+        return self.tell(word)
+
+    def dismiss(self) -> None:
+        """The first process ends, and never came to training: the others would wait for its word, `PATIENCE` long on GPUs."""
+        if self.is_first and not self.called.is_set():
+            with contextlib.suppress(RuntimeError):  # they are gone already
+                self.call("nothing")
+
     def together(self, module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         """The module as this process should call it, so that its gradients are everybody's."""
         if self.size == 1:
@@ -81,6 +94,10 @@ def joined(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield World(rank=distributed.get_rank(), size=size)
+        world = World(rank=distributed.get_rank(), size=size)
+        try:
+            yield world
+        finally:
+            world.dismiss()
     finally:
         distributed.destroy_process_group()
