@@ -32,6 +32,13 @@ def _require(pin: DataPin, source: DataSource, today: date) -> None:
         return
     if not source.last:
         raise SpecError(f"data '{pin.name}' has a max_age, and the recipe does not say from when its newest row is")
+    try:
+        last = date.fromisoformat(source.last)
+    except ValueError:
+        raise SpecError(
+            f"data '{pin.name}' has a max_age, and the recipe says '{source.last}' for its newest row; "
+            "a date such as 2026-11-30 is needed"
+        ) from None
     oldest = today - timedelta(seconds=pin.max_age.seconds)
-    if date.fromisoformat(source.last) < oldest:
+    if last < oldest:
         raise DataError(f"data '{pin.name}' ends on {source.last}, {pin.max_age} before today is {oldest}")

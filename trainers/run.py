@@ -93,10 +93,11 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world
             asyncio.get_running_loop().call_later(
                 run.attempt_s, attended.stops.interruption.request, "attempt's time is over"
             )
+        until_s = _affordable_until(run, attended)
         data = await in_thread(_loaded, job, run.pins, attended.watched(report))
         course = Course(job, data, attended.watched(report))
         artifact, is_cut_short = await attended.stopped_when_cancelled(
-            _artifact(course, run, store, attended, world or World())
+            _artifact(course, run, store, attended, world or World(), until_s)
         )
         attended.stops.is_budget_spent = is_cut_short
         manifest = codec.decode((artifact.folder / publish.MANIFEST).read_bytes(), Manifest)
@@ -112,14 +113,13 @@ async def run(job: TrainJob, run: Run, store: ObjectStore, report: Report, world
 
 
 async def _artifact(
-    course: Course, run: Run, store: ObjectStore, attended: Attending, world: World
+    course: Course, run: Run, store: ObjectStore, attended: Attending, world: World, until_s: float | None
 ) -> tuple[StageResult, bool]:
     """The four stages; each is known by the digest of all that decides its result."""
     job, stages, loop = course.job, attended.stages, asyncio.get_running_loop()
     data_sha256 = await in_thread(identity.data_sha256, course.data)
     spec_sha256 = attended.attempt.run.spec_sha256
     begun = digest(spec_sha256, data_sha256, dict(identity.environment()))
-    until_s = _affordable_until(run, attended)
 
     def train(folder: Path) -> None:
         device = places.choose(run.device)
@@ -174,10 +174,16 @@ def follow(job: TrainJob, device: str | None, world: World) -> None:
 
 def _affordable_until(run: Run, attended: Attending) -> float | None:
     """When training must stop for the rest to be paid for, on the monotonic clock; None without a cap."""
+    record = attended.attempt.record
+    if run.max_cost_picousd is not None and record.usd_per_hour is None:
+        raise SpecError(
+            f"a cost cap needs a price per hour, and the price book has none for '{record.sku}'; name a machine type that it "
+            "prices with --priced-as, such as c7i.large or g5.xlarge"
+        )
     left_s = budget.check(
         max_cost_picousd=run.max_cost_picousd,
         earlier_picousd=attended.attempt.before.cost_picousd,
-        usd_per_hour=attended.attempt.record.usd_per_hour,
+        usd_per_hour=record.usd_per_hour,
         reserve_s=FINISHING_S,
         least_s=run.safety.interval.min_s,
     )

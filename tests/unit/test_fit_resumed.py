@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.tinyjob import tiny_data, tiny_job
 from tests.unit.test_fit import changed, silent, weight_hash
@@ -15,6 +18,8 @@ from trainers.errors import DataError
 from trainers.fit.compiling import MEASURED_STEPS, WARM_UP_STEPS, Compiling
 from trainers.fit.keeping import Capture, Unkept, Verdict
 from trainers.fit.loop import fit
+from trainers.fit.order import batch_count, batches
+from trainers.fit.world import World
 
 PER_EPOCH = 10  # 2400 rows in batches of 256
 EPOCHS = 3
@@ -78,6 +83,30 @@ def test_from_any_step_the_weights_are_those_of_an_uninterrupted_training(whole:
     resumed = fit(job(), tiny_data(), silent, "cpu", keeping=Resuming(stopping.snapshot))
     assert weight_hash(resumed.module) == whole
     assert len(resumed.history) == EPOCHS
+
+
+@pytest.mark.parametrize("step", [9, 10])
+def test_a_single_row_that_is_left_over_joins_the_batch_before(step: int):
+    """Nine batches of 256 and one row: batch normalization could not take it alone."""
+    whole_data = tiny_data()
+    data = msgspec.structs.replace(whole_data, train=whole_data.train.picked(np.arange(2305)))
+    uninterrupted = fit(job(), data, silent, "cpu")
+    stopping = Stopping(step)
+    with pytest.raises(Stopped):
+        fit(job(), data, silent, "cpu", keeping=stopping)
+    resumed = fit(job(), data, silent, "cpu", keeping=Resuming(stopping.snapshot))
+    assert weight_hash(resumed.module) == weight_hash(uninterrupted.module)
+    assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in uninterrupted.history]
+
+
+@given(rows=st.integers(1, 200), batch_rows=st.integers(1, 50), size=st.integers(1, 8))
+def test_every_row_is_in_one_batch_and_no_process_gets_a_single_one(rows: int, batch_rows: int, size: int):
+    parts = batches(torch.arange(rows), batch_rows)
+    assert torch.cat(parts).tolist() == list(range(rows))
+    assert batch_count(rows, batch_rows) == len(parts)
+    for part in parts:
+        shares = [World(rank, size).share(part)[0] for rank in range(size)]
+        assert min(map(len, shares)) >= min(2, rows, batch_rows)
 
 
 def test_a_spent_budget_ends_training_with_the_best_so_far():
@@ -165,3 +194,21 @@ def test_nothing_is_compiled_where_it_is_not_allowed():
     for _ in range(100):
         clock.step(compiling)
     assert compiling.forward is module
+
+
+def test_a_module_that_cannot_be_compiled_here_trains_as_it_is(caplog: pytest.LogCaptureFixture):
+    def build(module: torch.nn.Module):
+        def forward(*inputs: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("Failed to find C compiler.\nPlease specify one")
+
+        return forward
+
+    clock, module = Clock(0.1, 0.1), torch.nn.Linear(1, 1)
+    compiling = Compiling(module, 10_000, is_allowed=True, build=build, clock=clock)
+    for _ in range(2 * (WARM_UP_STEPS + MEASURED_STEPS)):
+        assert torch.equal(compiling(torch.ones(1, 1)), module(torch.ones(1, 1)))
+        clock.step(compiling)
+    assert compiling.forward is module
+    assert [record.getMessage() for record in caplog.records] == [
+        "torch.compile fails here, so training goes on without it: Failed to find C compiler."
+    ]

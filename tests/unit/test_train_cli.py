@@ -248,3 +248,24 @@ def test_a_cell_cannot_break_the_card():
 
 def test_every_option_is_explained():
     assert all(option.help for option in train.params if isinstance(option, click.Option))
+
+
+def test_a_recipe_beside_the_user_is_found_from_the_console_script_too(tmp_path: Path):
+    """Whose path begins with the folder of the script, where `python -m` has the working folder."""
+    (tmp_path / "beside_the_user.py").write_text("from tests.support.tinyjob import tiny_job\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "path", [place for place in sys.path if place] + ["elsewhere"])
+        result = invoke(tmp_path, "--set", "hidden=3", recipe="beside_the_user:tiny_job")
+    assert "recipe 'beside_the_user:tiny_job' has no parameter 'hidden'" in result.output
+
+
+def test_seed_and_epochs_may_be_set_like_parameters(tmp_path: Path):
+    result = invoke(tmp_path, "--set", "epochs=1", "--set", "seed=-4")
+    assert "seed is -4; it must be at least 0" in result.output
+
+
+def test_a_cap_on_a_machine_without_a_price_is_refused_before_the_data_is_loaded(tmp_path: Path):
+    result = invoke(tmp_path, "--max-cost", "1", "--priced-as", "c7i.lagre")
+    assert result.exit_code == 64
+    assert "the price book has none for 'c7i.lagre'" in result.output
+    assert "load" not in result.output

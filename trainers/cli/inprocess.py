@@ -164,6 +164,8 @@ def _signer(key: Path | None) -> "Signer | None":
 def _whole(name: str, value: object) -> int | None:
     if value is None:
         return None
+    if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit():  # of --set
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise SpecError(f"params.{name} is {value!r}, not a whole number")
     return value

@@ -114,6 +114,8 @@ def train(
         "checkpoint.grace": grace,
     }
     is_debug = bool(ctx.obj and ctx.obj.get("debug"))
+    if not {"", str(Path.cwd())} & set(sys.path):  # `python -m` looks there for recipes; the console script does not
+        sys.path.append(str(Path.cwd()))
     with errors_as_lines(is_debug=is_debug):
         assigned = environment.current()
         spec = assigned.spec if assigned and recipe is None else _spec(recipe, options)

@@ -1,9 +1,10 @@
 """Whether to compile a module for the rest of a training: measured, not believed. Only on a GPU, which launches kernels one by one.
 
 Compiling takes a minute or two and pays when what is left to train is long enough; afterwards steps are timed again, and a compiled
-module that is not faster is given up. Called by the training loop.
+module that is not faster, or that cannot be compiled here, is given up. Called by the training loop.
 """
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ REMAINING_S_MIN = 300.0
 FASTER_MIN = 1.05
 
 Forward = Callable[..., torch.Tensor]
+
+log = logging.getLogger(__name__)
 
 
 class Compiling:
@@ -45,6 +48,20 @@ class Compiling:
         self._done = 0
         self._began_s = 0.0
         self._plain_s: float | None = None
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """The module's outputs. It is compiled at its first call, which needs a C compiler, and operations that can be."""
+        outputs: torch.Tensor
+        try:
+            outputs = self.forward(*inputs)
+        except Exception as error:  # of a compiler, whatever it raises; an error of the module's own comes again below
+            if self.forward is self._module:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("torch.compile fails here, so training goes on without it: %s", reason)
+            self.forward, self._is_open = self._module, False
+            outputs = self.forward(*inputs)
+        return outputs
 
     def after_step(self) -> None:
         """Count a step; now and then change what `forward` is."""

@@ -22,6 +22,7 @@ from trainers.fit import device as places
 from trainers.fit.compiling import Compiling
 from trainers.fit.frozen import FrozenFeatures
 from trainers.fit.keeping import Keeping, Unkept, Verdict
+from trainers.fit.order import batch_count, batches, order
 from trainers.fit.rows import Rows, placed, rows
 from trainers.fit.world import World
 from trainers.job import Data, Fit, Report, TrainJob
@@ -144,7 +145,7 @@ class _Trainer:
         self._average = copy.deepcopy(module).eval()
         self.best = copy.deepcopy(self._average)
         self._optimizer = job.fit.optimizer(module, job.fit)
-        self._per_epoch = math.ceil(rows / job.fit.batch_rows)
+        self._per_epoch = batch_count(rows, job.fit.batch_rows)
         self._total = job.fit.epochs * self._per_epoch
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: _rate(step, self._total, job.fit.warmup_steps)
@@ -197,14 +198,14 @@ class _Trainer:
         if not done:
             self._losses.value.zero_()
         self._module.train()
-        indices = torch.split(order(self._fit.seed, number, len(train)), self._fit.batch_rows)[done:]
+        indices = batches(order(self._fit.seed, number, len(train)), self._fit.batch_rows)[done:]
         shares = [self._world.share(index) for index in indices]
         began = told = time.monotonic()
         waited, examples = 0.0, 0
-        batches = train.batches([index for index, _ in shares])
+        ahead = train.batches([index for index, _ in shares])
         for index, (_, weight) in zip(indices, shares, strict=True):
             asked = time.monotonic()
-            inputs, targets = next(batches)
+            inputs, targets = next(ahead)
             waited += time.monotonic() - asked
             self._losses.value += self._step(inputs, targets, weight) * len(index)
             examples += len(index)
@@ -216,7 +217,8 @@ class _Trainer:
                 self.is_cut_short = self._steps < self._total
                 break
         elapsed = max(time.monotonic() - began, 1e-9)
-        seen = min(examples + done * self._fit.batch_rows, len(train))  # the last batch may be a short one
+        is_whole = self._steps == (number + 1) * self._per_epoch  # the last batch has a size of its own
+        seen = len(train) if is_whole else examples + done * self._fit.batch_rows
         loss = float(self._world.mean(self._require_finite())) / seen
         judged = self._world.tell(self._judged(validation))
         watched = self._objective.watched.name
@@ -236,7 +238,7 @@ class _Trainer:
     def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor, weight: float) -> torch.Tensor:
         """One batch: the weights move, the average follows. Returns the loss, still on the device."""
         with self._precision.forward():
-            loss = self._objective.loss(self._compiling.forward(*inputs), targets) * weight
+            loss = self._objective.loss(self._compiling(*inputs), targets) * weight
         self._precision.backward(loss, self._optimizer)
         self._schedule.step()
         self._compiling.after_step()
@@ -315,9 +317,3 @@ def _rate(step: int, steps: int, warmup_steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-def order(seed: int, epoch: int, rows: int) -> torch.Tensor:
-    """The rows in this epoch's order: a pure function of its arguments, so that a later epoch needs no earlier one."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(rows, generator=generator)

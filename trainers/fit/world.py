@@ -37,9 +37,9 @@ class World(msgspec.Struct, frozen=True):
     def share(self, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
         """This process's rows of a batch, and by what its mean loss counts so that the average is that of the whole batch.
 
-        A batch with fewer rows than processes is computed by all of them.
+        A batch with fewer than two rows for each process is computed by all of them: batch normalization takes no single row.
         """
-        if self.size == 1 or len(batch) < self.size:
+        if self.size == 1 or len(batch) < 2 * self.size:
             return batch, 1.0
         mine = torch.tensor_split(batch, self.size)[self.rank]
         return mine, len(mine) * self.size / len(batch)
