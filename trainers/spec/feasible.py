@@ -122,7 +122,7 @@ def _data(spec: JobSpec) -> Iterator[Finding]:
             yield Finding(("data", index, "name"), f"'{pin.name}' is used twice")
         if pin.sha256 and pin.version_id:
             yield Finding(("data", index, "version_id"), "give sha256 or version_id, not both")
-        if pin.version_id and not pin.uri.startswith("s3://"):
+        if pin.version_id and not (pin.uri or "").startswith("s3://"):
             yield Finding(("data", index, "version_id"), "only objects in S3 have versions; use sha256")
     if spec.promote.require_manual and spec.promote.to == "none":
         yield Finding(("promote", "require_manual"), "makes no sense with promote.to = 'none'")

