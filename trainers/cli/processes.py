@@ -14,7 +14,11 @@ from pathlib import Path
 
 import click
 
+from trainers.spec.jobspec import GRACE_S_MAX
+
 EXIT_FILE = "STEELYARD_EXIT_FILE"
+PATIENCE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_S_MAX)}
+"""torchrun kills 30 s after it passed SIGTERM on, in the midst of a save that the platform would have waited for."""
 
 
 def is_one_of_many() -> bool:
@@ -28,7 +32,7 @@ def run(processes: int, arguments: Sequence[str], environment: Mapping[str, str]
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "exit"
         command = [sys.executable, *launcher, "-m", "trainers", *arguments]
-        child = subprocess.Popen(command, env={**os.environ, **environment, EXIT_FILE: str(told)})  # noqa: S603  # this very program
+        child = subprocess.Popen(command, env={**PATIENCE, **os.environ, **environment, EXIT_FILE: str(told)})  # noqa: S603  # this very program
         with _forwarded(child):
             code = child.wait()
         return int(told.read_text()) if told.exists() else code

