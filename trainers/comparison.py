@@ -11,7 +11,7 @@ import numpy as np
 from gateway.contract.manifest import Evaluation
 from trainers import confidence
 from trainers.arrays import Array
-from trainers.errors import SpecError
+from trainers.errors import DataError, SpecError
 from trainers.evaluate.judge import SPLIT, Verdict
 from trainers.job import Data, TrainJob
 
@@ -37,12 +37,13 @@ def compare(job: TrainJob, data: Data, verdict: Verdict) -> Compared:
         )
     targets, simple = data.test.targets[rows], simple[rows]
     (answers,) = verdict.answers[verdict.serve].values()
+    measured = _measured(job, targets, simple)
     sure = confidence.compare(job.objective, targets, answers, simple)
     baseline = Evaluation(
         subject=f"{BASELINE}{job.baseline.name}",
         split=SPLIT,
         rows=len(rows),
-        metrics=job.objective.measure(targets, simple),
+        metrics=measured,
         intervals=sure.baseline,
     )
     variants = [
@@ -52,6 +53,14 @@ def compare(job: TrainJob, data: Data, verdict: Verdict) -> Compared:
         for evaluation in verdict.evaluations
     ]
     return Compared((baseline, *variants), targets, answers)
+
+
+def _measured(job: TrainJob, targets: Array, answers: Array) -> dict[str, float]:
+    """The baseline's metrics; what is wrong with its answers is said of it and not of the model."""
+    try:
+        return job.objective.measure(targets, answers)
+    except DataError as error:
+        raise DataError(f"baseline '{job.baseline.name}': {error}") from error
 
 
 def doubtful(evaluations: Sequence[Evaluation]) -> list[str]:

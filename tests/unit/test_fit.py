@@ -216,3 +216,13 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(SpecError, match=r"process 3 has no GPU: this machine has 2; start at most 2"):
         places.choose("cuda")
+
+
+def test_a_module_without_parameters_is_refused():
+    class Fixed(torch.nn.Module):
+        def forward(self, categories: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+            return numbers[:, 0]
+
+    job = msgspec.structs.replace(tiny_job(), module=lambda data: Fixed())
+    with pytest.raises(SpecError, match="has no parameters, so there is nothing to train"):
+        fit(job, tiny_data(), silent, "cpu")

@@ -17,7 +17,7 @@ from torch import nn
 from trainers.arrays import Array
 from trainers.checkpoint import state
 from trainers.checkpoint.state import Snapshot
-from trainers.errors import DataError
+from trainers.errors import DataError, SpecError
 from trainers.fit import device as places
 from trainers.fit.compiling import Compiling
 from trainers.fit.frozen import FrozenFeatures
@@ -138,7 +138,12 @@ class _Trainer:
     def __init__(
         self, module: nn.Module, job: TrainJob, rows: int, report: Report, keeping: Keeping, world: World
     ) -> None:
-        device = next(module.parameters()).device
+        first = next(module.parameters(), None)
+        if first is None:
+            raise SpecError(
+                "the module has no parameters, so there is nothing to train; steelyard import publishes a fixed graph"
+            )
+        device = first.device
         self._fit: Fit = job.fit
         self._objective: Objective = job.objective
         self._module = module
