@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gateway.contract import codec, prices
+from gateway.contract.checkpoint import BitExact
 from gateway.contract.features import PROFILE_FILE
 from gateway.contract.manifest import Lineage, Role, TrainingCost
 from trainers import artifact, comparison, plots, search
@@ -45,6 +46,8 @@ class History(msgspec.Struct, frozen=True):
     device: str
     seconds: float
     is_cut_short: bool
+    resumed_at: tuple[int, ...] = ()
+    bit_exact: BitExact = "proven"
     schema_version: int = 1
 
 
@@ -60,7 +63,15 @@ class Course(msgspec.Struct, frozen=True):
         # Copies: safetensors refuses tensors that share memory, as those of tied layers do.
         weights = {name: value.contiguous().clone() for name, value in fitted.module.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
-        history = History(fitted.history, fitted.best, fitted.device, fitted.seconds, fitted.is_cut_short)
+        history = History(
+            epochs=fitted.history,
+            best=fitted.best,
+            device=fitted.device,
+            seconds=fitted.seconds,
+            is_cut_short=fitted.is_cut_short,
+            resumed_at=fitted.resumed_at,
+            bit_exact=keeping.bit_exact,
+        )
         (folder / HISTORY).write_bytes(codec.encode(history))
 
     def export(self, folder: Path, made: Path) -> None:

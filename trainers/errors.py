@@ -12,6 +12,7 @@ TrainerError
 |- Cancelled         somebody asked for the run not to go on; `steelyard runs resume` takes that back
 |- Preempted         stopped by a signal after its state was saved
 |  `- Unsaved        stopped by a signal, and the store did not take the state
+|- OutOfMemory       a step needs more memory than there is
 |- BudgetReached     the cost cap is spent and there is nothing to export
 |- Fenced            a newer attempt of this run is at work; this one ends and publishes nothing
 `- HostDiffers       a checkpoint was made on other hardware or libraries; another host may do, or strict resume off
@@ -60,6 +61,10 @@ class Cancelled(TrainerError):
 
 class Preempted(TrainerError):
     """Stopped by a signal after the state was saved."""
+
+
+class OutOfMemory(TrainerError):
+    """A step needs more memory than there is; the same would happen again."""
 
 
 class BudgetReached(TrainerError):

@@ -42,6 +42,7 @@ CODES: dict[type[BaseException], int] = {
     errors.GateFailed: BAD_MODEL,
     errors.PublishConflict: RETRY,
     errors.BudgetReached: BUDGET,
+    errors.OutOfMemory: BUG,
     errors.LauncherUnavailable: RETRY,
     errors.LeaseLost: RETRY,
     asyncio.CancelledError: RETRY,  # what a lost lease does to the attempt

@@ -72,7 +72,7 @@ def _sources(job: TrainJob, recipe: str) -> set[str]:
 def _functions(job: TrainJob) -> Iterator[Any]:
     """What the job calls, without what is wrapped around it."""
     objective = job.objective
-    given = [job.load, job.module, job.baseline.predict, job.fit.optimizer, job.calibration]
+    given = [job.load, job.module, job.baseline.predict, job.fit.optimizer, job.fit.schedule, job.calibration]
     for function in (*given, objective.loss, *(metric.measure for metric in objective.metrics)):
         inner: Any = function
         while isinstance(inner, partial):

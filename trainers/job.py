@@ -6,6 +6,7 @@ category indices for the torch module, and `export` puts the same step into the 
 what was trained elsewhere is judged without it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -80,11 +81,23 @@ def adamw(module: "torch.nn.Module", fit: "Fit") -> "torch.optim.Optimizer":
     return torch.optim.AdamW(module.parameters(), fit.learning_rate, weight_decay=fit.weight_decay)
 
 
+WARMUP_PART = 10
+"""At most one step in so many: a short job must not spend itself on warming up."""
+
+
+def warm_cosine(step: int, steps: int, fit: "Fit") -> float:
+    """Rises over `fit.warmup_steps`, then falls as half a cosine to zero."""
+    warmup = min(fit.warmup_steps, max(1, steps // WARMUP_PART))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
 class Fit(msgspec.Struct, frozen=True):
     """How to train. `seed` fixes initialization, data order and dropout.
 
-    The learning rate rises over `warmup_steps` and falls as half a cosine. Validation judges a moving average of the weights, which
-    spans about 1 / (1 - `average_decay`) steps. `optimizer` makes one for the parameters of the module it gets.
+    Validation judges a moving average of the weights, which spans about 1 / (1 - `average_decay`) steps. `optimizer` makes one for
+    the parameters of the module it gets; `schedule` is the factor on its learning rate at a step of so many.
     """
 
     epochs: int
@@ -96,6 +109,7 @@ class Fit(msgspec.Struct, frozen=True):
     warmup_steps: int = 200
     average_decay: float = 0.995
     optimizer: Callable[["torch.nn.Module", "Fit"], "torch.optim.Optimizer"] = adamw
+    schedule: Callable[[int, int, "Fit"], float] = warm_cosine
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -8,6 +8,9 @@ import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+import msgspec
+
+from gateway.contract.checkpoint import BitExact
 from gateway.contract.manifest import DataSource, Lineage
 from trainers.job import TrainJob
 
@@ -15,15 +18,37 @@ PACKAGES = ("steelyard", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", 
 GIT_SECONDS_MAX = 10
 
 
-def lineage(job: TrainJob, *, recipe: str, run_id: str, sources: tuple[DataSource, ...], device: str) -> Lineage:
+class Origin(msgspec.Struct, frozen=True):
+    """What the run knows of how its model came to be."""
+
+    run_id: str
+    recipe: str
+    device: str
+    spec_sha256: str
+    attempts: int
+    resumed_at: tuple[int, ...]
+    bit_exact: BitExact
+    evaluation_sha256: str
+    parent: int
+    image: str = ""
+
+
+def lineage(job: TrainJob, sources: tuple[DataSource, ...], origin: Origin) -> Lineage:
     return Lineage(
-        run_id=run_id,
-        recipe=recipe,
+        run_id=origin.run_id,
+        recipe=origin.recipe,
         seed=job.fit.seed,
         data=sources,
         code=_code(),
-        environment=environment() | {"device": device},
+        environment=environment() | {"device": origin.device},
         parameters=parameters(job),
+        spec_sha256=origin.spec_sha256,
+        attempts=origin.attempts,
+        resumed_at=origin.resumed_at,
+        bit_exact=origin.bit_exact,
+        evaluation_sha256=origin.evaluation_sha256,
+        parent=origin.parent,
+        image=origin.image or msgspec.UNSET,
     )
 
 

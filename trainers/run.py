@@ -20,15 +20,16 @@ from gateway.contract.promotions import Decision
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.contract.runs import RunRecord
 from gateway.contract.words import NAME_RULE, is_name
-from gateway.errors import InvalidInput
+from gateway.errors import InvalidInput, ModelNotFound
 from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import releasing
-from trainers import identity, lineage, pins, publish
+from gateway.registry.reading import Registry
+from trainers import identity, intake, lineage, publish
 from trainers.attempt import Attending, attending
 from trainers.checkpoint.state import fingerprint
 from trainers.course import Course, read_history, step
-from trainers.errors import DataError, SpecError
+from trainers.errors import SpecError
 from trainers.fit import device as places
 from trainers.fit.loop import fit
 from trainers.fit.world import World
@@ -62,6 +63,7 @@ class Run(msgspec.Struct, frozen=True):
     device: str | None = None
     safety: Safety = Safety()
     pins: tuple[DataPin, ...] = ()
+    image: str = ""
     attempt_s: float | None = None
     max_cost_picousd: int | None = None
     signer: Signer | None = None
@@ -144,20 +146,33 @@ async def _artifact(
     history = read_history(fitted.folder)
     graph = await stages.run("export", digest(begun, fitted.digests), lambda to: course.export(to, fitted.folder))
     offered = await stages.run("quantize", digest(begun, graph.digests), lambda to: course.quantize(to, graph.folder))
-    told = await in_thread(
-        lineage.lineage,
-        job,
-        recipe=run.recipe,
+    made = lineage.Origin(
         run_id=run.run_id,
-        sources=course.data.sources,
+        recipe=run.recipe,
         device=history.device,
+        spec_sha256=spec_sha256,
+        attempts=attended.attempt.number,
+        resumed_at=history.resumed_at,
+        bit_exact=history.bit_exact,
+        evaluation_sha256=data_sha256["test"],
+        parent=await _champion(store, job.model),
+        image=run.image,
     )
+    told = await in_thread(lineage.lineage, job, course.data.sources, made)
     artifact = await stages.run(
         "evaluate",
         digest(begun, offered.digests),
         lambda to: course.evaluate(to, offered.folder, history, told, attended.cost),
     )
     return artifact, history.is_cut_short
+
+
+async def _champion(store: ObjectStore, model: str) -> int:
+    """The version that answers now; 0 when none does."""
+    try:
+        return (await Registry(store).alias(model)).promotion.version
+    except ModelNotFound:
+        return 0
 
 
 def follow(job: TrainJob, device: str | None, world: World) -> None:
@@ -192,13 +207,8 @@ def _affordable_until(run: Run, attended: Attending) -> float | None:
 
 def _loaded(job: TrainJob, pinned: Sequence[DataPin], report: Report) -> Data:
     data = step(report, "load", job.load)
-    pins.require(pinned, data.sources, datetime.now(UTC).date())
-    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-        lengths = {split.rows, *(len(values) for values in split.inputs.values())}
-        if len(lengths) != 1 or not split.rows:
-            raise DataError(f"the {name} split is empty or ragged: its arrays have {sorted(lengths)} rows")
-        if split.inputs.keys() != {tensor.name for tensor in data.signature.inputs}:
-            raise DataError(f"the {name} split has inputs {sorted(split.inputs)}; the signature names others")
+    intake.require(pinned, data.sources, datetime.now(UTC).date())
+    intake.check(data)
     return data
 
 

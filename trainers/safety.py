@@ -54,9 +54,8 @@ def keeper(
     number = attended.attempt.number
     opened = wait(checkpoints.open_run(store, attended.attempt.run.run_id, origin, attempt=number, options=options))
     resumed = wait(opened.latest())
-    if (
-        processes > 1 or is_gpu
-    ):  # only the first one's random numbers are saved; a GPU may compile in one attempt and not in another
+    # Only the first process's random numbers are saved, and a GPU may compile in one attempt and not in another.
+    if processes > 1 or is_gpu:
         opened.bit_exact = "best_effort"
     if resumed:
         for skipped in resumed.skipped:
@@ -74,4 +73,5 @@ def keeper(
         journal=attended.journal,
         until_s=until_s,
         grace_s=safety.grace_s,
+        bit_exact=opened.bit_exact,
     )

@@ -222,7 +222,12 @@ class DataSource(msgspec.Struct, frozen=True):
 
 
 class Lineage(msgspec.Struct, frozen=True):
-    """Enough to answer "where did this come from" and to train it again."""
+    """Enough to answer "where did this come from" and to train it again.
+
+    `spec_sha256` is the run's; `attempts` how many it took, `resumed_at` the steps from which they went on, `bit_exact` whether the
+    weights are provably those of an uninterrupted run. `evaluation_sha256` is the digest of the rows that judged it, `parent` the
+    version that answered as champion when it was made (0: none), `image` the container's digest where the job's spec named one.
+    """
 
     run_id: str
     recipe: str
@@ -231,6 +236,13 @@ class Lineage(msgspec.Struct, frozen=True):
     code: dict[str, str] = {}
     environment: dict[str, str] = {}
     parameters: dict[str, str | float | bool] = {}
+    spec_sha256: Sha256 | UnsetType = UNSET
+    attempts: Positive | UnsetType = UNSET
+    resumed_at: tuple[Count, ...] | UnsetType = UNSET
+    bit_exact: Literal["proven", "best_effort"] | UnsetType = UNSET
+    evaluation_sha256: Sha256 | UnsetType = UNSET
+    parent: Count | UnsetType = UNSET
+    image: str | UnsetType = UNSET
 
 
 class AttemptCost(msgspec.Struct, frozen=True):

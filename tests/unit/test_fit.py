@@ -11,13 +11,13 @@ import torch
 
 from tests.support.tinyjob import tiny_data, tiny_job, tiny_module
 from trainers.course import Course
-from trainers.errors import DataError, SpecError
+from trainers.errors import DataError, OutOfMemory, SpecError
 from trainers.fit import device as places
 from trainers.fit import loop as fitting
 from trainers.fit.keeping import Unkept
 from trainers.fit.loop import fit
 from trainers.fit.world import World
-from trainers.job import Data, Split, TrainJob
+from trainers.job import Data, Fit, Split, TrainJob
 
 
 def silent(step: str, done: int, total: int, note: str = "") -> None: ...
@@ -226,3 +226,31 @@ def test_a_module_without_parameters_is_refused():
     job = msgspec.structs.replace(tiny_job(), module=lambda data: Fixed())
     with pytest.raises(SpecError, match="has no parameters, so there is nothing to train"):
         fit(job, tiny_data(), silent, "cpu")
+
+
+def test_a_lack_of_memory_says_how_much_was_used_and_what_to_do():
+    class Greedy(torch.nn.Linear):
+        def forward(self, categories: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(1 << 50) + numbers.sum()
+
+    job = msgspec.structs.replace(tiny_job(), module=lambda data: Greedy(3, 1))
+    with pytest.raises(
+        OutOfMemory, match=r"out of memory with batches of 256 rows, after .* GiB; lower the recipe's batch_rows"
+    ):
+        fit(job, tiny_data(), silent, "cpu")
+
+
+def test_a_recipe_may_bring_its_own_schedule():
+    steps: list[int] = []
+
+    def constant(step: int, total: int, fit: Fit) -> float:
+        steps.append(step)
+        return 0.0
+
+    job = tiny_job()
+    job = msgspec.structs.replace(job, fit=msgspec.structs.replace(job.fit, schedule=constant))
+    fitted = fit(job, tiny_data(), silent, "cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert weight_hash(fitted.module) == weight_hash(tiny_module(tiny_data()))
+    assert max(steps) == 20

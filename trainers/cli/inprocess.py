@@ -120,6 +120,7 @@ def _run(spec: JobSpec, here: Here, job: "TrainJob") -> "Run":
         device=here.device,
         safety=_safety(spec),
         pins=spec.data,
+        image=spec.image or "",
         attempt_s=spec.limits.attempt.seconds,
         max_cost_picousd=None if cost_usd is None else round(Fraction(str(cost_usd)) * PICO_PER_USD),
         signer=_signer(here.sign_key),

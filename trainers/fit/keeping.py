@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from gateway.contract.checkpoint import BitExact
 from gateway.errors import GatewayError
 from trainers.checkpoint.saver import Saver
 from trainers.checkpoint.state import Snapshot
@@ -24,6 +25,11 @@ Capture = Callable[[], Snapshot]
 
 
 class Keeping(Protocol):
+    @property
+    def bit_exact(self) -> BitExact:
+        """What may be claimed about the weights that come of it."""
+        ...
+
     def resumed(self) -> Snapshot | None:
         """Where an earlier attempt stopped."""
         ...
@@ -43,6 +49,8 @@ class Keeping(Protocol):
 
 class Unkept:
     """Nothing is saved, nothing interrupts."""
+
+    bit_exact: BitExact = "proven"
 
     def resumed(self) -> Snapshot | None:
         return None
@@ -86,8 +94,10 @@ class Keeper:
         journal: Journal | None = None,
         until_s: float | None = None,
         grace_s: float | None = None,
+        bit_exact: BitExact = "proven",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.bit_exact: BitExact = bit_exact
         self._snapshot = snapshot
         self._saver = saver
         self._stops = stops

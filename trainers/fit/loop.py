@@ -5,10 +5,11 @@ CUDA trains in mixed precision and promises no such thing. All data is in memory
 alone. Called by `trainers.run`.
 """
 
+import contextlib
 import copy
-import math
+import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from trainers.arrays import Array
 from trainers.checkpoint import state
 from trainers.checkpoint.state import Snapshot
-from trainers.errors import DataError, SpecError
+from trainers.errors import DataError, OutOfMemory, SpecError
 from trainers.fit import device as places
 from trainers.fit.compiling import Compiling
 from trainers.fit.frozen import FrozenFeatures
@@ -29,10 +30,10 @@ from trainers.job import Data, Fit, Report, TrainJob
 from trainers.objectives import Objective
 
 REPORT_SECONDS = 0.5
-WARMUP_PART = 10
-"""At most one step in so many: a short job must not spend itself on warming up."""
-
 STEPS_PER_WORD = 16
+
+NO_MEMORY = "can't allocate memory"
+"""What torch's allocator says on a CPU, where it has no error of its own for it."""
 
 STARVED = 0.1
 """Share of an epoch spent waiting for batches from which on the progress says so."""
@@ -53,7 +54,7 @@ class Epoch(msgspec.Struct, frozen=True):
 class Fitted(msgspec.Struct, frozen=True):
     """The module with the weights of `history[best]`, in eval mode on the CPU. `device` is `cpu` or the name of the GPU.
 
-    `is_cut_short`: the budget was spent before the last epoch.
+    `is_cut_short`: the budget was spent before the last epoch. `resumed_at`: the steps from which attempts went on.
     """
 
     module: nn.Module
@@ -62,6 +63,7 @@ class Fitted(msgspec.Struct, frozen=True):
     device: str
     seconds: float
     is_cut_short: bool = False
+    resumed_at: tuple[int, ...] = ()
 
 
 def fit(
@@ -90,7 +92,8 @@ def fit(
             train, validation = (_features(module, part, job.fit, report) for part in (train, validation))
         trained = module.head if isinstance(module, FrozenFeatures) else module
         trainer = _Trainer(trained, job, len(train), report, keeping or Unkept(), world)
-        trainer.run(train, validation)
+        with _memory_explained(job.fit, where):
+            trainer.run(train, validation)
     if isinstance(module, FrozenFeatures):
         module.head = trainer.best
     else:
@@ -102,7 +105,26 @@ def fit(
         device=places.title(where),
         seconds=time.monotonic() - started,
         is_cut_short=trainer.is_cut_short,
+        resumed_at=trainer.resumed_at,
     )
+
+
+@contextlib.contextmanager
+def _memory_explained(fit: Fit, where: torch.device) -> Iterator[None]:
+    """What torch raises when memory is short says little about what to do; on a CPU it is a bare RuntimeError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and NO_MEMORY not in str(error):
+            raise
+        if where.type == "cuda":
+            peak_bytes = torch.cuda.max_memory_allocated(where)
+        else:
+            peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        raise OutOfMemory(
+            f"out of memory with batches of {fit.batch_rows} rows, after {peak_bytes / 2**30:.1f} GiB; lower the recipe's "
+            "batch_rows, or take a machine with more memory"
+        ) from error
 
 
 def _features(module: FrozenFeatures, part: Rows, fit: Fit, report: Report) -> Rows:
@@ -153,7 +175,7 @@ class _Trainer:
         self._per_epoch = batch_count(rows, job.fit.batch_rows)
         self._total = job.fit.epochs * self._per_epoch
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: _rate(step, self._total, job.fit.warmup_steps)
+            self._optimizer, lambda step: job.fit.schedule(step, self._total, job.fit)
         )
         self._precision = places.Precision(device)
         self._losses = _Sum(device)
@@ -163,6 +185,7 @@ class _Trainer:
         self._steps = 0
         self.history: list[Epoch] = []
         self.best_epoch = 0
+        self.resumed_at: tuple[int, ...] = ()
         self.is_cut_short = False
 
     def run(self, train: Rows, validation: Rows) -> None:
@@ -283,8 +306,9 @@ class _Trainer:
 
     def _capture(self) -> Snapshot:
         self._require_finite()
-        history = [msgspec.to_builtins(epoch) for epoch in self.history]
-        return state.capture(self._steps, self._parts(), {"history": history, "best_epoch": self.best_epoch})
+        facts = {"best_epoch": self.best_epoch, "resumed_at": list(self.resumed_at)}
+        facts["history"] = [msgspec.to_builtins(epoch) for epoch in self.history]
+        return state.capture(self._steps, self._parts(), facts)
 
     def _resume(self, snapshot: Snapshot | None) -> None:
         if snapshot is None:
@@ -293,6 +317,7 @@ class _Trainer:
         self._steps = snapshot.step
         self.history = [msgspec.convert(epoch, Epoch) for epoch in snapshot.facts["history"]]
         self.best_epoch = snapshot.facts["best_epoch"]
+        self.resumed_at = (*snapshot.facts["resumed_at"], snapshot.step)
 
     def _require_finite(self) -> torch.Tensor:
         """The sum of the losses; a state with one that is not finite is not worth keeping."""
@@ -314,11 +339,3 @@ class _Trainer:
 
     def _progress(self, note: str) -> None:
         self._report("fit", self._steps, self._total, note)
-
-
-def _rate(step: int, steps: int, warmup_steps: int) -> float:
-    """Linear warm-up, then a half cosine to zero; the factor on the learning rate at this step."""
-    warmup = min(warmup_steps, max(1, steps // WARMUP_PART))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
