@@ -138,6 +138,7 @@ from trainers.fit.loop import fit
 from trainers.fit.world import joined
 import torch
 with joined(torch.device("cpu")) as world:
+    world.call("fit" if world.is_first else "")
     fitted = fit(tiny_job(), tiny_data(), lambda *_: None, "cpu", world=world)
     if world.is_first:
         torch.save({"loss": fitted.history[-1].train_loss, **fitted.history[-1].validation}, sys.argv[1])
