@@ -24,7 +24,7 @@ from gateway.errors import InvalidInput
 from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import releasing
-from trainers import identity, lineage, pins, publish
+from trainers import identity, lineage, pins, publish, wellformed
 from trainers.attempt import Attending, attending
 from trainers.checkpoint.state import fingerprint
 from trainers.course import Course, read_history, step
@@ -191,14 +191,14 @@ def _affordable_until(run: Run, attended: Attending) -> float | None:
 
 
 def _loaded(job: TrainJob, pinned: Sequence[DataPin], report: Report) -> Data:
-    data = step(report, "load", job.load)
+    try:
+        data = step(report, "load", job.load)
+    except (
+        FileNotFoundError
+    ) as error:  # what a recipe's data lacks is no defect; a network that fails may be tried again
+        raise DataError(f"the recipe's data is not here: {error}") from error
     pins.require(pinned, data.sources, datetime.now(UTC).date())
-    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-        lengths = {split.rows, *(len(values) for values in split.inputs.values())}
-        if len(lengths) != 1 or not split.rows:
-            raise DataError(f"the {name} split is empty or ragged: its arrays have {sorted(lengths)} rows")
-        if split.inputs.keys() != {tensor.name for tensor in data.signature.inputs}:
-            raise DataError(f"the {name} split has inputs {sorted(split.inputs)}; the signature names others")
+    wellformed.require(data)
     return data
 
 
