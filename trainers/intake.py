@@ -1,30 +1,11 @@
-"""Whether loaded data can be trained on: whole, with something in every column, and what the job's spec pinned."""
+"""Whether the data is what the job's spec pinned: the same bytes, enough of them, and not too old. Called when it is loaded."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-import numpy as np
-
 from gateway.contract.manifest import DataSource
 from trainers.errors import DataError, SpecError
-from trainers.job import Data
 from trainers.spec.jobspec import DataPin
-
-
-def check(data: Data) -> None:
-    """Raises `DataError` naming the split, and the column that holds nothing."""
-    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-        lengths = {split.rows, *(len(values) for values in split.inputs.values())}
-        if len(lengths) != 1 or not split.rows:
-            raise DataError(f"the {name} split is empty or ragged: its arrays have {sorted(lengths)} rows")
-        if split.inputs.keys() != {tensor.name for tensor in data.signature.inputs}:
-            raise DataError(f"the {name} split has inputs {sorted(split.inputs)}; the signature names others")
-    for tensor in data.signature.inputs:
-        values = data.train.inputs[tensor.name]
-        if values.dtype.kind == "f" and tensor.columns:
-            for at, column in enumerate(tensor.columns):
-                if np.isnan(values[:, at]).all():
-                    raise DataError(f"column '{column.name}' has no number in any of {len(values):,} training rows")
 
 
 def require(pinned: Sequence[DataPin], sources: Sequence[DataSource], today: date) -> None:

@@ -25,11 +25,11 @@ from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import releasing
 from gateway.registry.reading import Registry
-from trainers import identity, intake, lineage, publish
+from trainers import identity, intake, lineage, publish, wellformed
 from trainers.attempt import Attending, attending
 from trainers.checkpoint.state import fingerprint
 from trainers.course import Course, read_history, step
-from trainers.errors import SpecError
+from trainers.errors import DataError, SpecError
 from trainers.fit import device as places
 from trainers.fit.loop import fit
 from trainers.fit.world import World
@@ -206,9 +206,14 @@ def _affordable_until(run: Run, attended: Attending) -> float | None:
 
 
 def _loaded(job: TrainJob, pinned: Sequence[DataPin], report: Report) -> Data:
-    data = step(report, "load", job.load)
+    try:
+        data = step(report, "load", job.load)
+    except (
+        FileNotFoundError
+    ) as error:  # what a recipe's data lacks is no defect; a network that fails may be tried again
+        raise DataError(f"the recipe's data is not here: {error}") from error
     intake.require(pinned, data.sources, datetime.now(UTC).date())
-    intake.check(data)
+    wellformed.require(data)
     return data
 
 
