@@ -27,13 +27,16 @@ PREFIX = "STEELYARD_"
 
 
 class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What this container is billed as. 0 means: read the cgroup's limit, else the machine's size.
+    """What this container is billed as. 0 means: what the platform says, else the cgroup's limit, else the machine's size.
 
-    `price_book` is a TOML file like those in infra/prices; empty means the one shipped. `container_id` names the container in the
-    ledger; empty means a random id.
+    `platform` is one of the price book's; "auto" asks ECS, Lambda or Cloud Run, whichever it runs on, and assumes Fargate where
+    nothing answers. `usd_per_hour` ("0.12") is the price of a machine of your own: set the platform `machine`. `price_book` is a
+    TOML file like those in infra/prices; empty means the store's current one (`steelyard prices update`), else the one shipped.
+    `container_id` names the container in the ledger; empty means a random id.
     """
 
-    platform: str = "fargate-x86"
+    platform: str = "auto"
+    usd_per_hour: str = ""
     vcpus: Annotated[float, Meta(ge=0, le=4096)] = 0
     memory_gb: Annotated[float, Meta(ge=0, le=1_000_000)] = 0
     price_book: str = ""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from gateway.accounting.billing import beyond_ns
 from gateway.accounting.clock import Clock
 from gateway.accounting.container import Container
 from gateway.accounting.statement import MILLI, InferTotals, Interval, PhaseName, Version
@@ -36,9 +37,11 @@ class Meter:
         """`detail_rows_max`: requests that an interval keeps one by one (about 0.3 KB each); more only enter its sums.
 
         `ahead_ns`: how far receipts may run ahead of the interval's bill, for CPU that was used before the interval began.
-        Raises `SettingsError` when the book does not price the container's platform.
+        Raises `SettingsError` when the book does not know the container's platform. What the platform bills by and has no price is
+        `unpriced`: receipts are then 0, and the ledger's postings say so.
         """
-        vcpu, memory = container.provisioned(book.platform(container.platform))
+        self._rule = book.platform(container.platform)
+        vcpu, memory = container.provisioned(self._rule)
         self.vcpu = tariff(book, vcpu)
         self.memory = tariff(book, memory)
         self.boot_ns = container.boot_ns
@@ -52,8 +55,8 @@ class Meter:
         self._on_full: Callable[[], None] = _nobody_listens
 
         # Receipts so far are the floor of a rate (pico-dollars per CPU-nanosecond) times the CPU charged so far, always.
-        self._rate_numerator = self.vcpu.numerator * MILLI
-        self._rate_denominator = self.vcpu.denominator * vcpu.amount
+        rate = self.vcpu.rate * MILLI / vcpu.amount
+        self._rate_numerator, self._rate_denominator = rate.numerator, rate.denominator
         self._charged_cpu_ns = 0
         self._receipts_picousd = 0
         self._ceiling_picousd = 0
@@ -129,7 +132,7 @@ class Meter:
     def _raise_ceiling(self, now_ns: int) -> None:
         """This interval's receipts may reach its bill, a little ahead of now but not past the hour. Cached: the bill only grows."""
         age_ns = min(now_ns + self._ahead_ns, self.next_boundary_ns) - self.boot_ns
-        bill_picousd = age_ns * self.vcpu.numerator // self.vcpu.denominator - self._earlier_bill_picousd
+        bill_picousd = self.vcpu.covered_picousd(age_ns) - self._earlier_bill_picousd
         self._ceiling_picousd = max(self._ceiling_picousd, self._earlier_receipts_picousd + bill_picousd)
 
     def note_load(self, model: str, version: int, cpu_ns: int, phases: Phases | None = None) -> None:
@@ -173,6 +176,11 @@ class Meter:
             self._enter("draining")
 
     @property
+    def unpriced(self) -> tuple[str, ...]:
+        """What the container is billed by and the book has no price for."""
+        return tuple(each.provisioned.sku for each in (self.vcpu, self.memory) if not each.is_priced)
+
+    @property
     def from_ns(self) -> int:
         """Where the open interval begins."""
         return self._interval.from_ns
@@ -186,7 +194,7 @@ class Meter:
     def closable_ns(self) -> int:
         """The earliest end the open interval can have: its bill then covers its receipts. At most `ahead_ns` after the last."""
         owed_picousd = self._earlier_bill_picousd + self._receipts_picousd - self._earlier_receipts_picousd
-        covered_age_ns = -(-owed_picousd * self.vcpu.denominator // self.vcpu.numerator)
+        covered_age_ns = self.vcpu.covering_age_ns(owed_picousd)
         return max(self._interval.from_ns + 1, min(self.boot_ns + covered_age_ns, self.next_boundary_ns))
 
     def on_full(self, rows: int, call: Callable[[], None]) -> None:
@@ -208,8 +216,12 @@ class Meter:
         self._begin(to_ns)
 
     def close_last(self) -> int:
-        """End the life now, or as soon as its bill covers the receipts. Returns that moment; what comes later is lost."""
+        """End the life now, or as soon as its bill covers the receipts. Returns that moment; what comes later is lost.
+
+        The last interval also bears what the platform bills beyond the end, by its minimum and its steps.
+        """
         ended_ns = max(self._now(), self.closable_ns)
+        self._interval.beyond_ns = beyond_ns(self._rule, ended_ns - self.boot_ns)
         self.close_interval(ended_ns)
         self._hour_end_ns = _NEVER_NS
         return ended_ns
