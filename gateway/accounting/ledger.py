@@ -113,6 +113,11 @@ class LedgerWriter:
         return self._meter.collapsed + self._collapsed
 
     @property
+    def unpriced(self) -> int:
+        """How many of the container's skus have no price."""
+        return len(self._meter.unpriced)
+
+    @property
     def unwritten_picousd(self) -> int:
         """The bill of closed intervals that are not in the store."""
         waiting = sum(self._bill(interval) for interval in self._meter.closed)
