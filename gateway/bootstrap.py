@@ -215,6 +215,7 @@ class _Charger:
 
     def __init__(self, meter: Meter, book: prices.PriceBook) -> None:
         self._charge: Callable[..., int] = meter.charge
+        self.quoted = meter.quoted
         self.price_book = book.sha256
 
     def charge(self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome) -> int:
@@ -302,7 +303,7 @@ async def _metered(
         platform=here.platform,
         day=here.boot_day,
     )
-    meter = Meter(here, book, clock)
+    meter = Meter(here, book, clock, window_ns=round(accounting.window_s * 1e9))
     _say_prices(here, book, meter)
     return book, meter
 

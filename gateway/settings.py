@@ -32,7 +32,8 @@ class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     `platform` is one of the price book's; "auto" asks ECS, Lambda or Cloud Run, whichever it runs on, and assumes Fargate where
     nothing answers. `usd_per_hour` ("0.12") is the price of a machine of your own: set the platform `machine`. `price_book` is a
     TOML file like those in infra/prices; empty means the store's current one (`steelyard prices update`), else the one shipped.
-    `container_id` names the container in the ledger; empty means a random id.
+    `container_id` names the container in the ledger; empty means a random id. Full costs are estimated from the last window of
+    `window_s`: an hour has seen a service's idle time, and is recent.
     """
 
     platform: str = "auto"
@@ -41,6 +42,7 @@ class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     memory_gb: Annotated[float, Meta(ge=0, le=1_000_000)] = 0
     price_book: str = ""
     container_id: str = ""
+    window_s: Annotated[float, Meta(ge=1, le=86_400)] = 3600.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import msgspec
 from gateway.accounting.billing import beyond_ns
 from gateway.accounting.clock import Clock
 from gateway.accounting.container import Container
+from gateway.accounting.loading import Loading
 from gateway.accounting.statement import MILLI, InferTotals, Interval, PhaseName, Version
 from gateway.accounting.tariff import tariff
 from gateway.contract import prices
@@ -33,10 +34,12 @@ class Meter:
         *,
         detail_rows_max: int = 100_000,
         ahead_ns: int = 1_000_000_000,
+        window_ns: int = HOUR_NS,
     ) -> None:
         """`detail_rows_max`: requests that an interval keeps one by one (about 0.3 KB each); more only enter its sums.
 
         `ahead_ns`: how far receipts may run ahead of the interval's bill, for CPU that was used before the interval began.
+        `window_ns`: what of the past tells how full costs follow direct ones.
         Raises `SettingsError` when the book does not know the container's platform. What the platform bills by and has no price is
         `unpriced`: receipts are then 0, and the ledger's postings say so.
         """
@@ -61,6 +64,7 @@ class Meter:
         self._receipts_picousd = 0
         self._ceiling_picousd = 0
 
+        self.loading = Loading(window_ns, is_priced=not self.unpriced)
         self._phase: PhaseName = "boot"
         self._resident: dict[Version, int] = {}
         self._mark_ns = container.boot_ns
@@ -212,6 +216,7 @@ class Meter:
         if self._phase == "boot":
             self._interval.boot_named_ns = self._interval.named_ns
         self._interval.to_ns = to_ns
+        self._load_window()
         self.closed.append(self._interval)
         self._begin(to_ns)
 
@@ -225,6 +230,19 @@ class Meter:
         self.close_interval(ended_ns)
         self._hour_end_ns = _NEVER_NS
         return ended_ns
+
+    def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
+        """A receipt as its caller is told it: the direct cost, and an estimate of the full one; None where nobody knows."""
+        return (cost_picousd if self.vcpu.is_priced else None), self.loading.full_picousd(cost_picousd)
+
+    def _load_window(self) -> None:
+        """Tell the loading factor what the interval cost, and what of that receipts are."""
+        ages = (self._interval.from_ns - self.boot_ns, self._interval.to_ns - self.boot_ns)
+        bill_picousd = sum(
+            each.billed_picousd(ages[1]) - each.billed_picousd(ages[0]) for each in (self.vcpu, self.memory)
+        )
+        receipts_picousd = self._receipts_picousd - self._earlier_receipts_picousd
+        self.loading.add(self._interval.from_ns, self._interval.to_ns, bill_picousd, receipts_picousd)
 
     def _begin(self, from_ns: int) -> None:
         self._interval = Interval(from_ns)

@@ -1,16 +1,12 @@
 """What the platform says of itself: a real HTTP endpoint as ECS's, the environment as Lambda's and Cloud Run's."""
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from gateway.accounting import placement
 from gateway.accounting.placement import Placement
+from tests.support.ecsmetadata import metadata
 
 STARTED_NS = 1_793_883_012 * 10**9  # 2026-11-05T12:50:12Z
 PULLED_NS = 1_793_883_000 * 10**9 + 445_271_000
@@ -24,32 +20,6 @@ TASK = {
     "Containers": [],
 }
 CONTAINER = {"Name": "gateway", "StartedAt": "2026-11-05T12:50:11.2Z", "Limits": {"CPU": 2}}
-
-
-@contextmanager
-def metadata(answers: dict[str, Any], status: int = 200) -> Iterator[str]:
-    """The address of an endpoint that answers so; what is no JSON yet is sent as it is."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer = answers[self.path]
-            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Not into the test's output."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v4/abc"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def ecs(uri: str, *, machine: str = "x86_64", execution: str = "", started_ns: int = STARTED_NS) -> Placement:
