@@ -287,7 +287,7 @@ def _container(settings: Settings, *, boot_ns: int) -> container.Container:
         platform=accounting.platform,
         vcpu_milli=round(accounting.vcpus * 1000),
         memory_bytes=round(accounting.memory_gb * prices.BYTES_PER_GB),
-        assumed=prices.MACHINE if accounting.usd_per_hour else "",
+        implied=prices.MACHINE if accounting.usd_per_hour else "",
     )
 
 

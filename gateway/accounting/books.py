@@ -75,6 +75,11 @@ async def chosen(store: ObjectStore, *, path: str, usd_per_hour: str, platform: 
     Raises `SettingsError` for a book file or a price that is wrong, or a platform that no book knows.
     """
     book = prices.load(Path(path)) if path else await _current_for(store, platform) or prices.shipped_for(platform)
+    if usd_per_hour and platform != prices.MACHINE:
+        raise SettingsError(
+            f"accounting.usd_per_hour prices the platform '{prices.MACHINE}', and accounting.platform is '{platform}': "
+            "set one of them"
+        )
     if usd_per_hour:
         book = prices.with_machine(book, usd_per_hour, on=day)
     book.platform(platform)

@@ -84,12 +84,12 @@ def detect(
     memory_bytes: int = 0,
     root: Path = Path("/"),
     environ: Mapping[str, str] = os.environ,
-    assumed: str = "",
+    implied: str = "",
 ) -> Container:
     """This container. A size of 0 means: find out, and so does the platform `auto`; without an id it gets a random one.
 
-    `assumed` is the platform when nothing says which; without one it is Fargate for this machine's architecture. Raises
-    `SettingsError` when the id cannot be part of an object's key.
+    `implied` is the platform that another setting means. Where nothing says which, Fargate for this machine's architecture is
+    assumed. Raises `SettingsError` when the id cannot be part of an object's key.
     """
     container_id = container_id or uuid.uuid4().hex
     if not _ID.fullmatch(container_id):
@@ -97,13 +97,12 @@ def detect(
             f"container id '{container_id[:128]}' names objects in the ledger: 1 to 128 of A-Z a-z 0-9 . _ -, the first no sign"
         )
     found = placement.find(environ, machine=machines.machine(), started_ns=boot_ns)
-    if platform != AUTO:
-        named, named_from = platform, "setting"
+    if platform != AUTO or implied:
+        named, named_from = (implied if platform == AUTO else platform), "setting"
     elif found.platform:
         named, named_from = found.platform, found.source
     else:
-        fargate = "fargate-arm" if machines.machine() in {"aarch64", "arm64"} else "fargate-x86"
-        named, named_from = (assumed, "setting") if assumed else (fargate, "assumed")
+        named, named_from = "fargate-arm" if machines.machine() in {"aarch64", "arm64"} else "fargate-x86", "assumed"
     cpu = vcpu_milli or found.vcpu_milli or cgroup.cpu_limit_milli(root, host_cpus=len(os.sched_getaffinity(0)))
     memory = memory_bytes or found.memory_bytes or cgroup.memory_limit_bytes(root)
     sources = {

@@ -113,6 +113,10 @@ async def test_a_container_is_billed_by_file_then_store_then_release(dearer: Pat
     assert (await books.chosen(store, path=str(dearer), **terms)).sha256 == prices.load(dearer).sha256
     own = await books.chosen(store, path="", usd_per_hour="0.5", platform="machine", day="2026-11-25")
     assert own.unpriced("machine") == ()
+    with pytest.raises(
+        SettingsError, match=r"usd_per_hour prices the platform 'machine', and accounting.platform is 'fargate-x86'"
+    ):
+        await books.chosen(store, path="", **terms | {"usd_per_hour": "0.5"})
     with pytest.raises(SettingsError, match="no price book of this release has a platform 'mainframe'"):
         await books.chosen(store, path="", **terms | {"platform": "mainframe"})
 
