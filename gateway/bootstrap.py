@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gateway import allocator, cgroup
 from gateway.access.gate import Gate
-from gateway.accounting import container
+from gateway.accounting import books, container
 from gateway.accounting.clock import SystemClock
 from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
@@ -57,17 +57,16 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
     Raises a `GatewayError`.
     """
     allocator.keep_no_large_blocks()
-    book = prices.load(Path(settings.accounting.price_book) if settings.accounting.price_book else None)
     pinned = _pinned(settings.repository.public_keys)
     clock = SystemClock()
     here = _container(settings, boot_ns=clock.started_ns)
     count = _workers(settings.runtime)
-    meter = Meter(here, book, clock)
     async with AsyncExitStack() as stack:
         store = open_store(settings.store)
         stack.push_async_callback(store.aclose)
         await _probe(store)
         startup.mark_store()
+        book, meter = await _metered(store, settings, here, clock)
         access = await stack.enter_async_context(_gate(settings, store, here, clock))
         ledger = await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
         recorder = await _recorder(stack, settings, store, here, clock)
@@ -216,6 +215,7 @@ class _Charger:
 
     def __init__(self, meter: Meter, book: prices.PriceBook) -> None:
         self._charge: Callable[..., int] = meter.charge
+        self.quoted = meter.quoted
         self.price_book = book.sha256
 
     def charge(self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome) -> int:
@@ -287,7 +287,54 @@ def _container(settings: Settings, *, boot_ns: int) -> container.Container:
         platform=accounting.platform,
         vcpu_milli=round(accounting.vcpus * 1000),
         memory_bytes=round(accounting.memory_gb * prices.BYTES_PER_GB),
+        implied=prices.MACHINE if accounting.usd_per_hour else "",
     )
+
+
+async def _metered(
+    store: ObjectStore, settings: Settings, here: container.Container, clock: SystemClock
+) -> tuple[prices.PriceBook, Meter]:
+    """The container's meter and the price book it weighs by."""
+    accounting = settings.accounting
+    book = await books.chosen(
+        store,
+        path=accounting.price_book,
+        usd_per_hour=accounting.usd_per_hour,
+        platform=here.platform,
+        day=here.boot_day,
+    )
+    meter = Meter(here, book, clock, window_ns=round(accounting.window_s * 1e9))
+    _say_prices(here, book, meter)
+    return book, meter
+
+
+def _say_prices(here: container.Container, book: prices.PriceBook, meter: Meter) -> None:
+    """What the bill rests on, once; and aloud what it cannot contain."""
+    logger.info(
+        "accounting: %.3f vCPU and %.3f GB (%s) on %s (%s), priced by %s",
+        here.vcpu_milli / 1000,
+        here.memory_bytes / prices.BYTES_PER_GB,
+        here.size_from,
+        here.platform,
+        here.platform_from,
+        book.name,
+    )
+    billed = book.platform(here.platform).billed
+    if billed != "lifetime":
+        logger.error(
+            "accounting: %s is billed by %s, which this gateway does not weigh while it runs: all costs are UNPRICED. Where "
+            "instances are billed as long as they live, set accounting.platform to a platform that says so (steelyard prices show)",
+            here.platform,
+            billed,
+        )
+    elif meter.unpriced:
+        logger.error(
+            "accounting: no price for %s in %s on %s: their costs are UNPRICED, not zero. Add them to a price book and make it "
+            "current (steelyard prices update FILE), or set accounting.price_book; then start again",
+            " and ".join(meter.unpriced),
+            book.name,
+            here.boot_day,
+        )
 
 
 def _workers(options: RuntimeOptions) -> int:

@@ -117,8 +117,9 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """What the caller is told: `cost_picousd` is the direct cost, final at once; idle and shared time are in the cost report.
+    """What the caller is told: `cost_picousd` is the direct cost, final at once (None: vCPUs have no price here).
 
+    `cost_full_picousd_estimated` adds idle and shared costs as the last window had them; exact they are in the cost report only.
     `response_bytes` counts the prediction, not this receipt.
     """
 
@@ -133,8 +134,9 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     batch_rows: int
     request_bytes: int
     response_bytes: int
-    cost_picousd: int
+    cost_picousd: int | None
     price_book: str
+    cost_full_picousd_estimated: int | None = None
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -151,6 +153,10 @@ class Charger(Protocol):
     price_book: str
 
     def charge(self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome) -> int: ...
+
+    def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
+        """What the caller is told of it: the direct cost, and an estimate of the full one; None where nobody knows."""
+        ...
 
 
 class Observer(Protocol):
@@ -261,10 +267,12 @@ class DataPlane:
     def _prediction(self, work: "_Work") -> Prediction:
         usage, cost_picousd = self._settle(work, "ok")
         call, resident = work.call, work.resident
+        direct_picousd, full_picousd = self._charger.quoted(cost_picousd)
         # Positional, in the order of `Receipt`: a third of the time that keywords take.
         receipt = Receipt(
             call.request_id, resident.name, resident.version, resident.variant.id, usage.rows, usage.cpu_ns, usage.queue_ns,
-            usage.run_ns, usage.batch_rows, usage.request_bytes, usage.response_bytes, cost_picousd, self._charger.price_book,
+            usage.run_ns, usage.batch_rows, usage.request_bytes, usage.response_bytes, direct_picousd, self._charger.price_book,
+            full_picousd,
         )  # fmt: skip
         if (shadow := self._repository.shadow(call.model, call.version, resident)) is not None:
             work.mirror(shadow)

@@ -27,17 +27,22 @@ PREFIX = "STEELYARD_"
 
 
 class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What this container is billed as. 0 means: read the cgroup's limit, else the machine's size.
+    """What this container is billed as. 0 means: what the platform says, else the cgroup's limit, else the machine's size.
 
-    `price_book` is a TOML file like those in infra/prices; empty means the one shipped. `container_id` names the container in the
-    ledger; empty means a random id.
+    `platform` is one of the price book's; "auto" asks ECS, Lambda or Cloud Run, whichever it runs on, and assumes Fargate where
+    nothing answers. `usd_per_hour` ("0.12") prices the platform `machine`, which "auto" then is. `price_book` is a TOML file like
+    those in infra/prices; empty means the store's current one (`steelyard prices update`), else the one shipped.
+    `container_id` names the container in the ledger; empty means a random id. Full costs are estimated from the last window of
+    `window_s`: an hour has seen a service's idle time, and is recent.
     """
 
-    platform: str = "fargate-x86"
+    platform: str = "auto"
+    usd_per_hour: str = ""
     vcpus: Annotated[float, Meta(ge=0, le=4096)] = 0
     memory_gb: Annotated[float, Meta(ge=0, le=1_000_000)] = 0
     price_book: str = ""
     container_id: str = ""
+    window_s: Annotated[float, Meta(ge=1, le=86_400)] = 3600.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,37 +1,77 @@
-"""This container: who it is, when its bill began, and what it holds for its whole life.
+"""This container: who it is, when its bill began, what it is billed as, and what it holds for its whole life.
 
-The size is what the platform bills by, so a setting wins. Without one it is what `gateway.cgroup` finds.
+The size is what the platform bills by, so a setting wins; then what the platform says (`gateway.accounting.placement`), then what
+`gateway.cgroup` finds. The platform likewise; where nothing says it, Fargate's prices are assumed, aloud.
 """
 
+import math
 import os
+import platform as machines
 import re
 import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from gateway import cgroup
-from gateway.contract.ledger import ProvisionedSku
-from gateway.contract.prices import Platform
+from gateway.accounting import placement
+from gateway.contract.ledger import Part, ProvisionedSku
+from gateway.contract.prices import BYTES_PER_GB, Platform
 from gateway.errors import SettingsError
+
+AUTO = "auto"
+VCPU_WEIGHT, GB_WEIGHT = 9, 1
+"""How a machine's one price is cut: a vCPU weighs as much as 9 GB, as AWS does for split cost allocation (AWS data exports user
+guide, "split cost allocation data": m5.xlarge at $1 is $0.17 per vCPU-hour and $0.02 per GB-hour)."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Container(msgspec.Struct, frozen=True):
-    """`id` and `boot_ns` together name one life: an id may be used again, a moment not."""
+    """`id` and `boot_ns` together name one life: an id may be used again, a moment not.
+
+    `platform_from` and `size_from` say how these are known.
+    """
 
     id: str
     boot_ns: int
     platform: str
     vcpu_milli: int
     memory_bytes: int
+    platform_from: str = "setting"
+    size_from: str = "setting"
+
+    @property
+    def boot_day(self) -> str:
+        """The day (UTC) whose prices hold for the whole life."""
+        return f"{datetime.fromtimestamp(self.boot_ns // 10**9, UTC):%Y-%m-%d}"
 
     def provisioned(self, platform: Platform) -> tuple[ProvisionedSku, ProvisionedSku]:
-        """Its vCPUs and its memory, as the platform's skus."""
+        """Its vCPUs and its memory, as the platform's skus; as parts of the machine's price where that is all it has.
+
+        Where not the lifetime is billed, the lifetime has no price: these skus are then named after it, and no book has them.
+        """
+        if platform.machine_sku:
+            return self._parts(platform.machine_sku)
+        vcpu_sku, memory_sku = platform.vcpu_sku, platform.memory_sku
+        if platform.billed != "lifetime":
+            vcpu_sku, memory_sku = f"{platform.name}/vcpu-lifetime", f"{platform.name}/memory-lifetime"
         return (
-            ProvisionedSku(platform.vcpu_sku, "milli-vcpu-ns", self.vcpu_milli),
-            ProvisionedSku(platform.memory_sku, "byte-ns", self.memory_bytes),
+            ProvisionedSku(vcpu_sku, "milli-vcpu-ns", self.vcpu_milli, self.boot_day),
+            ProvisionedSku(memory_sku, "byte-ns", self.memory_bytes, self.boot_day),
+        )
+
+    def _parts(self, sku: str) -> tuple[ProvisionedSku, ProvisionedSku]:
+        vcpu = VCPU_WEIGHT * self.vcpu_milli * BYTES_PER_GB
+        memory = GB_WEIGHT * self.memory_bytes * 1000
+        common = math.gcd(vcpu, memory)
+        cut, whole = vcpu // common, (vcpu + memory) // common
+        day = self.boot_day
+        return (
+            ProvisionedSku(f"{sku}/vcpu", "milli-vcpu-ns", self.vcpu_milli, day, Part(sku, 0, cut, whole)),
+            ProvisionedSku(f"{sku}/memory", "byte-ns", self.memory_bytes, day, Part(sku, cut, whole, whole)),
         )
 
 
@@ -39,24 +79,40 @@ def detect(
     *,
     container_id: str = "",
     boot_ns: int,
-    platform: str,
+    platform: str = AUTO,
     vcpu_milli: int = 0,
     memory_bytes: int = 0,
     root: Path = Path("/"),
+    environ: Mapping[str, str] = os.environ,
+    implied: str = "",
 ) -> Container:
-    """This container. A size of 0 means: find out; without an id it gets a random one.
+    """This container. A size of 0 means: find out, and so does the platform `auto`; without an id it gets a random one.
 
-    Raises `SettingsError` when the id cannot be part of an object's key.
+    `implied` is the platform that another setting means. Where nothing says which, Fargate for this machine's architecture is
+    assumed. Raises `SettingsError` when the id cannot be part of an object's key.
     """
     container_id = container_id or uuid.uuid4().hex
     if not _ID.fullmatch(container_id):
         raise SettingsError(
             f"container id '{container_id[:128]}' names objects in the ledger: 1 to 128 of A-Z a-z 0-9 . _ -, the first no sign"
         )
+    found = placement.find(environ, machine=machines.machine(), started_ns=boot_ns)
+    if platform != AUTO or implied:
+        named, named_from = (implied if platform == AUTO else platform), "setting"
+    elif found.platform:
+        named, named_from = found.platform, found.source
+    else:
+        named, named_from = "fargate-arm" if machines.machine() in {"aarch64", "arm64"} else "fargate-x86", "assumed"
+    cpu = vcpu_milli or found.vcpu_milli or cgroup.cpu_limit_milli(root, host_cpus=len(os.sched_getaffinity(0)))
+    memory = memory_bytes or found.memory_bytes or cgroup.memory_limit_bytes(root)
+    sources = {
+        _source(vcpu_milli, found.vcpu_milli, found.source),
+        _source(memory_bytes, found.memory_bytes, found.source),
+    }
     return Container(
-        container_id,
-        boot_ns,
-        platform,
-        vcpu_milli or cgroup.cpu_limit_milli(root, host_cpus=len(os.sched_getaffinity(0))),
-        memory_bytes or cgroup.memory_limit_bytes(root),
+        container_id, found.billed_from_ns or boot_ns, named, cpu, memory, named_from, " and ".join(sorted(sources))
     )
+
+
+def _source(configured: int, found: int, source: str) -> str:
+    return "setting" if configured else source if found else "cgroup"

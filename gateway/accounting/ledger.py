@@ -23,7 +23,7 @@ from gateway.accounting.meter import Meter
 from gateway.accounting.outbox import Outbox, Parcel
 from gateway.accounting.statement import Interval, settle
 from gateway.contract import codec, layout
-from gateway.contract.ledger import Close, Open, Request
+from gateway.contract.ledger import Basis, Close, Open, Request
 from gateway.contract.prices import PriceBook
 from gateway.contract.words import Positive
 from gateway.objectstore.protocol import ObjectStore
@@ -113,6 +113,11 @@ class LedgerWriter:
         return self._meter.collapsed + self._collapsed
 
     @property
+    def unpriced(self) -> int:
+        """How many of the container's skus have no price."""
+        return len(self._meter.unpriced)
+
+    @property
     def unwritten_picousd(self) -> int:
         """The bill of closed intervals that are not in the store."""
         waiting = sum(self._bill(interval) for interval in self._meter.closed)
@@ -154,6 +159,7 @@ class LedgerWriter:
             provisioned=(self._meter.vcpu.provisioned, self._meter.memory.provisioned),
             price_book_sha256=self._book.sha256,
             software=SOFTWARE,
+            basis=Basis(container.platform_from, container.size_from, self._meter.unpriced),
         )
         self._outbox.add(Parcel("price book", layout.price_book(self._book.sha256), self._book.data))
         key = layout.container_open(container.id, container.boot_ns)
@@ -233,7 +239,8 @@ class LedgerWriter:
         )
 
     def _bill(self, interval: Interval) -> int:
-        ages = (interval.from_ns - self._container.boot_ns, interval.to_ns - self._container.boot_ns)
+        boot_ns, to_ns = self._container.boot_ns, interval.to_ns
+        ages = (interval.from_ns - boot_ns, to_ns - boot_ns, to_ns + interval.beyond_ns - boot_ns)
         return sum(tariff.charge(*ages).cost_picousd for tariff in (self._meter.vcpu, self._meter.memory))
 
     async def _finish(self, ended_ns: int) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from gateway.accounting.billing import beyond_ns
 from gateway.accounting.clock import Clock
 from gateway.accounting.container import Container
+from gateway.accounting.loading import Loading
 from gateway.accounting.statement import MILLI, InferTotals, Interval, PhaseName, Version
 from gateway.accounting.tariff import tariff
 from gateway.contract import prices
@@ -32,13 +34,17 @@ class Meter:
         *,
         detail_rows_max: int = 100_000,
         ahead_ns: int = 1_000_000_000,
+        window_ns: int = HOUR_NS,
     ) -> None:
         """`detail_rows_max`: requests that an interval keeps one by one (about 0.3 KB each); more only enter its sums.
 
         `ahead_ns`: how far receipts may run ahead of the interval's bill, for CPU that was used before the interval began.
-        Raises `SettingsError` when the book does not price the container's platform.
+        `window_ns`: what of the past tells how full costs follow direct ones.
+        Raises `SettingsError` when the book does not know the container's platform. What the platform bills by and has no price is
+        `unpriced`: receipts are then 0, and the ledger's postings say so.
         """
-        vcpu, memory = container.provisioned(book.platform(container.platform))
+        self._rule = book.platform(container.platform)
+        vcpu, memory = container.provisioned(self._rule)
         self.vcpu = tariff(book, vcpu)
         self.memory = tariff(book, memory)
         self.boot_ns = container.boot_ns
@@ -52,12 +58,13 @@ class Meter:
         self._on_full: Callable[[], None] = _nobody_listens
 
         # Receipts so far are the floor of a rate (pico-dollars per CPU-nanosecond) times the CPU charged so far, always.
-        self._rate_numerator = self.vcpu.numerator * MILLI
-        self._rate_denominator = self.vcpu.denominator * vcpu.amount
+        rate = self.vcpu.rate * MILLI / vcpu.amount
+        self._rate_numerator, self._rate_denominator = rate.numerator, rate.denominator
         self._charged_cpu_ns = 0
         self._receipts_picousd = 0
         self._ceiling_picousd = 0
 
+        self.loading = Loading(window_ns, is_priced=not self.unpriced)
         self._phase: PhaseName = "boot"
         self._resident: dict[Version, int] = {}
         self._mark_ns = container.boot_ns
@@ -129,7 +136,7 @@ class Meter:
     def _raise_ceiling(self, now_ns: int) -> None:
         """This interval's receipts may reach its bill, a little ahead of now but not past the hour. Cached: the bill only grows."""
         age_ns = min(now_ns + self._ahead_ns, self.next_boundary_ns) - self.boot_ns
-        bill_picousd = age_ns * self.vcpu.numerator // self.vcpu.denominator - self._earlier_bill_picousd
+        bill_picousd = self.vcpu.covered_picousd(age_ns) - self._earlier_bill_picousd
         self._ceiling_picousd = max(self._ceiling_picousd, self._earlier_receipts_picousd + bill_picousd)
 
     def note_load(self, model: str, version: int, cpu_ns: int, phases: Phases | None = None) -> None:
@@ -173,6 +180,11 @@ class Meter:
             self._enter("draining")
 
     @property
+    def unpriced(self) -> tuple[str, ...]:
+        """What the container is billed by and the book has no price for."""
+        return tuple(each.provisioned.sku for each in (self.vcpu, self.memory) if not each.is_priced)
+
+    @property
     def from_ns(self) -> int:
         """Where the open interval begins."""
         return self._interval.from_ns
@@ -186,7 +198,7 @@ class Meter:
     def closable_ns(self) -> int:
         """The earliest end the open interval can have: its bill then covers its receipts. At most `ahead_ns` after the last."""
         owed_picousd = self._earlier_bill_picousd + self._receipts_picousd - self._earlier_receipts_picousd
-        covered_age_ns = -(-owed_picousd * self.vcpu.denominator // self.vcpu.numerator)
+        covered_age_ns = self.vcpu.covering_age_ns(owed_picousd)
         return max(self._interval.from_ns + 1, min(self.boot_ns + covered_age_ns, self.next_boundary_ns))
 
     def on_full(self, rows: int, call: Callable[[], None]) -> None:
@@ -204,15 +216,33 @@ class Meter:
         if self._phase == "boot":
             self._interval.boot_named_ns = self._interval.named_ns
         self._interval.to_ns = to_ns
+        self._load_window()
         self.closed.append(self._interval)
         self._begin(to_ns)
 
     def close_last(self) -> int:
-        """End the life now, or as soon as its bill covers the receipts. Returns that moment; what comes later is lost."""
+        """End the life now, or as soon as its bill covers the receipts. Returns that moment; what comes later is lost.
+
+        The last interval also bears what the platform bills beyond the end, by its minimum and its steps.
+        """
         ended_ns = max(self._now(), self.closable_ns)
+        self._interval.beyond_ns = beyond_ns(self._rule, ended_ns - self.boot_ns)
         self.close_interval(ended_ns)
         self._hour_end_ns = _NEVER_NS
         return ended_ns
+
+    def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
+        """A receipt as its caller is told it: the direct cost, and an estimate of the full one; None where nobody knows."""
+        return (cost_picousd if self.vcpu.is_priced else None), self.loading.full_picousd(cost_picousd)
+
+    def _load_window(self) -> None:
+        """Tell the loading factor what the interval cost, and what of that receipts are."""
+        ages = (self._interval.from_ns - self.boot_ns, self._interval.to_ns - self.boot_ns)
+        bill_picousd = sum(
+            each.billed_picousd(ages[1]) - each.billed_picousd(ages[0]) for each in (self.vcpu, self.memory)
+        )
+        receipts_picousd = self._receipts_picousd - self._earlier_receipts_picousd
+        self.loading.add(self._interval.from_ns, self._interval.to_ns, bill_picousd, receipts_picousd)
 
     def _begin(self, from_ns: int) -> None:
         self._interval = Interval(from_ns)

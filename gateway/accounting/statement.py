@@ -48,11 +48,13 @@ class Interval:
     """What was measured in [from_ns, to_ns). The meter writes it until it is closed, `settle` reads it afterwards.
 
     `boot_named_ns` is the CPU of requests and loads during boot. The memory integrals cover only what follows boot. `boot_phases`
-    and `load_phases` are what was recorded of how boot and loads spent their time; they weigh nothing.
+    and `load_phases` are what was recorded of how boot and loads spent their time; they weigh nothing. `beyond_ns` is what the
+    platform bills after `to_ns`, when the life ends there.
     """
 
     from_ns: int
     to_ns: int = 0
+    beyond_ns: int = 0
     boot: Phase = field(default_factory=Phase)
     serving: Phase = field(default_factory=Phase)
     draining: Phase = field(default_factory=Phase)
@@ -103,22 +105,53 @@ class _Claim(msgspec.Struct, frozen=True):
 
 def settle(interval: Interval, *, boot_ns: int, vcpu: Tariff, memory: Tariff) -> Statement:
     """The interval's statement: per sku the postings add up to the charge, and the receipts to the `infer` postings."""
-    cpu = vcpu.charge(interval.from_ns - boot_ns, interval.to_ns - boot_ns)
-    held = memory.charge(interval.from_ns - boot_ns, interval.to_ns - boot_ns)
-    infer = _infer_postings(interval, cpu.sku)
+    from_age_ns, to_age_ns = interval.from_ns - boot_ns, interval.to_ns - boot_ns
+    infer = _infer_postings(interval, vcpu.provisioned.sku)
     receipts_picousd = sum(posting.cost_picousd for posting in infer)
-    assert receipts_picousd <= cpu.cost_picousd, "receipts exceed the charge"
-    unclaimed = cpu.cost_picousd - receipts_picousd
-    postings = (
-        *infer,
-        *_split(unclaimed, cpu.sku, _cpu_claims(interval, vcpu.provisioned.amount), idle="idle_cpu"),
-        *_split(held.cost_picousd, held.sku, _memory_claims(interval, memory.provisioned.amount), idle="idle_mem"),
+    cpu, cpu_postings = _settled(
+        vcpu,
+        (from_age_ns, to_age_ns, to_age_ns + interval.beyond_ns),
+        infer,
+        _cpu_claims(interval, vcpu.provisioned.amount),
+        "idle_cpu",
     )
-    for charge in (cpu, held):
-        assert sum(posting.cost_picousd for posting in postings if posting.sku == charge.sku) == charge.cost_picousd
+    held, held_postings = _settled(
+        memory,
+        (from_age_ns, to_age_ns, to_age_ns + interval.beyond_ns),
+        [],
+        _memory_claims(interval, memory.provisioned.amount),
+        "idle_mem",
+    )
     if len(interval.requests) == interval.request_count:
         assert sum(map(_cost_of, interval.requests)) == receipts_picousd
-    return Statement(interval.from_ns, interval.to_ns, (cpu, held), postings, interval.requests, interval.request_count)
+    return Statement(
+        interval.from_ns,
+        interval.to_ns,
+        (cpu, held),
+        (*cpu_postings, *held_postings),
+        interval.requests,
+        interval.request_count,
+    )
+
+
+def _settled(
+    tariff: Tariff, ages: tuple[int, int, int], given: list[Posting], claims: list[_Claim], idle: Account
+) -> tuple[Charge, list[Posting]]:
+    """One sku's charge and its postings: those `given`, the rest by claims, and what is billed beyond the end to `boot`."""
+    charge = tariff.charge(*ages)
+    if not tariff.is_priced:
+        claimed = sum(posting.quantity for posting in given)
+        rest = max(0, charge.quantity + charge.beyond - claimed)
+        return charge, [*given, Posting("unpriced", charge.sku, 0, quantity=rest)]
+    lived_picousd = tariff.charge(*ages[:2]).cost_picousd
+    unclaimed = lived_picousd - sum(posting.cost_picousd for posting in given)
+    assert unclaimed >= 0, "receipts exceed the charge"
+    postings = [*given, *_split(unclaimed, charge.sku, claims, idle=idle)]
+    if charge.beyond:
+        # A minimum is the price of having started, as is the time before the process: never that of whoever asked last.
+        postings.append(Posting("boot", charge.sku, charge.cost_picousd - lived_picousd, quantity=charge.beyond))
+    assert sum(map(_cost_of, postings)) == charge.cost_picousd
+    return charge, postings
 
 
 def _infer_postings(interval: Interval, sku: str) -> list[Posting]:

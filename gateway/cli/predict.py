@@ -55,9 +55,13 @@ def predict(model: str, url: str, file: TextIO | None, pairs: tuple[str, ...], k
     for prediction in answer["predictions"]:
         click.echo("  ".join(f"{name}={_short(value)}" for name, value in prediction.items()))
     receipt = answer["receipt"]
+    direct = receipt["cost_picousd"]
+    cost = "UNPRICED" if direct is None else f"{direct:,} picodollars direct"
+    if (full := receipt.get("cost_full_picousd_estimated")) is not None:
+        cost += f" (about {full:,} in full)"
     click.echo(
         f"{answer['model']}@{answer['version']} ({receipt['variant']}): {receipt['rows']} rows, "
-        f"{receipt['cpu_ns'] / 1e6:.3f} ms CPU, {receipt['cost_picousd']:,} picodollars direct, {receipt['request_id']}"
+        f"{receipt['cpu_ns'] / 1e6:.3f} ms CPU, {cost}, {receipt['request_id']}"
     )
 
 

@@ -21,6 +21,7 @@ runs/<run>/checkpoints/<step>-<attempt>/    state.safetensors, facts.json and, w
 runs/<run>/checkpoints/LATEST               the newest attempt and the checkpoint to resume from; moved by compare-and-swap
 features/v1/<model>/dt=<date>/hr=<hour>/<container>-<boot>-<seq>.json   how many rows fell into which bin; counts, no values
 prices/sha256/<hex>                         the price books that ledger and manifests refer to
+prices/current.json                         the book that new containers are billed by; moved by compare-and-swap
 keys/<id>.json                              who may call; changed only to revoke
 schedules/<name>/<time>.json                which job runs the event of this time; claimed once
 schedules/<name>/lease.json                 the run that holds the schedule now; moved by compare-and-swap
@@ -126,6 +127,10 @@ def feature_window(model: str, *, from_ns: int, container: str, boot_ns: int, se
 
 def price_book(sha256: str) -> str:
     return f"prices/sha256/{sha256}"
+
+
+def current_prices() -> str:
+    return "prices/current.json"
 
 
 def key(key_id: str) -> str:

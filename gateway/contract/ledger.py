@@ -10,22 +10,59 @@ since the Unix epoch.
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.contract.words import Count, Positive, Sha256
 
 Outcome = Literal["ok", "invalid", "failed", "timed_out", "cancelled", "shed"]
 Account = Literal[
-    "infer", "resident", "load", "overhead", "ledger", "boot", "drain", "idle_cpu", "idle_mem", "unattributed"
+    "infer",
+    "resident",
+    "load",
+    "overhead",
+    "ledger",
+    "boot",
+    "drain",
+    "idle_cpu",
+    "idle_mem",
+    "unattributed",
+    "unpriced",
 ]
 Unit = Literal["milli-vcpu-ns", "byte-ns"]
 
 
-class ProvisionedSku(msgspec.Struct, frozen=True):
-    """What the container holds for its whole life: `amount` thousandths of a vCPU, or bytes of memory."""
+class Part(msgspec.Struct, frozen=True):
+    """One price cut in two: between `low` and `high` of `whole` equal parts of what `sku` costs."""
+
+    sku: str
+    low: Count
+    high: Positive
+    whole: Positive
+
+
+class ProvisionedSku(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the container holds for its whole life: `amount` thousandths of a vCPU, or bytes of memory.
+
+    `priced_on` is the day whose price holds for all of the life, where the book has several ("": the newest). A machine with one
+    price has a `part` of it for its vCPUs and one for its memory.
+    """
 
     sku: str
     unit: Unit
     amount: Positive
+    priced_on: str = ""
+    part: Part | None = None
+
+
+class Basis(msgspec.Struct, frozen=True):
+    """What a bill rests on: how the platform and the size became known (a setting, the platform's metadata, the cgroup, assumed).
+
+    What has no price is in `unpriced`, by sku.
+    """
+
+    platform_from: str
+    size_from: str
+    unpriced: tuple[str, ...] = ()
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -38,6 +75,7 @@ class Open(msgspec.Struct, frozen=True):
     provisioned: tuple[ProvisionedSku, ...]
     price_book_sha256: Sha256
     software: str
+    basis: Basis | UnsetType = UNSET  # unset in records of before it existed, which must keep their bytes
     schema_version: int = 1
 
 
@@ -72,13 +110,18 @@ class Segment(msgspec.Struct, frozen=True, tag="segment"):
     schema_version: int = 1
 
 
-class Charge(msgspec.Struct, frozen=True, tag="charge"):
-    """What the platform bills for the interval: price times `quantity` (provisioned amount times nanoseconds)."""
+class Charge(msgspec.Struct, frozen=True, tag="charge", omit_defaults=True):
+    """What the platform bills for the interval: price times `quantity` (provisioned amount times nanoseconds).
+
+    The last one of a life also bills `beyond`: what the platform's minimum and its steps add after the end, posted to `boot`. A sku
+    without a price costs 0 here, and its quantity is posted to `unpriced`.
+    """
 
     sku: str
     unit: Unit
     quantity: Count
     cost_picousd: Count
+    beyond: Count = 0
 
 
 class Phases(msgspec.Struct, omit_defaults=True):

@@ -143,7 +143,8 @@ def _operation(operation_id: str, summary: str, example: object, **others: objec
     headers = {
         "steelyard-request-id": "the id this answer has in the ledger",
         "steelyard-model": "name@version that answered",
-        "steelyard-cost-picousd": "direct cost of this request in 1e-12 USD, an integer",
+        "steelyard-cost-picousd": "direct cost of this request in 1e-12 USD, an integer; `unpriced` where vCPUs have no price",
+        "steelyard-cost-full-picousd-estimated": "with its share of idle and common costs, as they were in the last window",
         "server-timing": "milliseconds of decode, queue, run and encode",
     }
     answer = OpenAPIResponse(

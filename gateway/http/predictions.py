@@ -193,14 +193,16 @@ class Predictions:
     def response(self, route: Route, prediction: Prediction) -> Response:
         """The answer with its receipt in the headers."""
         answer, receipt, usage = prediction.answer, prediction.receipt, prediction.usage
+        full = receipt.cost_full_picousd_estimated
         own = (
-            b"steelyard-request-id: %b\r\nsteelyard-model: %b@%d\r\nsteelyard-cost-picousd: %d\r\n"
+            b"steelyard-request-id: %b\r\nsteelyard-model: %b@%d\r\nsteelyard-cost-picousd: %b\r\n%b"
             b"server-timing: decode;dur=%.3f, queue;dur=%.3f, run;dur=%.3f, encode;dur=%.3f\r\n"
         ) % (
             receipt.request_id.encode(),
             receipt.model.encode(),
             receipt.version,
-            receipt.cost_picousd,
+            _UNPRICED if receipt.cost_picousd is None else b"%d" % receipt.cost_picousd,
+            b"" if full is None else b"steelyard-cost-full-picousd-estimated: %d\r\n" % full,
             usage.decode_ns / 1e6,
             usage.queue_ns / 1e6,
             usage.run_ns / 1e6,
@@ -227,6 +229,10 @@ class Predictions:
             headers=request.headers,
             arrived_ns=request.arrived_ns,
         )
+
+
+_UNPRICED = b"unpriced"
+"""In place of a number: a cost that nobody knows is not zero."""
 
 
 def request_ids(prefix: str) -> Iterator[str]:

@@ -11,7 +11,9 @@ import msgspec
 
 from gateway.wording import moment
 
-Kind = Literal["unbalanced", "gap", "broken_chain", "not_closed", "never_opened", "foreign_object", "training_unknown"]
+Kind = Literal[
+    "unbalanced", "unpriced", "gap", "broken_chain", "not_closed", "never_opened", "foreign_object", "training_unknown"
+]
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -39,6 +41,13 @@ SELECT container, seq, from_ns, sku, sum_picousd, bill_picousd
 FROM sides JOIN segments USING (filename)
 WHERE sum_picousd <> bill_picousd
 ORDER BY from_ns, container, seq, sku
+"""
+
+_UNPRICED = """
+SELECT sku, count(DISTINCT (container, boot_ns)), min(from_ns), max(from_ns), max(to_ns)
+FROM postings JOIN segments USING (filename)
+WHERE account = 'unpriced' AND from_ns >= $since_ns AND from_ns < $until_ns
+GROUP BY sku ORDER BY sku
 """
 
 _LINKS = """
@@ -88,6 +97,7 @@ def find(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) ->
     """All findings that touch the period, faults first."""
     found = [*_unbalanced(connection), *_links(connection), *_ends(connection)]
     found += [*_not_closed(connection), *_never_opened(connection)]
+    found = [*_unpriced(connection, since_ns, until_ns), *found]
     return tuple(finding for finding in found if finding.from_ns < until_ns and finding.to_ns >= since_ns)
 
 
@@ -101,6 +111,22 @@ def _unbalanced(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
             from_ns,  # like its postings, it belongs to the period it begins in
         )
         for container, seq, from_ns, sku, have, bill in connection.execute(_UNBALANCED).fetchall()
+    ]
+
+
+def _unpriced(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) -> list[Finding]:
+    """A bill that is not known must not look like a small one."""
+    period = {"since_ns": since_ns, "until_ns": until_ns}
+    return [
+        Finding(
+            "unpriced",
+            f"UNPRICED: no price was known for {sku}, by which {containers:,} containers were billed from {moment(from_ns)} to "
+            f"{moment(to_ns)}; what that cost is in no sum here (steelyard prices update FILE prices containers that start later)",
+            True,
+            from_ns,
+            last_ns,
+        )
+        for sku, containers, from_ns, last_ns, to_ns in connection.execute(_UNPRICED, period).fetchall()
     ]
 
 

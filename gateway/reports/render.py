@@ -22,6 +22,7 @@ _MEANING = {
     "drain": "stopping",
     "idle_cpu": "vCPU time nobody used",
     "idle_mem": "memory nobody used",
+    "unpriced": "billed at a price that is not known: not zero",
     "unattributed": "billed and not explained by any measurement",
 }
 

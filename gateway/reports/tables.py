@@ -90,7 +90,8 @@ def _lines(segments: Iterable[Path]) -> Iterator[Row]:
 
 def _records(paths: Iterable[Path], kind: type[msgspec.Struct]) -> Iterator[Row]:
     for path in paths:
-        yield msgspec.structs.asdict(codec.decode(path.read_bytes(), kind, what=f"ledger record {path}"))
+        record = msgspec.structs.asdict(codec.decode(path.read_bytes(), kind, what=f"ledger record {path}"))
+        yield {name: value for name, value in record.items() if value is not msgspec.UNSET}
 
 
 def _columns(kind: type[msgspec.Struct]) -> dict[str, str]:

@@ -103,6 +103,10 @@ LEDGER_FAILURES = _counter("ledger_failures", "Attempts to write the ledger that
 LEDGER_CONFLICTS = _counter("ledger_conflicts", "1 when another process writes as this container.")
 LEDGER_COLLAPSED = _counter("ledger_collapsed_requests", "Requests that are in the ledger's sums only.")
 LEDGER_CAPPED = _counter("ledger_capped_receipts", "Receipts cut to what the container can have cost.")
+LEDGER_UNPRICED = _gauge(
+    "ledger_unpriced_skus",
+    "What the container is billed by and no price is known for: its costs are missing, not zero.",
+)
 LEDGER_UNWRITTEN = _gauge(
     "ledger_unwritten_picodollars", "The bill of closed intervals that are not in the store.", unit="picodollars"
 )

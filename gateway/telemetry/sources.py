@@ -55,6 +55,8 @@ class LedgerCounters(Protocol):
     @property
     def capped(self) -> int: ...
     @property
+    def unpriced(self) -> int: ...
+    @property
     def unwritten_picousd(self) -> int: ...
 
 
@@ -68,6 +70,7 @@ def ledger(writer: LedgerCounters) -> Source:
         yield d.LEDGER_CONFLICTS, (), writer.conflicts
         yield d.LEDGER_COLLAPSED, (), writer.collapsed
         yield d.LEDGER_CAPPED, (), writer.capped
+        yield d.LEDGER_UNPRICED, (), writer.unpriced
         yield d.LEDGER_UNWRITTEN, (), writer.unwritten_picousd
 
     return read

@@ -1,12 +1,20 @@
 """`python -m tests.bench.accounting`: what weighing costs, beside an empty call in the same run. Rounds alternate, medians count.
 
-First one request's `charge`, then a segment of 20,000 requests: settling, encoding, and gzip at several levels.
+First a served gateway with weighing and without, in turns, as the ratio of their requests per second and of their CPU per answer
+(BENCH_PAIRS pairs; target: weighing costs at most 3 %). Then one request's `charge` and `quoted`, and a segment of 20,000 requests:
+settling, encoding, and gzip at several levels.
 """
 
+import asyncio
+import json
+import os
 import statistics
+import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 from gateway.accounting import container, segment
@@ -14,15 +22,78 @@ from gateway.accounting.clock import SystemClock
 from gateway.accounting.meter import Meter
 from gateway.accounting.statement import Statement, settle
 from gateway.contract import prices
+from gateway.objectstore.local import LocalStore
+from tests.bench.cell import CORES, cpu_us, measure
+from tests.support import gateways, models
 
+PAIRS = int(os.environ.get("BENCH_PAIRS", "9"))
+TARGET = 0.97
+FEATURES = 32
 REQUESTS = 20_000
 ROUNDS = 9
 
 
 def main() -> None:
+    _served()
     _charge()
+    _quoted()
     statement = _segment()
     _levels(statement)
+
+
+def _served() -> None:
+    """Each pair of rounds follows each other at once, and its ratio is one figure: machines drift, and neighbours come and go."""
+    inputs = {"name": "features", "shape": [1, FEATURES], "datatype": "FP32", "data": [0.1] * FEATURES}
+    body, path, pin = json.dumps({"inputs": [inputs]}), "/v2/models/mlp/infer", ("taskset", "-c", str(CORES[0]))
+    without = (*pin, sys.executable, "-m", "tests.bench.unweighed")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "store"
+        root.mkdir()
+        asyncio.run(models.publish_mlp(LocalStore(root), features=FEATURES))
+        with (
+            gateways.running(root, Path(folder), "--preload", "mlp", prefix=pin) as weighed,
+            gateways.running(root, Path(folder), "--preload", "mlp", prefix=without) as unweighed,
+        ):
+            servers = (weighed, unweighed)
+            for connections in (1, 16):
+                pairs = []
+                for number in range(PAIRS):
+                    order = servers if number % 2 else servers[::-1]
+                    seen = {server: _round(server, path, body, connections) for server in order}
+                    pairs.append((*seen[weighed], *seen[unweighed]))
+                _say(connections, pairs)
+
+
+def _round(server: gateways.Gateway, path: str, body: str, connections: int) -> tuple[float, float]:
+    """Requests per second, and microseconds of CPU per answer."""
+    before_us = cpu_us(server.process.pid)
+    figures = measure(server.port, path, body, connections)
+    return figures.rps, (cpu_us(server.process.pid) - before_us) / figures.answers
+
+
+def _say(connections: int, pairs: list[tuple[float, ...]]) -> None:
+    rates = sorted(on_rps / off_rps for on_rps, _, off_rps, _ in pairs)
+    rate, cpu = statistics.median(rates), statistics.median(off_us / on_us for _, on_us, _, off_us in pairs)
+    on_rps, on_us, off_rps, off_us = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(
+        f"{connections:>2} connections: accounting on {on_rps:.0f} req/s, {on_us:.1f} us CPU, off {off_rps:.0f}, {off_us:.1f}; "
+        f"ratio {rate:.3f} req/s ({rates[0]:.2f} to {rates[-1]:.2f}), {cpu:.3f} by CPU; "
+        f"target {TARGET} {'met' if rate >= TARGET else 'missed'}",
+        flush=True,
+    )
+
+
+def _quoted() -> None:
+    """What telling both costs takes, once a factor is known."""
+    meter = _meter()
+    meter.charge(request_id="r", model="digits", version=3, outcome="ok", rows=1, cpu_ns=1_000_000)
+    time.sleep(0.01)  # until the bill covers the receipt
+    meter.close_interval(max(meter.closable_ns, time.time_ns()))
+    assert meter.quoted(56_222)[1] is not None
+    began_ns = time.perf_counter_ns()
+    for _ in range(REQUESTS):
+        meter.quoted(56_222)
+    print(f"meter.quoted                       {(time.perf_counter_ns() - began_ns) / REQUESTS:6.0f} ns")
 
 
 def _charge() -> None:
@@ -107,7 +178,7 @@ def _medians(*works: Callable[[], object]) -> list[float]:
 
 def _meter() -> Meter:
     clock = SystemClock()
-    here = container.detect(boot_ns=clock.started_ns, platform="fargate-x86")
+    here = container.detect(boot_ns=clock.started_ns, platform="fargate-x86", environ={})
     meter = Meter(here, prices.load(), clock, detail_rows_max=REQUESTS * ROUNDS)
     meter.mark_ready()
     return meter

@@ -48,7 +48,7 @@ def test_an_unknown_sku_has_no_price_rather_than_zero() -> None:
         ('usd = "0.04048"', 'usd = "0"', "is zero"),
         ('usd = "0.04048"', 'usd = "-1"', r"usd"),
         ('usd = "0.04048"', "usd = 0.04048", r"usd"),
-        ('unit = "vcpu-hour"', 'unit = "vcpu-second"', r"unit"),
+        ('unit = "vcpu-hour"', 'unit = "vcpu-week"', r"unit"),
         ('as_of = "2026-04-01"', 'as_of = "April"', r"as_of"),
         ('source = "here"', 'source = "here"\nvaild_to = "x"', r"vaild_to"),
         ('currency = "USD"', 'currency = "EUR"', r"currency"),
@@ -81,3 +81,73 @@ def test_a_book_that_old_ledgers_refer_to_still_reads() -> None:
     price = old.price("fargate-x86/memory")
     assert price is not None
     assert (price.usd, price.unit, price.as_of) == ("0.004445", "gb-hour", "2026-04-01")
+
+
+FIRST, LATER = BOOK[BOOK.index("[[price]]") :], BOOK[BOOK.index("[[price]]") :].replace("2026-04-01", "2026-07-01")
+
+
+def test_the_price_of_a_day_is_that_of_its_validity() -> None:
+    both = book(BOOK + 'until = "2026-06-01"\n' + LATER.replace("0.04048", "0.05"))
+    prices_by_day = {day: both.price("cpu", day) for day in ("2026-01-01", "2026-05-31", "2026-06-01", "2026-07-01")}
+    found = {day: price and price.usd for day, price in prices_by_day.items()}
+    assert found == {"2026-01-01": "0.04048", "2026-05-31": "0.04048", "2026-06-01": None, "2026-07-01": "0.05"}
+    newest = both.price("cpu")
+    assert newest is not None
+    assert newest.usd == "0.05"
+
+
+@pytest.mark.parametrize("until", ["", 'until = "2026-07-02"\n'])
+def test_two_prices_of_one_day_are_refused_by_name(until: str) -> None:
+    with pytest.raises(
+        SettingsError,
+        match=r"sku 'cpu' is priced twice: \$0\.04048 from 2026-04-01 .* and \$0\.04048 from 2026-07-01 on",
+    ):
+        book(BOOK + until + LATER)
+
+
+def test_a_price_that_ends_before_it_begins_or_on_no_day_is_refused() -> None:
+    with pytest.raises(SettingsError, match="ends on 2026-04-01, not after 2026-04-01"):
+        book(BOOK + 'until = "2026-04-01"\n')
+    with pytest.raises(SettingsError, match="2026-02-30 is no day"):
+        book(BOOK + 'until = "2026-02-30"\n')
+
+
+def test_a_platform_without_a_price_is_unpriced_and_one_in_another_unit_is_refused() -> None:
+    platform = '[[platform]]\nname = "p"\nvcpu_sku = "cpu"\nmemory_sku = "{}"\n'
+    told = BOOK.replace("platform = []\n", "")
+    assert book(told + platform.format("ram")).unpriced("p") == ("ram",)
+    with pytest.raises(SettingsError, match="needs a price per gb-hour or gb-second for 'cpu', not per vcpu-hour"):
+        book(told + platform.format("cpu")).platform("p")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('vcpu_sku = "cpu"', "needs either machine_sku or memory_sku"),
+        ('memory_sku = "ram"', "bills a lifetime: it needs machine_sku, or vcpu_sku and memory_sku"),
+        ('machine_sku = "box"\nmemory_sku = "ram"', "needs either machine_sku or memory_sku"),
+        ('machine_sku = "box"\nrequest_sku = "calls"', "so it has no request_sku"),
+        ('machine_sku = "box"\nminimum_ms = -1', "minimum_ms"),
+    ],
+)
+def test_a_platform_that_bills_nothing_or_twice_is_refused(lines: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        book(BOOK.replace("platform = []\n", "") + f'[[platform]]\nname = "p"\n{lines}\n')
+
+
+def test_every_shipped_book_is_sound_and_only_spot_machine_and_one_memory_have_no_price() -> None:
+    unpriced = {sku for each in prices.shipped() for known in each.platforms for sku in each.unpriced(known.name)}
+    spot = {f"fargate-spot-{arch}/{part}" for arch in ("x86", "arm") for part in ("vcpu", "memory")}
+    assert unpriced == spot | {"machine", "cloud-run-instances/memory"}
+
+
+def test_a_price_per_hour_by_setting_makes_a_book_of_its_own() -> None:
+    shipped = prices.load()
+    own = prices.with_machine(shipped, "0.12", on="2026-11-25")
+    price = own.price("machine")
+    assert price is not None
+    assert (price.usd, price.source) == ("0.12", "setting accounting.usd_per_hour")
+    assert own.sha256 != shipped.sha256
+    for wrong in ("0", "-1", "1e3", 'x"\n'):
+        with pytest.raises(SettingsError, match=r"with accounting\.usd_per_hour"):
+            prices.with_machine(shipped, wrong, on="2026-11-25")

@@ -75,7 +75,7 @@ async def assert_is_the_whole_bill(store: ObjectStore) -> list[ParsedSegment]:
     assert (closed.segments, closed.closed_ns) == (len(segments), segments[-1].header.to_ns)
     assert closed.last_sha256 == codec.sha256((await store.get(last_key)).body)
     assert closed.cost_picousd == sum(parsed.header.cost_picousd for parsed in segments)
-    assert closed.cost_picousd == sum(meters.bill_picousd(closed.closed_ns - BOOT_NS).values())
+    assert closed.cost_picousd == sum(meters.life_picousd(closed.closed_ns - BOOT_NS).values())
     return segments
 
 
@@ -245,7 +245,7 @@ async def test_two_processes_as_one_container_raise_the_alarm(
         assert store.objects == before
     assert (first.writer.conflicts, clone.writer.conflicts, clone.writer.segments_written) == (0, 1, 0)
     assert await assert_is_the_whole_bill(store)
-    lost = sum(meters.bill_picousd(clone.clock.now_ns() - BOOT_NS).values())
+    lost = sum(meters.life_picousd(clone.clock.now_ns() - BOOT_NS).values())
     assert clone.writer.unwritten_picousd == lost
     errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 2
@@ -263,7 +263,7 @@ async def test_an_exit_waits_no_longer_than_its_deadline_and_says_what_is_lost(
     gateway.serve(3)
     ending = asyncio.create_task(gateway.writer.__aexit__(None, None, None))
     await until(lambda: gateway.writer.failures == 1)
-    lost = sum(meters.bill_picousd(gateway.clock.now_ns() - BOOT_NS).values())
+    lost = sum(meters.life_picousd(gateway.clock.now_ns() - BOOT_NS).values())
     await gateway.clock.advance(5)
     await ending
     assert f"{lost} pico-dollars of container c0" in caplog.text

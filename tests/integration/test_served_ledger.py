@@ -102,9 +102,9 @@ def life(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def bill(elapsed_ns: int) -> dict[str, int]:
-    """What the platform charges for this container's life, by sku."""
+    """What Fargate charges for this container's life, by sku: whole seconds, a minute at least."""
     book = prices.load()
-    hours = Fraction(elapsed_ns, 3600 * 10**9)
+    hours = Fraction(max(60, -(-elapsed_ns // 10**9)), 3600)
     amounts = {"fargate-x86/vcpu": VCPUS, "fargate-x86/memory": MEMORY_GB}
     return {sku: round(Fraction(book.price(sku).usd) * 10**12 * amount * hours) for sku, amount in amounts.items()}  # type: ignore[union-attr]
 

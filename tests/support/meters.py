@@ -47,5 +47,10 @@ def bill_picousd(age_ns: int) -> dict[str, int]:
     }
 
 
+def life_picousd(age_ns: int) -> dict[str, int]:
+    """What Fargate bills in the end for a life of this length: whole seconds, a minute at least."""
+    return bill_picousd(max(60, -(-age_ns // SECOND_NS)) * SECOND_NS)
+
+
 def costs(postings: tuple[Posting, ...], account: str) -> int:
     return sum(posting.cost_picousd for posting in postings if posting.account == account)

@@ -62,6 +62,25 @@ def test_an_id_that_cannot_be_in_a_key_is_refused(container_id: str) -> None:
 def test_what_it_holds_is_named_by_the_platforms_skus() -> None:
     here = container.Container("c", 1, "p", 1500, GIB)
     assert here.provisioned(Platform("p", "p/vcpu", "p/memory")) == (
-        ProvisionedSku("p/vcpu", "milli-vcpu-ns", 1500),
-        ProvisionedSku("p/memory", "byte-ns", GIB),
+        ProvisionedSku("p/vcpu", "milli-vcpu-ns", 1500, "1970-01-01"),
+        ProvisionedSku("p/memory", "byte-ns", GIB, "1970-01-01"),
     )
+
+
+def test_where_nothing_says_the_platform_fargate_is_assumed_and_that_is_said() -> None:
+    here = container.detect(container_id="c", boot_ns=1, environ={})
+    assert here.platform in {"fargate-x86", "fargate-arm"}
+    assert (here.platform_from, here.size_from) == ("assumed", "cgroup")
+
+
+def test_a_setting_wins_over_what_the_platform_says() -> None:
+    environ = {"AWS_LAMBDA_FUNCTION_NAME": "f", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "3538"}
+    found = container.detect(boot_ns=1, environ=environ)
+    assert found.platform.startswith("lambda-")
+    assert (found.vcpu_milli, found.memory_bytes) == (2000, 3538 << 20)
+    assert found.size_from == found.platform_from == "Lambda's environment"
+    here = container.detect(boot_ns=1, platform="machine", memory_bytes=GIB, environ=environ)
+    assert (here.platform, here.platform_from, here.memory_bytes) == ("machine", "setting", GIB)
+    assert here.size_from == "Lambda's environment and setting"
+    implied = container.detect(boot_ns=1, environ=environ, implied="machine")
+    assert (implied.platform, implied.platform_from) == ("machine", "setting")

@@ -127,7 +127,14 @@ async def test_the_parts_of_the_gateway_are_read_when_the_page_is_asked_for() ->
     resident = SimpleNamespace(name="mlp", version=3, variant=variant, model=SimpleNamespace(resident_bytes=4096))
     repository: Any = SimpleNamespace(residents=lambda: [(resident, problem)])
     writer: Any = SimpleNamespace(
-        segments_written=1, pending_bytes=2, failures=3, conflicts=0, collapsed=5, capped=6, unwritten_picousd=7
+        segments_written=1,
+        pending_bytes=2,
+        failures=3,
+        conflicts=0,
+        collapsed=5,
+        capped=6,
+        unwritten_picousd=7,
+        unpriced=2,
     )
     admission, clock = Admission(AdmissionOptions()), ManualClock(5 * 10**9)
     admission.enter(100)

@@ -214,7 +214,7 @@ def test_whatever_happens_the_postings_of_a_life_are_its_bill(steps: list[Step])
             assert posting.cost_picousd >= 0
             assert posting.quantity >= 0
             posted[posting.sku] += posting.cost_picousd
-    assert posted == Counter(meters.bill_picousd(ended_ns - BOOT_NS))
+    assert posted == Counter(meters.life_picousd(ended_ns - BOOT_NS))
     assert (statements[0].from_ns, statements[-1].to_ns) == (BOOT_NS, ended_ns)
     assert all(one.to_ns == next_one.from_ns for one, next_one in itertools.pairwise(statements))
     assert all(one.from_ns // HOUR_NS == (one.to_ns - 1) // HOUR_NS for one in statements)

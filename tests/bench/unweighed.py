@@ -1,0 +1,30 @@
+"""`python -m tests.bench.unweighed serve ...`: the gateway without weighing, as the baseline of `tests.bench.accounting`.
+
+No CPU clock is read, no receipt computed, no request kept for the ledger; everything else is as in production. Not a setting: a
+gateway that cannot say what a request cost is not this product.
+"""
+
+import sys
+from typing import Any
+
+from gateway import bootstrap, dataplane
+from gateway.accounting.meter import Meter
+from gateway.cli.main import main
+
+
+class Unweighed(Meter):
+    """A meter that takes no notice."""
+
+    def charge(self, **_: Any) -> int:  # Any: what a request used, unread
+        return 0
+
+    def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
+        return 0, None
+
+
+if __name__ == "__main__":
+    dataplane.thread_time_ns = int  # type: ignore[assignment]
+    bootstrap.Meter = Unweighed  # type: ignore[misc]
+    # As a prefix of `python -m gateway serve ...` (tests.support.gateways), of which only the arguments count.
+    sys.argv = [sys.argv[0], *sys.argv[sys.argv.index("serve") :]]
+    main()

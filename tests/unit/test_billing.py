@@ -1,0 +1,188 @@
+"""Origin charges: what a platform's rule makes of a life, in any windows the same; and what is posted is that, sku by sku."""
+
+import itertools
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.accounting import billing
+from gateway.accounting.billing import Life
+from gateway.accounting.container import Container
+from gateway.accounting.meter import Meter
+from gateway.accounting.statement import settle
+from gateway.accounting.tariff import tariff
+from gateway.contract import prices
+from gateway.contract.prices import NS_PER_HOUR, PICO_PER_USD, Platform
+from tests.support.manualclock import ManualClock
+
+MS, SECOND_NS, GIB = 10**6, 10**9, 1 << 30
+BOOT_NS = 1_793_883_000 * SECOND_NS  # 2026-11-05T12:50:00Z
+BOOKS = prices.shipped()
+PLATFORMS = [(book, platform) for book in BOOKS for platform in book.platforms]
+LIFETIME = [(book, platform) for book, platform in PLATFORMS if platform.billed == "lifetime"]
+LAMBDA = Platform("lambda", memory_sku="memory", billed="invocations", granularity_ms=1)
+CLOUD_RUN = Platform("run", vcpu_sku="vcpu", memory_sku="memory", billed="requests", granularity_ms=100)
+
+sizes = st.tuples(st.integers(1, 200_000), st.integers(1 << 20, 1 << 42))
+moments = st.integers(0, 3 * NS_PER_HOUR)
+
+
+def lived(*answered: tuple[float, float], ready_ms: float = 0, ended_ms: float = 10_000) -> Life:
+    spans = tuple((BOOT_NS + round(begun * MS), BOOT_NS + round(ended * MS)) for begun, ended in answered)
+    return Life(BOOT_NS, BOOT_NS + round(ready_ms * MS), BOOT_NS + round(ended_ms * MS), spans)
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "billed_s"),
+    [
+        ("fargate-x86", 1.2, 60),
+        ("fargate-arm", 60, 60),
+        ("fargate-spot-x86", 60.001, 61),
+        ("ec2-c7i.large", 3599.5, 3600),
+        ("cloud-run-instances", 61.01, 61.1),
+        ("machine", 1.25, 1.25),
+    ],
+)
+def test_a_life_is_billed_by_its_platforms_steps_and_minimum(name: str, seconds: float, billed_s: float) -> None:
+    rule = prices.shipped_for(name).platform(name)
+    assert billing.billed_ns(rule, lived(ended_ms=seconds * 1000)) == round(billed_s * SECOND_NS)
+
+
+def test_every_invocation_counts_by_itself_in_whole_milliseconds_and_so_does_its_start() -> None:
+    life = lived((900, 900.2), (900, 902.5), (2000, 2001), ready_ms=812.1)
+    assert billing.billed_ns(LAMBDA, life) == (813 + 1 + 3 + 1) * MS
+
+
+def test_requests_at_once_are_one_stretch_and_silence_is_free() -> None:
+    life = lived((1000, 1150), (1100, 1210), (5000, 5001), ready_ms=310)
+    assert billing.billed_ns(CLOUD_RUN, life) == (400 + 300 + 100) * MS
+
+
+def test_an_answer_counts_when_it_is_given() -> None:
+    life = lived((1000, 1150), ready_ms=100)
+    assert billing.billed_ns(CLOUD_RUN, life, BOOT_NS + 1149 * MS) == 100 * MS
+    assert billing.billed_ns(CLOUD_RUN, life, BOOT_NS + 1150 * MS) == 300 * MS
+
+
+@pytest.mark.parametrize(("book", "platform"), PLATFORMS, ids=lambda value: value.name)
+@given(
+    size=sizes,
+    ended=moments,
+    cuts=st.lists(moments, max_size=6),
+    spans=st.lists(st.tuples(moments, st.integers(0, 10**11)), max_size=8),
+)
+def test_windows_of_any_length_add_up_to_the_life(
+    book: prices.PriceBook,
+    platform: Platform,
+    size: tuple[int, int],
+    ended: int,
+    cuts: list[int],
+    spans: list[tuple[int, int]],
+) -> None:
+    ended_ns = BOOT_NS + ended
+    answered = tuple((BOOT_NS + at, min(BOOT_NS + at + length, ended_ns)) for at, length in spans if at <= ended)
+    life = Life(BOOT_NS, min(BOOT_NS + SECOND_NS, ended_ns), ended_ns, answered)
+    boundaries = [BOOT_NS, *sorted(BOOT_NS + cut for cut in cuts if cut < ended), ended_ns]
+    for provisioned in Container("c", BOOT_NS, platform.name, *size).provisioned(platform):
+        priced = tariff(book, provisioned)
+        windows = billing.charges(platform, life, priced, boundaries)
+        before = priced.billed_picousd(billing.billed_ns(platform, life, BOOT_NS))
+        assert min(windows) >= 0
+        assert before + sum(windows) == priced.billed_picousd(billing.billed_ns(platform, life))
+    before = sum(1 for _, to_ns in answered if to_ns <= BOOT_NS)
+    counted = billing.request_picousd(2, 7, life, boundaries)
+    assert round(Fraction(2 * before, 7)) + sum(counted) == round(Fraction(2 * len(answered), 7))
+
+
+@pytest.mark.parametrize(("book", "platform"), LIFETIME, ids=lambda value: value.name)
+@given(
+    size=sizes,
+    steps=st.lists(st.tuples(st.integers(0, NS_PER_HOUR), st.integers(0, 10**10), st.booleans()), max_size=12),
+)
+def test_for_every_sku_and_window_the_postings_are_the_origin_charge(
+    book: prices.PriceBook, platform: Platform, size: tuple[int, int], steps: list[tuple[int, int, bool]]
+) -> None:
+    """Requests and closes on each platform: what is posted is what the rule bills, and a machine's parts are its price."""
+    clock = ManualClock(BOOT_NS)
+    meter = Meter(Container("c", BOOT_NS, platform.name, *size), book, clock)
+    meter.mark_ready()
+    for elapsed_ns, cpu_ns, closes in steps:
+        clock.work(elapsed_ns, cpu_ns=min(cpu_ns, elapsed_ns))
+        meter.charge(request_id="r", model="m", version=1, outcome="ok", rows=1, cpu_ns=cpu_ns)
+        if closes and meter.closable_ns <= clock.now_ns() < meter.next_boundary_ns:
+            meter.close_interval(clock.now_ns())
+    ended_ns = meter.close_last()
+
+    statements = [settle(each, boot_ns=BOOT_NS, vcpu=meter.vcpu, memory=meter.memory) for each in meter.closed]
+    life = Life(BOOT_NS, BOOT_NS, ended_ns)
+    boundaries = [BOOT_NS, *(statement.to_ns for statement in statements)]
+    for index, priced in enumerate((meter.vcpu, meter.memory)):
+        origin = billing.charges(platform, life, priced, boundaries)
+        for statement, cost_picousd in zip(statements, origin, strict=True):
+            posted = Counter[str]()
+            for posting in statement.postings:
+                posted[posting.sku] += posting.cost_picousd
+            sku = priced.provisioned.sku
+            assert posted[sku] == statement.charges[index].cost_picousd == cost_picousd
+    assert not any(posting.account == "unattributed" for each in statements for posting in each.postings)
+    if platform.machine_sku and (price := book.price(platform.machine_sku)):
+        billed_ns = billing.billed_ns(platform, life)
+        whole = round(Fraction(price.usd) * PICO_PER_USD * billed_ns / NS_PER_HOUR)
+        assert sum(each.cost_picousd for each in statements) == whole
+
+
+def test_a_minimum_is_the_price_of_having_started() -> None:
+    clock = ManualClock(BOOT_NS)
+    meter = Meter(Container("c", BOOT_NS, "fargate-x86", 1000, GIB), BOOKS[0], clock)
+    meter.mark_ready()
+    clock.work(SECOND_NS)
+    meter.close_last()
+    statement = settle(meter.closed[0], boot_ns=BOOT_NS, vcpu=meter.vcpu, memory=meter.memory)
+    for charge in statement.charges:
+        assert charge.beyond == 59 * charge.quantity  # one second lived, 59 s beyond it
+        boot = sum(each.cost_picousd for each in statement.postings if (each.account, each.sku) == ("boot", charge.sku))
+        assert boot == pytest.approx(Fraction(charge.cost_picousd * 59, 60), abs=1)
+
+
+def test_a_machine_is_cut_nine_to_one_as_aws_splits_it() -> None:
+    """AWS's own example: of m5.xlarge (4 vCPU, 16 GB) at $1 an hour a vCPU is $0.17 and a GB $0.02, rounded."""
+    book = prices.with_machine(BOOKS[0], "1", on="2026-11-05")
+    vcpu, memory = Container("c", BOOT_NS, "machine", 4000, 16 * GIB).provisioned(book.platform("machine"))
+    hourly = [tariff(book, each).billed_picousd(NS_PER_HOUR) for each in (vcpu, memory)]
+    assert [round(hourly[0] / PICO_PER_USD / 4, 2), round(hourly[1] / PICO_PER_USD / 16, 2)] == [0.17, 0.02]
+    assert sum(hourly) == PICO_PER_USD
+
+
+def test_without_a_price_everything_is_unpriced_and_the_work_is_still_counted() -> None:
+    clock = ManualClock(BOOT_NS)
+    meter = Meter(Container("c", BOOT_NS, "fargate-spot-x86", 1000, GIB), BOOKS[0], clock)
+    meter.mark_ready()
+    clock.work(SECOND_NS, cpu_ns=SECOND_NS)
+    assert meter.unpriced == ("fargate-spot-x86/vcpu", "fargate-spot-x86/memory")
+    assert meter.charge(request_id="r", model="m", version=1, outcome="ok", rows=1, cpu_ns=SECOND_NS // 2) == 0
+    meter.close_last()
+    statement = settle(meter.closed[0], boot_ns=BOOT_NS, vcpu=meter.vcpu, memory=meter.memory)
+    accounts = {(posting.account, posting.sku): posting.quantity for posting in statement.postings}
+    assert accounts == {
+        ("infer", "fargate-spot-x86/vcpu"): 500 * SECOND_NS,
+        ("unpriced", "fargate-spot-x86/vcpu"): 60 * 1000 * SECOND_NS - 500 * SECOND_NS,
+        ("unpriced", "fargate-spot-x86/memory"): 60 * SECOND_NS * GIB,
+    }
+
+
+def test_what_is_not_billed_by_lifetime_is_unpriced_rather_than_billed_as_if_it_were() -> None:
+    for name in ("lambda-x86", "cloud-run-requests"):
+        book = prices.shipped_for(name)
+        skus = Container("c", BOOT_NS, name, 1000, GIB).provisioned(book.platform(name))
+        assert [tariff(book, sku).is_priced for sku in skus] == [False, False]
+
+
+def test_a_part_is_covered_when_it_says_so() -> None:
+    book = prices.with_machine(BOOKS[0], "0.0000001", on="2026-11-05")
+    vcpu, _ = Container("c", BOOT_NS, "machine", 3000, 7 * GIB).provisioned(book.platform("machine"))
+    priced = tariff(book, vcpu)
+    for picousd in itertools.chain(range(50), (10**6, 10**6 + 1)):
+        assert priced.billed_picousd(priced.covering_age_ns(picousd)) >= picousd
