@@ -94,8 +94,8 @@ def _disagreements(measured: Measured, variant: Variant) -> Iterator[str]:
         yield f"loading takes {_ms(measured.build_ns)} here; the manifest says {_ms(variant.load_ns)}"
     both = (variant.resident_bytes or 0, measured.resident_bytes)
     if variant.resident_bytes and max(both) > RESIDENT_BYTES_TOLD and _apart(*both):
-        here, said = measured.resident_bytes / 2**20, variant.resident_bytes / 2**20
-        yield f"the session resides in {here:.1f} MiB here; the manifest says {said:.1f} MiB"
+        here_mib, said_mib = measured.resident_bytes / 2**20, variant.resident_bytes / 2**20
+        yield f"the session resides in {here_mib:.1f} MiB here; the manifest says {said_mib:.1f} MiB"
 
 
 def _apart(a: int, b: int) -> bool:

@@ -10,7 +10,6 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from gateway.registry import fetching, releasing
 from gateway.registry.reading import Registry
 from gateway.runtime import memory
 from gateway.runtime.session import Session, cpu_flags, pick_variant
+from gateway.runtime.tensors import Tensors
 
 BATCHES = (1, 8, 32)
 """What one caller sends, what forms under load, and where rows stop getting cheaper; larger than the variant takes is left out."""
@@ -93,7 +93,7 @@ def _measure(manifest: Manifest, number: int, artifact: Path, store: Path) -> Me
     )
 
 
-def _cell(session: Session, rows: int, length: int, feed: inputs.Tensors) -> Cell:
+def _cell(session: Session, rows: int, length: int, feed: Tensors) -> Cell:
     """Medians: a neighbour on the machine disturbs single runs."""
     for _ in range(RUNS_MIN):
         session.run(feed)

@@ -1,4 +1,4 @@
-"""One real gateway process on this host, asked over HTTP, one request after the other: what an answer costs with everything around it.
+"""One real gateway process on this host, asked over HTTP, one request after the other: what an answer costs, all of it.
 
 A process of its own, because its start, its memory and its CPU are what is measured. It serves a temporary store, its ledger too.
 """
@@ -6,6 +6,7 @@ A process of its own, because its start, its memory and its CPU are what is meas
 import contextlib
 import http.client
 import json
+import math
 import os
 import re
 import signal
@@ -42,7 +43,8 @@ def serve(store: Path, manifest: Manifest, one: Tensors) -> Served:
         cold_start_ns = time.perf_counter_ns() - began_ns
         for _ in range(WARM_UP):
             _ask(connection, path, body)
-        cpu_ns, answers = _cpu_ns(process.pid), []
+        cpu_ns = _cpu_ns(process.pid)
+        answers: list[int] = []
         until_ns = time.perf_counter_ns() + int(SECONDS * 1e9)
         while len(answers) < ANSWERS_MIN or (len(answers) < ANSWERS_MAX and time.perf_counter_ns() < until_ns):
             answers.append(_ask(connection, path, body))
@@ -124,11 +126,7 @@ def _body(manifest: Manifest, one: Tensors) -> bytes:
 
 def _finite(element: Any) -> Any:
     """JSON knows no NaN: a missing number is measured as 0."""
-    return (
-        0
-        if isinstance(element, float) and (element != element or element in {float("inf"), float("-inf")})
-        else element
-    )
+    return 0 if isinstance(element, float) and not math.isfinite(element) else element
 
 
 def _cpu_ns(pid: int) -> int:
