@@ -303,10 +303,10 @@ class TrainingCost(msgspec.Struct, frozen=True):
 
 
 class GpuFigure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The exported graph on the GPU that the training job sat on: how many rows a second one GPU answers in batches of `batch_rows`.
+    """The exported graph on the GPU of the training job: how many rows a second one GPU answers in batches of `batch_rows`.
 
-    `gpu` is its name as offers carry it (T4, L4, A10G, A100, H100); `p99_ns` of one such batch; `energy_nj` of one row as NVML counted
-    it, None where it counts none.
+    `gpu` is its name as offers carry it (T4, L4, A10G, A100, H100); `p99_ns` of one such batch; `energy_nj` of one row as NVML
+    counted it, None where it counts none.
     """
 
     gpu: str

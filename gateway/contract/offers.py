@@ -3,6 +3,7 @@
 Not what anybody is billed by: that is `gateway.contract.prices`. Dated and sourced like it, and read as strictly.
 """
 
+import math
 import tomllib
 from fractions import Fraction
 from importlib import resources
@@ -62,7 +63,7 @@ class Assumption(msgspec.Struct, frozen=True):
     @property
     def middle_vcpus(self) -> float:
         """The geometric mean: the range spans orders of magnitude."""
-        return float(Fraction(self.low_vcpus) * Fraction(self.high_vcpus)) ** 0.5
+        return math.sqrt(Fraction(self.low_vcpus) * Fraction(self.high_vcpus))
 
 
 class OfferFile(msgspec.Struct, frozen=True):
