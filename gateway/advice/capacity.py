@@ -15,8 +15,8 @@ PROBES = 12
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """Of one worker. `saturated_rps`: never idle, whatever the wait. `objective_rps`: with 99 of 100 answers within the objective; 0
-    when even a lone request is not. `usable_rps`: what a scaler should leave on it, at most `target` of saturation.
+    """Of one worker. `saturated_rps`: never idle, whatever the wait. `objective_rps`: with 99 of 100 answers within the objective;
+    0 when even a lone request is not. `usable_rps`: what a scaler should leave on it, at most `target` of saturation.
     """
 
     saturated_rps: float
@@ -28,7 +28,7 @@ class Capacity(msgspec.Struct, frozen=True):
 def of_worker(
     service_ns: Sequence[int], *, floor_ns: int, objective_ns: int, target: float = 0.6, workers: int = 1, seed: int = 0
 ) -> Capacity:
-    """From measured service times. `floor_ns` is what every answer takes besides (network). `workers` share one queue; per worker."""
+    """From measured service times. `floor_ns`: what every answer takes besides (network). `workers` share one queue."""
     rng = random.Random(seed)  # noqa: S311  a simulation, repeatable on purpose
     drawn = rng.choices(service_ns, k=REQUESTS)
     gaps = [rng.expovariate(1.0) for _ in range(REQUESTS)]
