@@ -26,11 +26,13 @@ _ENDED, _READY, _TICK, _ARRIVED = range(4)
 
 class Fleet(msgspec.Struct, frozen=True):
     """`workers`: of one replica. `target`: the saturation that the scaler holds. `mate_saves_ns`: what a request that joins
-    another's batch takes less than alone; `batch_max` 1 runs each alone. A wait of `objective_ns` is a saturation of 1.
+    another's batch takes less than alone; `batch_max` 1 runs each alone. `replicas_start` are warm at the first arrival.
+    A wait of `objective_ns` is a saturation of 1.
     """
 
     replicas_min: int = 1
     replicas_max: int = 1
+    replicas_start: int = 0
     workers: int = 1
     target: float = 0.6
     cold_start_ns: int = 0
@@ -119,7 +121,7 @@ class _Run:
 
     def run(self) -> Simulated:
         began_ns = self._now
-        for _ in range(self._fleet.replicas_min):
+        for _ in range(max(self._fleet.replicas_min, self._fleet.replicas_start)):
             self._start(is_warm=True)
         if self._fleet.replicas_min < self._fleet.replicas_max:
             heapq.heappush(self._events, (began_ns + PERIOD_NS, _TICK, 0))
