@@ -39,15 +39,15 @@ def serve(store: Path, manifest: Manifest, one: Tensors) -> Served:
     with _gateway(store, manifest.model) as (process, port), _connected(port) as connection:
         path = f"/v2/models/{manifest.model}/infer"
         body = _body(manifest, one)
-        _ask(connection, path, body)
+        ask(connection, path, body)
         cold_start_ns = time.perf_counter_ns() - began_ns
         for _ in range(WARM_UP):
-            _ask(connection, path, body)
+            ask(connection, path, body)
         cpu_ns = _cpu_ns(process.pid)
         answers: list[int] = []
         until_ns = time.perf_counter_ns() + int(SECONDS * 1e9)
         while len(answers) < ANSWERS_MIN or (len(answers) < ANSWERS_MAX and time.perf_counter_ns() < until_ns):
-            answers.append(_ask(connection, path, body))
+            answers.append(ask(connection, path, body))
         cpu_ns = _cpu_ns(process.pid) - cpu_ns
         return Served(
             request_cpu_ns=max(1, cpu_ns // len(answers)),
@@ -96,7 +96,7 @@ def _connected(port: int) -> Iterator[http.client.HTTPConnection]:
         yield connection
 
 
-def _ask(connection: http.client.HTTPConnection, path: str, body: bytes) -> int:
+def ask(connection: http.client.HTTPConnection, path: str, body: bytes) -> int:
     """How long the answer took, in nanoseconds."""
     began_ns = time.perf_counter_ns()
     try:

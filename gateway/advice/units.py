@@ -19,7 +19,8 @@ from gateway.contract.offers import Offer, OfferFile
 class Unit(msgspec.Struct, frozen=True):
     """`rps` is what a scaler should leave on one replica, between its ends; `saturated_rps` what it could. 0: it cannot serve this.
 
-    `request_cpu_ns` of its vCPUs per request; `init_ns`: from its process's beginning to its first answer. `note` says what the figure rests on, or why there is none.
+    `request_cpu_ns` of its vCPUs per request; `init_ns`: from its process's beginning to its first answer. `note` says what the
+    figure rests on, or why there is none.
     """
 
     offer: Offer

@@ -127,11 +127,12 @@ def _zero(advice: Advice, console: Console) -> None:
     zero = advice.zero
     if zero is None:
         return
+    assumed = f"{advice.wish.provision_ns / 1e9:g} s of it assumed for the platform"
     _say(
         console,
         f"\n{zero.offer}, replicas kept: {dollars(zero.kept_month_picousd)} a month; to zero when nothing comes: "
         f"{dollars(zero.zero_month_picousd)}, with {zero.wakes_per_month:,.0f} cold starts a month of "
-        f"{duration(zero.cold_start_ns)} and {dollars(zero.wake_picousd)} each ({advice.wish.provision_ns / 1e9:g} s of it assumed for the platform)",
+        f"{duration(zero.cold_start_ns)} and {dollars(zero.wake_picousd)} each ({assumed})",
     )
 
 

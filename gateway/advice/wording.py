@@ -42,6 +42,8 @@ def verdict(
 
 def _cpu(base: Scenario, options: tuple[Option, ...]) -> str:
     words = f"Stay on CPUs: {base.cpu} at {dollars(base.cpu_million_picousd)} a million"
+    if any(option.name == base.cpu and option.kind == "function" for option in options):
+        words += " and nothing while nobody calls"
     rates = [option.break_even_rps for option in options if option.break_even_rps]
     if not base.gpu:
         return f"{words}; no GPU can be compared"
