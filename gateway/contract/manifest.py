@@ -302,6 +302,22 @@ class TrainingCost(msgspec.Struct, frozen=True):
     attempts: tuple[AttemptCost, ...] | UnsetType = UNSET
 
 
+class GpuFigure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The exported graph on the GPU of the training job: how many rows a second one GPU answers in batches of `batch_rows`.
+
+    `gpu` is its name as offers carry it (T4, L4, A10G, A100, H100); `p99_ns` of one such batch; `energy_nj` of one row as NVML
+    counted it, None where it counts none.
+    """
+
+    gpu: str
+    datatype: Literal["fp32", "fp16"]
+    batch_rows: Positive
+    rows_per_s: Annotated[float, Meta(gt=0)]
+    p99_ns: Count
+    runs: Positive
+    energy_nj: Count | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """See the module. `serve` names the variant chosen by measurement; the others stay for comparison and for other CPUs, the next
     best first. `skipped` says of quantization recipes that made no variant why.
@@ -324,6 +340,7 @@ class Manifest(msgspec.Struct, frozen=True):
     schema_version: int = 1
     text: TextInput | UnsetType = UNSET  # unset in manifests of before it existed, which must keep their bytes
     skipped: dict[str, str] | UnsetType = UNSET  # unset in manifests of before it existed, which must keep their bytes
+    gpu: tuple[GpuFigure, ...] | UnsetType = UNSET  # as above, and where no GPU was there to measure on
 
     def __post_init__(self) -> None:
         _refuse_duplicates("files", [file.name.lower() for file in self.files])

@@ -1,0 +1,160 @@
+"""An `Advice` for people: tables on a terminal, aligned plain text in a pipe. The JSON is the struct itself."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.advice.advised import Advice, Option
+from gateway.advice.wording import dollars, duration, rate
+from gateway.contract.energy import Span
+
+NG_PER_G = 10**9
+
+
+def render(advice: Advice, console: Console) -> None:
+    """Nothing in it can be taken for markup; a number is never cut."""
+    measured = advice.measured
+    _say(console, f"{measured.model}@{measured.version} {measured.variant} on this host ({measured.cpu})", "bold")
+    console.print(_cells(advice), crop=False)
+    _say(console, _served(advice))
+    if not measured.is_real:
+        _say(console, "note: measured on zeros; the artifact carries no recorded inputs", "yellow")
+    for sentence in advice.disagreements:
+        _say(console, f"note: {sentence}", "yellow")
+    _say(console, f"\n{_traffic(advice)}")
+    console.print(_options(advice), crop=False)
+    _notes(advice, console)
+    _say(console, "\nIf something is not so", "bold")
+    console.print(_scenarios(advice), crop=False)
+    _zero(advice, console)
+    _promise(advice, console)
+    _say(console, f"\nconfidence: {advice.tier} ({advice.tier_reason})")
+    _say(console, f"verdict: {advice.verdict}", "bold")
+
+
+def _cells(advice: Advice) -> Table:
+    table = _columns("batch", "CPU per run", "CPU per row", "p50", "p99", "runs")
+    for cell in advice.measured.cells:
+        times = (cell.cpu_ns, cell.row_cpu_ns, cell.p50_ns, cell.p99_ns)
+        table.add_row(cell.batch, *map(duration, times), f"{cell.runs:,}")
+    return table
+
+
+def _served(advice: Advice) -> str:
+    served, capacity = advice.measured.served, advice.capacity
+    return (
+        f"one gateway over HTTP: {duration(served.request_cpu_ns)} of CPU a request, {served.resident_bytes / 2**20:.0f} MiB, cold "
+        f"start {duration(served.cold_start_ns)}\n"
+        f"one worker: {rate(capacity.saturated_rps)} saturated, {rate(capacity.objective_rps)} with 99 of 100 within "
+        f"{duration(advice.wish.objective_ns)}, {rate(capacity.usable_rps)} at the scaler's target of {advice.wish.target:.0%}"
+    )
+
+
+def _traffic(advice: Advice) -> str:
+    traffic = advice.traffic
+    silent = f", silent {traffic.silent_share:.0%} of the time" if traffic.silent_share else ""
+    return (
+        f"Traffic of {traffic.source}: {rate(traffic.mean_rps)} on average, {rate(traffic.peak_rps)} at its peak{silent}; "
+        f"list prices of {advice.region}"
+    )
+
+
+def _options(advice: Advice) -> Table:
+    table = _columns(
+        "offer", "$ per million", "from", "to", "when full", "$ per month", "replicas", "one answers", "g CO2e per million",
+        "pays from", "basis",
+    )  # fmt: skip
+    usable = [option for option in advice.options if option.million_picousd is not None]
+    cheapest = min((option.million_picousd or 0 for option in usable), default=0)
+    for option in sorted(usable, key=lambda option: option.million_picousd or 0):
+        table.add_row(*_option(option), style="bold" if option.million_picousd == cheapest else "")
+    return table
+
+
+def _option(option: Option) -> tuple[str, ...]:
+    is_range = option.million_low_picousd != option.million_high_picousd
+    peak = f"{option.replicas_min:,}-{option.replicas_peak:,}" if option.replicas_min != option.replicas_peak else ""
+    return (
+        option.name,
+        dollars(option.million_picousd),
+        dollars(option.million_low_picousd) if is_range else "",
+        dollars(option.million_high_picousd) if is_range else "",
+        dollars(option.busy_million_picousd),
+        dollars(option.month_picousd),
+        peak or f"{option.replicas_peak:,}",
+        rate(option.replica_rps),
+        grams_per_million(option.sci_thousand_ng),
+        _pays_from(option),
+        option.tier,
+    )
+
+
+def _pays_from(option: Option) -> str:
+    if option.kind != "gpu":
+        return ""
+    if option.break_even_rps is None:
+        return "never"
+    return rate(option.break_even_rps) + ("" if option.is_sure else "?")
+
+
+def grams_per_million(sci: Span | None) -> str:
+    """`1.46 (1.23-3.39)`: a range, because it is modelled."""
+    if sci is None:
+        return "-"
+    value, low, high = (ng * 1000 / NG_PER_G for ng in (sci.value, sci.low, sci.high))
+    return f"{value:,.3g} ({low:,.3g}-{high:,.3g})"
+
+
+def _notes(advice: Advice, console: Console) -> None:
+    _say(
+        console,
+        "? only if the GPU answers that many: its throughput is assumed. Grams are modelled (SCI), low to high.",
+    )
+    for note in dict.fromkeys(option.note for option in advice.options):
+        names = ", ".join(option.name for option in advice.options if option.note == note)
+        _say(console, f"{names}: {note}")
+
+
+def _scenarios(advice: Advice) -> Table:
+    table = _columns("case", "cheapest CPU", "$ per million", "cheapest GPU", "$ per million", "cheaper")
+    for one in advice.scenarios:
+        costs = dollars(one.cpu_million_picousd), dollars(one.gpu_million_picousd)
+        table.add_row(one.what, one.cpu or "-", costs[0], one.gpu or "-", costs[1], one.winner.upper() or "-")
+    return table
+
+
+def _zero(advice: Advice, console: Console) -> None:
+    zero = advice.zero
+    if zero is None:
+        return
+    assumed = f"{advice.wish.provision_ns / 1e9:g} s of it assumed for the platform"
+    _say(
+        console,
+        f"\n{zero.offer}, replicas kept: {dollars(zero.kept_month_picousd)} a month; to zero when nothing comes: "
+        f"{dollars(zero.zero_month_picousd)}, with {zero.wakes_per_month:,.0f} cold starts a month of "
+        f"{duration(zero.cold_start_ns)} and {dollars(zero.wake_picousd)} each ({assumed})",
+    )
+
+
+def _promise(advice: Advice, console: Console) -> None:
+    promise = advice.promise
+    if promise is None:
+        return
+    _say(
+        console,
+        f"simulated around its peak on {promise.offer}: {promise.requests:,} requests, p50 {duration(promise.p50_ns)}, p99 "
+        f"{duration(promise.p99_ns)} ({'within' if promise.holds else 'OVER'} the objective), at most {promise.replicas_peak:,} "
+        f"at once, {promise.cold_starts:,} cold starts, {promise.utilisation:.0%} busy",
+    )
+
+
+def _columns(name: str, *numbers: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column(name, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _say(console: Console, line: str, style: str = "") -> None:
+    console.print(Text(line, style=style), soft_wrap=True)

@@ -1,0 +1,254 @@
+"""Energy and carbon of time on machines: dated coefficients with their ranges, and whole nanojoules and nanograms of what was used.
+
+Every result has a low, a value and a high end and says its tier: `measured` (a counter), `modelled` (a published curve times our
+measurements), `assumed`. It is rounded once, here; `gateway.accounting.footprint` splits it like money. Location-based; offsets and
+certificates are left out, as ISO/IEC 21031:2024 (SCI) wants it.
+"""
+
+import tomllib
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+import msgspec
+
+from gateway.contract import codec
+from gateway.contract.prices import BYTES_PER_GB, NS_PER_HOUR, Decimal
+from gateway.contract.words import Count
+from gateway.errors import SettingsError
+
+DEFAULT_FILE = "aws-us-east-1.toml"
+NJ_PER_KWH = 3_600_000 * 10**9
+NG_PER_G = 10**9
+
+Tier = Literal["measured", "modelled", "assumed"]
+_TIERS: tuple[Tier, ...] = ("measured", "modelled", "assumed")
+End = Literal["low", "value", "high"]
+
+
+def weakest(tiers: Sequence[Tier]) -> Tier:
+    """Of a result: that of its weakest part. `modelled` when there is none."""
+    return max(tiers, key=_TIERS.index, default="modelled")
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A coefficient between its ends, as decimal strings."""
+
+    value: Decimal
+    low: Decimal
+    high: Decimal
+    tier: Tier
+    source: str
+
+    def __post_init__(self) -> None:
+        if not Fraction(self.low) <= Fraction(self.value) <= Fraction(self.high):
+            raise ValueError(f"'value' {self.value} is not between 'low' {self.low} and 'high' {self.high}")
+
+    def at(self, end: End) -> Fraction:
+        return Fraction(getattr(self, end))
+
+
+class Processor(msgspec.Struct, frozen=True):
+    """Of one vCPU: watts when idle and when busy, and its share of making the machine."""
+
+    name: Literal["x86", "arm"]
+    what: str
+    idle_watts: Figure
+    busy_watts: Figure
+    embodied_g_per_vcpu_hour: Figure
+
+    def __post_init__(self) -> None:
+        _check_work(self.name, self.idle_watts, self.busy_watts)
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """Of one GPU."""
+
+    name: str
+    idle_watts: Figure
+    busy_watts: Figure
+    embodied_g_per_hour: Figure
+
+    def __post_init__(self) -> None:
+        _check_work(self.name, self.idle_watts, self.busy_watts)
+
+
+class Coefficients(msgspec.Struct, frozen=True):
+    """The TOML file as written."""
+
+    region: str
+    memory_watts_per_gb: Figure
+    pue: Figure
+    grid_g_per_kwh: Figure
+    processor: tuple[Processor, ...]
+    gpu: tuple[Gpu, ...] = ()
+    schema_version: int = 1
+
+    def of_processor(self, name: str) -> Processor:
+        """Raises `SettingsError` naming those there are."""
+        return _named(self.processor, name)
+
+    def of_gpu(self, name: str) -> Gpu:
+        """Raises `SettingsError` naming those there are."""
+        return _named(self.gpu, name)
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A whole number between its ends."""
+
+    low: Count
+    value: Count
+    high: Count
+
+    def __add__(self, other: "Span") -> "Span":
+        return Span(self.low + other.low, self.value + other.value, self.high + other.high)
+
+
+ZERO = Span(0, 0, 0)
+
+
+class Footprint(msgspec.Struct, frozen=True):
+    """Energy of use, the carbon of that energy, and the share of making the machines."""
+
+    energy_nj: Span
+    operational_ng: Span
+    embodied_ng: Span
+    tier: Tier
+
+    @property
+    def carbon_ng(self) -> Span:
+        return self.operational_ng + self.embodied_ng
+
+    def __add__(self, other: "Footprint") -> "Footprint":
+        return Footprint(
+            self.energy_nj + other.energy_nj,
+            self.operational_ng + other.operational_ng,
+            self.embodied_ng + other.embodied_ng,
+            weakest((self.tier, other.tier)),
+        )
+
+
+class Use(msgspec.Struct, frozen=True):
+    """What was held and what of it worked: `held_ns` of the clock with so many thousandths of a vCPU and bytes; `cpu_ns` busy.
+
+    `gpu_busy_ns` is of all `gpus` together.
+    """
+
+    processor: Literal["x86", "arm"]
+    vcpu_milli: Count
+    memory_bytes: Count
+    held_ns: Count
+    cpu_ns: Count
+    gpu: str = ""
+    gpus: Count = 0
+    gpu_busy_ns: Count = 0
+
+
+def idle(use: Use, coefficients: Coefficients) -> Footprint:
+    """What holding it took, busy or not: idle power, memory, and all of the embodied carbon."""
+    processor = coefficients.of_processor(use.processor)
+    gpu = coefficients.of_gpu(use.gpu) if use.gpus else None
+    parts = [coefficients.memory_watts_per_gb, processor.idle_watts, processor.embodied_g_per_vcpu_hour]
+    parts += [gpu.idle_watts, gpu.embodied_g_per_hour] if gpu else []
+
+    def watts(end: End) -> Fraction:
+        memory = Fraction(use.memory_bytes, BYTES_PER_GB) * coefficients.memory_watts_per_gb.at(end)
+        vcpus = Fraction(use.vcpu_milli, 1000) * processor.idle_watts.at(end)
+        return memory + vcpus + (use.gpus * gpu.idle_watts.at(end) if gpu else 0)
+
+    def embodied_g_per_hour(end: End) -> Fraction:
+        vcpus = Fraction(use.vcpu_milli, 1000) * processor.embodied_g_per_vcpu_hour.at(end)
+        return vcpus + (use.gpus * gpu.embodied_g_per_hour.at(end) if gpu else 0)
+
+    return _footprint(
+        coefficients,
+        energy_nj=lambda end: watts(end) * use.held_ns,  # a watt is a nanojoule per nanosecond
+        embodied_ng=lambda end: embodied_g_per_hour(end) * NG_PER_G * use.held_ns / NS_PER_HOUR,
+        tier=weakest([part.tier for part in parts]),
+    )
+
+
+def working(use: Use, coefficients: Coefficients) -> Footprint:
+    """What its work took beyond holding it."""
+    processor = coefficients.of_processor(use.processor)
+    gpu = coefficients.of_gpu(use.gpu) if use.gpus else None
+
+    def energy_nj(end: End) -> Fraction:
+        cpu = use.cpu_ns * (processor.busy_watts.at(end) - processor.idle_watts.at(end))
+        return cpu + (use.gpu_busy_ns * (gpu.busy_watts.at(end) - gpu.idle_watts.at(end)) if gpu else 0)
+
+    parts = [processor.busy_watts.tier] + ([gpu.busy_watts.tier] if gpu else [])
+    return _footprint(coefficients, energy_nj=energy_nj, embodied_ng=lambda _: Fraction(0), tier=weakest(parts))
+
+
+def sci_per_thousand_ng(footprint: Footprint, predictions: int) -> Span | None:
+    """ISO/IEC 21031:2024: (operational + embodied) per thousand predictions, in nanograms of CO2e; None when there was none."""
+    if predictions <= 0:
+        return None
+    carbon = footprint.carbon_ng
+    return Span(*(round(Fraction(ng * 1000, predictions)) for ng in (carbon.low, carbon.value, carbon.high)))
+
+
+def load(path: Path | None = None) -> Coefficients:
+    """The file at `path`, or the one shipped with this release. Raises `SettingsError` naming the file and the key."""
+    name = DEFAULT_FILE if path is None else str(path)
+    try:
+        data = _bundled() if path is None else path.read_bytes()
+        return codec.convert_strict(tomllib.loads(data.decode()), Coefficients)
+    except OSError as error:
+        raise SettingsError(f"energy coefficients {name}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise SettingsError(f"energy coefficients {name}: {error}") from error
+
+
+def _footprint(
+    coefficients: Coefficients,
+    *,
+    energy_nj: Callable[[End], Fraction],
+    embodied_ng: Callable[[End], Fraction],
+    tier: Tier,
+) -> Footprint:
+    """`energy_nj` is of the machine; the building's comes on top. Rounded half to even, here and nowhere else."""
+    pue, grid = coefficients.pue, coefficients.grid_g_per_kwh
+
+    def span(amount: Callable[[End], Fraction]) -> Span:
+        return Span(low=round(amount("low")), value=round(amount("value")), high=round(amount("high")))
+
+    return Footprint(
+        energy_nj=span(lambda end: energy_nj(end) * pue.at(end)),
+        operational_ng=span(lambda end: energy_nj(end) * pue.at(end) * grid.at(end) * NG_PER_G / NJ_PER_KWH),
+        embodied_ng=span(embodied_ng),
+        tier=weakest((tier, pue.tier, grid.tier)),
+    )
+
+
+def _check_work(name: str, idle_watts: Figure, busy_watts: Figure) -> None:
+    """Requests are told what work takes beyond idling: that must have its ends in order too."""
+    low, value, high = (busy_watts.at(end) - idle_watts.at(end) for end in ("low", "value", "high"))
+    if not 0 <= low <= value <= high:
+        raise ValueError(f"'{name}': 'busy_watts' less 'idle_watts' must be ordered: low, value, high")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def _named(items: Sequence[N], name: str) -> N:
+    for item in items:
+        if item.name == name:
+            return item
+    raise SettingsError(f"no energy coefficients for '{name}'; there are: {', '.join(item.name for item in items)}")
+
+
+def _bundled() -> bytes:
+    """A wheel carries infra/energy inside this package; a checkout has it beside the packages."""
+    packaged = resources.files("gateway.contract").joinpath("bundled_energy", DEFAULT_FILE)
+    if packaged.is_file():
+        return packaged.read_bytes()
+    return (Path(__file__).parents[2] / "infra" / "energy" / DEFAULT_FILE).read_bytes()
