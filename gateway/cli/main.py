@@ -17,7 +17,20 @@ class Commands(click.Group):
     """Subcommands by entry point, loaded when asked for: the gateway and the trainers may be installed without each other."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        order = ["demo", "train", "schedule", "runs", "sign", "serve", "predict", "models", "keys", "costs", "drift"]
+        order = [
+            "demo",
+            "train",
+            "schedule",
+            "runs",
+            "sign",
+            "serve",
+            "predict",
+            "models",
+            "keys",
+            "costs",
+            "ledger",
+            "drift",
+        ]
         names = [entry.name for entry in entry_points(group=GROUP)]
         return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 

@@ -8,6 +8,7 @@ models/<name>/log/<generation>.json         decisions about aliases, append-only
 models/<name>/aliases/<alias>.json          the log's newest entry for this alias
 ledger/v1/dt=<date>/hr=<hour>/<container>/<boot>-<seq>.jsonl.gz   what happened and what it cost
 ledger/v1/containers/<container>/<boot>-open.json, -close.json    when a container's bill began and ended
+ledger/v1/containers/<container>/<boot>-ended.json   when a killed container's bill ended, as its platform says
 ledger/v1/training/<run>/<attempt>.json     what an attempt at training cost, and how much of that was in vain
 runs/<run>/run.json                         what a training run was asked for
 runs/<run>/attempts/<n>.json, <n>-end.json  who tried, claimed once, and how that ended
@@ -111,6 +112,10 @@ def container_open(container: str, boot_ns: int) -> str:
 
 def container_close(container: str, boot_ns: int) -> str:
     return f"{LEDGER}containers/{container}/{boot_ns}-close.json"
+
+
+def container_ended(container: str, boot_ns: int) -> str:
+    return f"{LEDGER}containers/{container}/{boot_ns}-ended.json"
 
 
 def feature_windows(model: str, date: str) -> str:
