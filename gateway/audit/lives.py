@@ -42,7 +42,7 @@ class Life:
 def check(life: Life, books: dict[str, PriceBook], now_ns: int, *, is_whole: bool) -> tuple[list[Finding], int]:
     """What is wrong, and how much of the life's bill nobody claims. `is_whole`: the audit is of all times, not of a period."""
     life.read.sort(key=lambda one: (one.header.seq, one.key))
-    found = [*_numbers(life), *_chain(life), *_clock(life, now_ns)]
+    found = [*_numbers(life), *chain(life), *_clock(life, now_ns)]
     if life.closed is not None:
         found += _end(life, life.closed)
     if not life.has_open:
@@ -83,7 +83,8 @@ def _missing(first: int, last: int) -> str:
     return f"segment {first} is missing" if first == last else f"segments {first} to {last} are missing"
 
 
-def _chain(life: Life) -> Iterator[Finding]:
+def chain(life: Life) -> Iterator[Finding]:
+    """Neighbours among what was read, which must be sorted by number: each carries the digest of the one before."""
     before: Checked | None = None
     for one in life.read:
         if before is not None and one.header.seq == before.header.seq:

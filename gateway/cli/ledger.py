@@ -1,6 +1,8 @@
 """`steelyard ledger`: is it whole, how did a killed container end, and Parquet for other engines."""
 
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +13,7 @@ from gateway.cli.costs import moment
 
 if TYPE_CHECKING:
     from gateway.audit.findings import Verdict
+    from gateway.objectstore.protocol import ObjectStore
 
 FINDINGS_MAX = 50  # more than a screen; the JSON has all
 
@@ -71,6 +74,40 @@ def end(store: str, container: str, ended: int, evidence: str, boot: int | None)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"container {container} ended at {written(told.ended_ns)}: {_printable(told.evidence)}")
+
+
+@ledger.command
+@options.store
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def compact(ctx: click.Context, store: str, cache: Path | None, form: str) -> None:
+    """Write closed hours as Parquet, below compacted/v1/ in the store, for DuckDB, Athena, Trino and Spark.
+
+    An hour is closed 15 minutes after its end; segments that come later are its next generation. Running it again, twice at once or
+    after a kill makes the same files. Exit code 1 says that segments of an hour must be put right first.
+    """
+    from gateway.reports import compaction
+    from gateway.reports.sync import default_folder
+    from gateway.wording import usd
+
+    async def run(opened: "ObjectStore") -> compaction.Compacted:
+        folder = cache or default_folder(opened.url, os.environ)
+        return await compaction.compact(opened, folder, now_ns=time.time_ns())
+
+    done = options.with_store(store, run)
+    if form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(done), indent=2).decode())
+    elif not done.committed and not done.refused:
+        click.echo("nothing to compact")
+    else:
+        for one in done.committed:
+            what = f"{len(one.inputs):,} segments, {one.requests:,} requests, ${usd(one.cost_picousd)}"
+            click.echo(f"{one.dt}T{one.hr}:00Z generation {one.generation}: {what}")
+        for finding in done.refused:
+            click.echo(f"REFUSED ({finding.kind}): {_printable(finding.message)}")
+    if done.refused:
+        ctx.exit(1)
 
 
 def _show(verdict: "Verdict") -> None:
