@@ -9,7 +9,7 @@ from gateway.accounting.segment import ParsedSegment
 from gateway.accounting.tariff import tariff
 from gateway.audit.findings import Finding
 from gateway.contract import codec, layout
-from gateway.contract.ledger import Open, ProvisionedSku, Segment
+from gateway.contract.ledger import Open, Segment
 from gateway.contract.prices import PriceBook
 from gateway.errors import ManifestInvalid, SettingsError, WrittenByNewer
 from gateway.wording import moment
@@ -60,15 +60,17 @@ def _money(key: str, parsed: ParsedSegment, opened: Open | None, books: "dict[st
     for problem in segment.discrepancies(parsed):
         yield Finding("unbalanced", f"{key}: {problem}", key=key, container=header.container, from_ns=header.from_ns)
     book = books.get(header.price_book_sha256)
-    if book is None:
+    if book is None or opened is None:
         return  # missing or edited: said once for the book, not for each of its segments
     ages = (header.from_ns - header.boot_ns, header.to_ns - header.boot_ns)
     if not 0 <= ages[0] < ages[1]:
         return  # `_times` says so
     for charge in parsed.charges:
-        held = ProvisionedSku(charge.sku, charge.unit, charge.quantity // (ages[1] - ages[0]))
-        if opened is not None:
-            held = next((known for known in opened.provisioned if known.sku == charge.sku), held)
+        held = next((known for known in opened.provisioned if known.sku == charge.sku), None)
+        if held is None:
+            text = f"{key}: charges for '{charge.sku}', which its container did not hold"
+            yield Finding("wrong_charge", text, key=key, container=header.container, from_ns=header.from_ns)
+            continue
         try:
             due = tariff(book, held).charge(*ages)
         except SettingsError as error:

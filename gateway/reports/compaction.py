@@ -6,10 +6,11 @@ them a week after their manifest.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,10 +21,11 @@ from gateway.audit.findings import Finding
 from gateway.audit.lives import Life
 from gateway.contract import codec, layout, ledgerkeys
 from gateway.contract.compacted import TABLES, File, Input, Manifest, Plan, Table
+from gateway.contract.ledger import Open
 from gateway.contract.prices import PriceBook
 from gateway.errors import ManifestInvalid, ObjectNotFound, PreconditionFailed, SettingsError
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import heads, parquet
+from gateway.reports import heads, hourfiles
 from gateway.reports.sync import sync
 
 HOUR_NS = 3600 * 10**9
@@ -34,6 +36,8 @@ CHUNK_BYTES = 1 << 20
 T = TypeVar("T", bound=msgspec.Struct)
 Hour = tuple[str, str]
 """dt and hr."""
+LifeName = tuple[str, int]
+"""Container and boot."""
 
 
 class Compacted(msgspec.Struct, frozen=True):
@@ -49,7 +53,7 @@ async def compact(store: ObjectStore, folder: Path, *, now_ns: int, grace_ns: in
     Raises `StoreUnavailable`: what was written stays and the next run goes on there; `ManifestInvalid` when an object that a plan
     determines was changed.
     """
-    local = await sync(store, folder)
+    local = await sync(store, folder, is_whole=True)
     manifests = {(one.dt, one.hr, one.generation): one async for one in _records(store, "manifests", Manifest)}
     plans = [plan async for plan in _records(store, "plans", Plan)]
     committed = [
@@ -59,10 +63,12 @@ async def compact(store: ObjectStore, folder: Path, *, now_ns: int, grace_ns: in
     generations: dict[Hour, int] = defaultdict(int)
     for plan in plans:
         generations[plan.dt, plan.hr] = max(generations[plan.dt, plan.hr], plan.generation + 1)
+    opens = await asyncio.to_thread(_opens, local.opens)
+    books = await _books(store, (opened.price_book_sha256 for opened in opens.values()))
     refused: list[Finding] = []
     keys = (path.relative_to(folder).as_posix() for path in local.segments)
     for hour, left in sorted(_by_hour(keys, done, now_ns - grace_ns).items()):
-        inputs, found = await _checked(store, folder, left)
+        inputs, found = await _checked(folder, left, opens, books)
         refused += found
         if not found:
             plan = await _claimed(store, Plan(*hour, generations[hour], inputs))
@@ -87,39 +93,44 @@ def _by_hour(keys: Iterable[str], done: set[str], closed_ns: int) -> dict[Hour, 
     return {hour: sorted(left) for hour, left in found.items()}
 
 
-async def _checked(store: ObjectStore, folder: Path, keys: list[str]) -> tuple[tuple[Input, ...], list[Finding]]:
+async def _checked(
+    folder: Path, keys: list[str], opens: Mapping[LifeName, Open], books: dict[str, PriceBook]
+) -> tuple[tuple[Input, ...], list[Finding]]:
     """What is compacted is proven before: each segment by itself, and the chain between those of one life."""
-    books: dict[str, PriceBook] = {}
     found: list[Finding] = []
-    read: dict[tuple[str, int], Life] = {}
+    read: dict[LifeName, Life] = {}
     inputs: list[Input] = []
     for key in keys:
+        named = ledgerkeys.parse(key)
+        assert named is not None
+        name = named.container, named.boot_ns
         data = await asyncio.to_thread((folder / key).read_bytes)
         inputs.append(Input(key, codec.sha256(data)))
-        checked, problems = await asyncio.to_thread(segments.check, key, data, None, books)
-        if checked is not None and await _has_book(store, books, checked.header.price_book_sha256):
-            checked, problems = await asyncio.to_thread(segments.check, key, data, None, books)
+        checked, problems = await asyncio.to_thread(segments.check, key, data, opens.get(name), books)
         found += problems
         if checked is not None:
-            header = checked.header
-            life = read.setdefault((header.container, header.boot_ns), Life(header.container, header.boot_ns))
-            life.read.append(checked)
+            read.setdefault(name, Life(*name)).read.append(checked)
     for life in read.values():
+        life.read.sort(key=lambda one: (one.header.seq, one.key))
         found += lives.chain(life)
     return tuple(inputs), found
 
 
-async def _has_book(store: ObjectStore, books: dict[str, PriceBook], sha256: str) -> bool:
-    """True when the book was read now. A missing or edited one is the audit's to name; sums are checked without it."""
-    if sha256 in books:
-        return False
-    try:
-        data = (await store.get(layout.price_book(sha256))).body
-        if codec.sha256(data) == sha256:
-            books[sha256] = PriceBook(data, name=layout.price_book(sha256))
-    except (ObjectNotFound, SettingsError):
-        return False
-    return sha256 in books
+def _opens(paths: Iterable[Path]) -> dict[LifeName, Open]:
+    """Raises `ManifestInvalid` for one that is damaged."""
+    records = [codec.decode(path.read_bytes(), Open, what=f"ledger record {path}") for path in paths]
+    return {(record.container, record.boot_ns): record for record in records}
+
+
+async def _books(store: ObjectStore, digests: Iterable[str]) -> dict[str, PriceBook]:
+    """A missing or edited one is the audit's to name; sums are checked without it."""
+    books: dict[str, PriceBook] = {}
+    for sha256 in sorted(set(digests)):
+        with contextlib.suppress(ObjectNotFound, SettingsError):
+            data = (await store.get(layout.price_book(sha256))).body
+            if codec.sha256(data) == sha256:
+                books[sha256] = PriceBook(data, name=layout.price_book(sha256))
+    return books
 
 
 async def _claimed(store: ObjectStore, plan: Plan) -> Plan:
@@ -135,7 +146,7 @@ async def _claimed(store: ObjectStore, plan: Plan) -> Plan:
 async def _finish(store: ObjectStore, folder: Path, plan: Plan) -> Manifest:
     paths = [await _input(store, folder, given) for given in plan.inputs]
     with tempfile.TemporaryDirectory(prefix="steelyard-compact-") as scratch:
-        written = await asyncio.to_thread(parquet.write, paths, Path(scratch))
+        written = await asyncio.to_thread(hourfiles.write, paths, Path(scratch))
         files = [await _stored(store, plan, table, *written[table]) for table in TABLES]
     found = [heads.read(path).segment for path in paths]
     manifest = Manifest(
@@ -173,7 +184,7 @@ async def _stored(store: ObjectStore, plan: Plan, table: Table, path: Path, rows
         found = path.with_suffix(".found")
         await asyncio.to_thread(found.write_bytes, (await store.get(key)).body)
         there, size = await asyncio.to_thread(_measured, found)
-        if there != sha256 and not await asyncio.to_thread(parquet.same_rows, path, found):
+        if there != sha256 and not await asyncio.to_thread(hourfiles.same_rows, path, found):
             raise ManifestInvalid(f"{key} does not hold what its plan determines; delete it and run again") from None
         sha256 = there
     return File(table, key, sha256, size, rows)

@@ -20,7 +20,7 @@ from gateway.contract import codec, layout
 from gateway.contract.compacted import TABLES, Manifest, Plan
 from gateway.errors import ManifestInvalid, StoreUnavailable
 from gateway.objectstore.local import LocalStore
-from gateway.reports import compaction, parquet
+from gateway.reports import compaction, hourfiles
 from tests.support import ledgersim
 from tests.support.memorystore import MemoryStore
 
@@ -226,7 +226,7 @@ def test_bytes_do_not_depend_on_the_order_of_arrival(
     shuffled = order.sample(paths, len(paths))
     for name, given_paths in (("one", paths), ("other", shuffled)):
         (folder / name).mkdir()
-        parquet.write(given_paths, folder / name)
+        hourfiles.write(given_paths, folder / name)
     for table in TABLES:
         assert (folder / "one" / f"{table}.parquet").read_bytes() == (
             folder / "other" / f"{table}.parquet"
