@@ -12,6 +12,7 @@ from gateway.accounting.tariff import tariff
 from gateway.contract.ledger import Charge, Close, Ended, Open
 from gateway.contract.prices import PriceBook
 
+HOUR_NS = 3600 * 10**9
 Span = tuple[int, int]
 """[from_ns, to_ns)."""
 
@@ -45,7 +46,10 @@ def end_ns(
 
 
 def gaps(opened: Open, book: PriceBook, spans: Sequence[Span], until_ns: int) -> tuple[Gap, ...]:
-    """Where [boot, until) is in no span. Raises `SettingsError` when the book does not price what the container held."""
+    """Where [boot, until) is in no span, cut at full hours as segments are.
+
+    Raises `SettingsError` when the book does not price what the container held.
+    """
     tariffs = [tariff(book, provisioned) for provisioned in opened.provisioned]
     return tuple(
         Gap(
@@ -53,8 +57,16 @@ def gaps(opened: Open, book: PriceBook, spans: Sequence[Span], until_ns: int) ->
             to_ns,
             tuple(priced.charge(from_ns - opened.boot_ns, to_ns - opened.boot_ns) for priced in tariffs),
         )
-        for from_ns, to_ns in _between(spans, opened.boot_ns, until_ns)
+        for gap in _between(spans, opened.boot_ns, until_ns)
+        for from_ns, to_ns in _hours(*gap)
     )
+
+
+def _hours(from_ns: int, to_ns: int) -> Iterable[Span]:
+    while from_ns < to_ns:
+        until_ns = min(to_ns, (from_ns // HOUR_NS + 1) * HOUR_NS)
+        yield from_ns, until_ns
+        from_ns = until_ns
 
 
 def _between(spans: Sequence[Span], from_ns: int, until_ns: int) -> Iterable[Span]:

@@ -6,16 +6,19 @@ folder: a file appears in it whole or not at all.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from gateway.contract import codec, ledgerkeys
+from gateway.contract import codec, layout, ledgerkeys
+from gateway.contract.ledger import Open
 from gateway.contract.ledgerkeys import Kind
+from gateway.errors import ManifestInvalid, ObjectNotFound
 from gateway.objectstore.protocol import ObjectInfo, ObjectStore
 from gateway.reports import listing
 
@@ -33,6 +36,7 @@ class LocalLedger(msgspec.Struct, frozen=True):
     closes: tuple[Path, ...]
     training: tuple[Path, ...] = ()
     ended: tuple[Path, ...] = ()
+    books: tuple[Path, ...] = ()
     foreign: tuple[str, ...] = ()
 
 
@@ -62,14 +66,42 @@ async def sync(
         raise failures.exceptions[0] from None
     if listing.is_worth_keeping(found):
         await asyncio.to_thread(_write, folder / LISTED, msgspec.json.encode(found))
+    opens = _paths(folder, known, "open")
     return LocalLedger(
         segments=_paths(folder, known, "segment"),
-        opens=_paths(folder, known, "open"),
+        opens=opens,
         closes=_paths(folder, known, "close"),
         training=_paths(folder, known, "training"),
         ended=_paths(folder, known, "ended"),
+        books=await _books(store, folder, opens),
         foreign=tuple(info.key for info in infos if ledgerkeys.parse(info.key) is None),
     )
+
+
+async def _books(store: ObjectStore, folder: Path, opens: Iterable[Path]) -> tuple[Path, ...]:
+    """The price books that the bills were made with. One that is missing, or not what it was, is the audit's to name."""
+    digests = await asyncio.to_thread(_digests, opens)
+    found = []
+    for sha256 in digests:
+        path = folder / layout.price_book(sha256)
+        if not await asyncio.to_thread(path.is_file):
+            with contextlib.suppress(ObjectNotFound):
+                body = (await store.get(layout.price_book(sha256))).body
+                if codec.sha256(body) == sha256:
+                    await asyncio.to_thread(_write, path, body)
+                    found.append(path)
+        else:
+            found.append(path)
+    return tuple(found)
+
+
+def _digests(opens: Iterable[Path]) -> list[str]:
+    """Records that cannot be read are left to who reads them next."""
+    found = set()
+    for path in opens:
+        with contextlib.suppress(ManifestInvalid):
+            found.add(codec.decode(path.read_bytes(), Open).price_book_sha256)
+    return sorted(found)
 
 
 def _has(folder: Path, info: ObjectInfo) -> bool:
