@@ -24,6 +24,7 @@ GatewayError
 |  `- ReleaseConflict      another decision about the same alias was recorded first
 |- ArtifactError       the publisher's fault; refuse to load
 |  |- ManifestInvalid    not a manifest, or one from a newer version
+|  |  `- WrittenByNewer    whole, and only a newer Steelyard can read it
 |  |- DigestMismatch     bytes differ from their sha256
 |  |- SignatureInvalid   unsigned or altered
 |  |- GoldenMismatch     computes other outputs here than where it was published
@@ -137,6 +138,10 @@ class ArtifactError(GatewayError):
 
 class ManifestInvalid(ArtifactError):
     """Not a manifest, contradicts itself, or comes from a newer version of Steelyard."""
+
+
+class WrittenByNewer(ManifestInvalid):
+    """A record with a higher schema_version: nothing is wrong with it, this Steelyard is too old."""
 
 
 class DigestMismatch(ArtifactError):

@@ -29,6 +29,7 @@ class Commands(click.Group):
             "keys",
             "costs",
             "prices",
+            "ledger",
             "drift",
         ]
         names = [entry.name for entry in entry_points(group=GROUP)]

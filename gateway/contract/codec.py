@@ -10,7 +10,7 @@ from typing import Any, TypeVar  # Any: JSON-like trees before they become struc
 
 import msgspec
 
-from gateway.errors import ManifestInvalid
+from gateway.errors import ManifestInvalid, WrittenByNewer
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -35,14 +35,14 @@ def encode(value: msgspec.Struct) -> bytes:
 def decode(data: bytes, kind: type[T], *, what: str = "") -> T:
     """Read a stored object of this kind; `what` names it in the message.
 
-    Raises `ManifestInvalid` for anything that is not JSON of this shape or has a newer `schema_version`.
+    Raises `ManifestInvalid` for anything that is not JSON of this shape, `WrittenByNewer` for a newer `schema_version`.
     """
     name = what or kind.__name__.lower()
     try:
         written = _versions.decode(data).schema_version
         known = schema_version(kind)
         if written > known:
-            raise ManifestInvalid(
+            raise WrittenByNewer(
                 f"{name} has schema_version {written}; this Steelyard reads up to {known}: upgrade it first"
             )
         return msgspec.json.decode(data, type=kind)

@@ -8,7 +8,11 @@ models/<name>/log/<generation>.json         decisions about aliases, append-only
 models/<name>/aliases/<alias>.json          the log's newest entry for this alias
 ledger/v1/dt=<date>/hr=<hour>/<container>/<boot>-<seq>.jsonl.gz   what happened and what it cost
 ledger/v1/containers/<container>/<boot>-open.json, -close.json    when a container's bill began and ended
+ledger/v1/containers/<container>/<boot>-ended.json   when a killed container's bill ended, as its platform says
 ledger/v1/training/<run>/<attempt>.json     what an attempt at training cost, and how much of that was in vain
+compacted/v1/<table>/dt=<date>/hr=<hour>/<generation>.parquet   segments, charges, postings and requests for other engines
+compacted/v1/plans/dt=<date>/hr=<hour>/<generation>.json       which segments a generation is made of; claimed once
+compacted/v1/manifests/dt=<date>/hr=<hour>/<generation>.json   that it is made: the commit
 runs/<run>/run.json                         what a training run was asked for
 runs/<run>/attempts/<n>.json, <n>-end.json  who tried, claimed once, and how that ended
 runs/<run>/heartbeat.json                   the newest attempt's last sign of life
@@ -33,6 +37,7 @@ from datetime import UTC, datetime
 
 MODELS = "models/"
 LEDGER = "ledger/v1/"
+COMPACTED = "compacted/v1/"
 FEATURES = "features/v1/"
 KEYS = "keys/"
 SPEND = "spend/v1/"
@@ -112,6 +117,17 @@ def container_open(container: str, boot_ns: int) -> str:
 
 def container_close(container: str, boot_ns: int) -> str:
     return f"{LEDGER}containers/{container}/{boot_ns}-close.json"
+
+
+def container_ended(container: str, boot_ns: int) -> str:
+    return f"{LEDGER}containers/{container}/{boot_ns}-ended.json"
+
+
+def compacted(kind: str, dt: str = "", hr: str = "", generation: int = 0) -> str:
+    """The key of a plan, a manifest (`kind` is plans, manifests) or a table's file; without `dt` the prefix of all of a kind."""
+    prefix = f"{COMPACTED}{kind}/"
+    suffix = "json" if kind in {"plans", "manifests"} else "parquet"
+    return f"{prefix}dt={dt}/hr={hr}/{generation:06d}.{suffix}" if dt else prefix
 
 
 def feature_windows(model: str, date: str) -> str:

@@ -91,6 +91,20 @@ class Close(msgspec.Struct, frozen=True):
     schema_version: int = 1
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """When the bill of a container ended that could not say so itself: killed, out of memory, its machine lost.
+
+    `evidence` is where that is known from, such as `ECS task stopped`. Only the moment is stored: what nobody used until then is
+    computed from it, so that a segment that comes late takes its part away again.
+    """
+
+    container: str
+    boot_ns: Count
+    ended_ns: Count
+    evidence: str
+    schema_version: int = 1
+
+
 class Segment(msgspec.Struct, frozen=True, tag="segment"):
     """The first line. `previous_sha256` is the digest of the previous segment's stored bytes ("" for the first).
 

@@ -31,6 +31,7 @@ STATUS: dict[type[errors.GatewayError], int] = {
     errors.ReleaseConflict: 500,
     errors.ArtifactError: 503,
     errors.ManifestInvalid: 503,
+    errors.WrittenByNewer: 503,
     errors.DigestMismatch: 503,
     errors.SignatureInvalid: 503,
     errors.GoldenMismatch: 503,

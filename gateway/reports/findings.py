@@ -54,7 +54,7 @@ _LINKS = """
 WITH linked AS (
     SELECT container, boot_ns, seq, from_ns, previous_sha256,
            lag(seq) OVER life AS before_seq, lag(to_ns) OVER life AS before_to_ns, lag(sha256) OVER life AS before_sha256
-    FROM segments
+    FROM chain
     WINDOW life AS (PARTITION BY container, boot_ns ORDER BY seq, filename)
 )
 SELECT container, boot_ns, seq, from_ns, before_seq, before_to_ns, before_sha256 = previous_sha256
@@ -68,7 +68,7 @@ _ENDS = """
 WITH lives AS (
     SELECT container, boot_ns, count(*) AS segments, min(from_ns) AS from_ns, max(to_ns) AS to_ns,
            sum(cost_picousd) AS cost_picousd, arg_max(sha256, seq) AS last_sha256
-    FROM segments
+    FROM chain
     GROUP BY ALL
 )
 SELECT container, coalesce(l.to_ns, c.boot_ns), c.closed_ns, coalesce(l.segments, 0), c.segments
@@ -80,14 +80,14 @@ ORDER BY container, c.boot_ns
 
 _NOT_CLOSED = """
 SELECT container, o.opened_ns, coalesce(max(s.to_ns), o.opened_ns) AS seen_ns
-FROM opens AS o ANTI JOIN closes USING (container, boot_ns) LEFT JOIN segments AS s USING (container, boot_ns)
+FROM opens AS o ANTI JOIN closes USING (container, boot_ns) LEFT JOIN chain AS s USING (container, boot_ns)
 GROUP BY container, o.boot_ns, o.opened_ns
 ORDER BY seen_ns, container
 """
 
 _NEVER_OPENED = """
 SELECT container, min(s.from_ns), max(s.to_ns)
-FROM segments AS s ANTI JOIN opens USING (container, boot_ns)
+FROM chain AS s ANTI JOIN opens USING (container, boot_ns)
 GROUP BY container, s.boot_ns
 ORDER BY ALL
 """

@@ -1,28 +1,31 @@
 """Brings the ledger's objects from the store into a local folder, where DuckDB reads them.
 
-Ledger objects never change, so one whose copy has the listed size is not fetched again. What is listed is what is reported: a file
-that only the folder has is ignored. Several reports may share a folder: a file appears in it whole or not at all.
+Ledger objects never change, so one whose copy has the listed size is not fetched again, and `listing` does not list again where
+nothing can be new. What is listed is what is reported: a file that only the folder has is ignored. Several reports may share a
+folder: a file appears in it whole or not at all.
 """
 
 import asyncio
+import contextlib
 import os
-import re
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from gateway.contract import codec, layout
+from gateway.contract import codec, layout, ledgerkeys
+from gateway.contract.ledger import Open
+from gateway.contract.ledgerkeys import Kind
+from gateway.errors import ManifestInvalid, ObjectNotFound
 from gateway.objectstore.protocol import ObjectInfo, ObjectStore
+from gateway.reports import listing
 
 FETCHES = 8  # enough to hide S3's first-byte latency (tens of ms); at most that many segments are in memory
 
-_CONTAINER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_SEGMENT = re.compile(rf"{layout.LEDGER}dt=\d{{4}}-\d\d-\d\d/hr=\d\d/{_CONTAINER}/\d+-\d{{12}}\.jsonl\.gz")
-_OPEN = re.compile(rf"{layout.LEDGER}containers/{_CONTAINER}/\d+-open\.json")
-_TRAINING = re.compile(rf"{layout.TRAINING}[a-z0-9][a-z0-9._-]{{0,62}}/\d{{4}}\.json")
-_CLOSE = re.compile(rf"{layout.LEDGER}containers/{_CONTAINER}/\d+-close\.json")
+LISTED = ".listed.json"
+"""No key begins with a dot; a folder that lost this file lists everything again, and fetches nothing twice."""
 
 
 class LocalLedger(msgspec.Struct, frozen=True):
@@ -32,6 +35,8 @@ class LocalLedger(msgspec.Struct, frozen=True):
     opens: tuple[Path, ...]
     closes: tuple[Path, ...]
     training: tuple[Path, ...] = ()
+    ended: tuple[Path, ...] = ()
+    books: tuple[Path, ...] = ()
     foreign: tuple[str, ...] = ()
 
 
@@ -41,28 +46,62 @@ def default_folder(url: str, environ: Mapping[str, str]) -> Path:
     return caches / "steelyard" / "ledger" / codec.sha256(url.encode())[:16]
 
 
-async def sync(store: ObjectStore, folder: Path) -> LocalLedger:
-    """Copy what is new into `folder`, making it where missing. Raises `StoreUnavailable`."""
-    listed = [info async for info in store.list(layout.LEDGER)]
-    known = [info for info in listed if _is_known(info.key)]
-    missing = iter([info for info in known if not _has(folder, info)])
+async def sync(
+    store: ObjectStore, folder: Path, *, is_whole: bool = False, now_ns: Callable[[], int] = time.time_ns
+) -> LocalLedger:
+    """Copy what is new into `folder`, making it where missing. `is_whole`: list everything, whatever is known.
+
+    Raises `StoreUnavailable`.
+    """
+    before = None if is_whole else await asyncio.to_thread(listing.read, folder / LISTED)
+    found = await listing.listed(store, before, now_ns())
+    infos = [ObjectInfo(key, size) for key, size in sorted(found.sizes.items())]
+    known = [info for info in infos if ledgerkeys.parse(info.key) is not None]
+    missing = iter(await asyncio.to_thread(lambda: [info for info in known if not _has(folder, info)]))
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(FETCHES):
                 group.create_task(_fetch(store, folder, missing))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
+    if listing.is_worth_keeping(found):
+        await asyncio.to_thread(_write, folder / LISTED, msgspec.json.encode(found))
+    opens = _paths(folder, known, "open")
     return LocalLedger(
-        segments=_paths(folder, known, _SEGMENT),
-        opens=_paths(folder, known, _OPEN),
-        closes=_paths(folder, known, _CLOSE),
-        training=_paths(folder, known, _TRAINING),
-        foreign=tuple(info.key for info in listed if not _is_known(info.key)),
+        segments=_paths(folder, known, "segment"),
+        opens=opens,
+        closes=_paths(folder, known, "close"),
+        training=_paths(folder, known, "training"),
+        ended=_paths(folder, known, "ended"),
+        books=await _books(store, folder, opens),
+        foreign=tuple(info.key for info in infos if ledgerkeys.parse(info.key) is None),
     )
 
 
-def _is_known(key: str) -> bool:
-    return any(pattern.fullmatch(key) for pattern in (_SEGMENT, _OPEN, _CLOSE, _TRAINING))
+async def _books(store: ObjectStore, folder: Path, opens: Iterable[Path]) -> tuple[Path, ...]:
+    """The price books that the bills were made with. One that is missing, or not what it was, is the audit's to name."""
+    digests = await asyncio.to_thread(_digests, opens)
+    found = []
+    for sha256 in digests:
+        path = folder / layout.price_book(sha256)
+        if not await asyncio.to_thread(path.is_file):
+            with contextlib.suppress(ObjectNotFound):
+                body = (await store.get(layout.price_book(sha256))).body
+                if codec.sha256(body) == sha256:
+                    await asyncio.to_thread(_write, path, body)
+                    found.append(path)
+        else:
+            found.append(path)
+    return tuple(found)
+
+
+def _digests(opens: Iterable[Path]) -> list[str]:
+    """Records that cannot be read are left to who reads them next."""
+    found = set()
+    for path in opens:
+        with contextlib.suppress(ManifestInvalid):
+            found.add(codec.decode(path.read_bytes(), Open).price_book_sha256)
+    return sorted(found)
 
 
 def _has(folder: Path, info: ObjectInfo) -> bool:
@@ -92,5 +131,5 @@ def _write(path: Path, body: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _paths(folder: Path, known: list[ObjectInfo], pattern: re.Pattern[str]) -> tuple[Path, ...]:
-    return tuple(folder / info.key for info in known if pattern.fullmatch(info.key))
+def _paths(folder: Path, known: list[ObjectInfo], kind: Kind) -> tuple[Path, ...]:
+    return tuple(folder / info.key for info in known if (named := ledgerkeys.parse(info.key)) and named.kind == kind)

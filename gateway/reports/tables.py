@@ -1,5 +1,6 @@
 """The ledger as SQL: `segments`, `charges`, `postings`, `requests`, `opens` and `closes` in an in-memory DuckDB.
 
+`segments`, `charges` and `postings` hold what no segment claims too, as account `unattributed`; `chain` are the real segments.
 All but `requests` are checked against the contract and kept: they are few, and money is only ever summed from postings and
 charges. `requests` is a view that reads the files when asked. Every integer is a HUGEINT: memory times nanoseconds passes
 2**63 within seconds.
@@ -7,6 +8,7 @@ charges. `requests` is a view that reads the files when asked. Every integer is 
 
 import glob
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ import duckdb
 import msgspec
 
 from gateway.contract import codec, ledger
-from gateway.reports import heads
+from gateway.reports import heads, unattributed
 from gateway.reports.sync import LocalLedger
 
 MEMORY_MAX = "1GB"  # what a laptop or a small report job spares; more spills to a temporary folder
@@ -26,6 +28,8 @@ CREATE VIEW segments AS
 SELECT filename, sha256, container, boot_ns, seq, previous_sha256, from_ns, to_ns, price_book_sha256, cost_picousd,
        requests, collapsed
 FROM lines WHERE type = 'segment';
+
+CREATE VIEW chain AS SELECT * FROM segments WHERE seq >= 0;
 
 CREATE VIEW charges AS
 SELECT filename, sku, unit, quantity, cost_picousd
@@ -58,7 +62,7 @@ def opened(local: LocalLedger) -> Iterator[duckdb.DuckDBPyConnection]:
     with tempfile.TemporaryDirectory(prefix="steelyard-report-") as scratch, _connect(scratch) as connection:
         lines = _columns(ledger.Segment) | _columns(ledger.Charge) | _columns(ledger.Posting)
         lines |= {"type": "VARCHAR", "filename": "VARCHAR", "sha256": "VARCHAR"}
-        _table(connection, "lines", _lines(local.segments), lines, Path(scratch))
+        _table(connection, "lines", _lines(local), lines, Path(scratch))
         _table(connection, "opens", _records(local.opens, ledger.Open), _columns(ledger.Open), Path(scratch))
         _table(connection, "closes", _records(local.closes, ledger.Close), _columns(ledger.Close), Path(scratch))
         _stored_requests(connection, local.segments, Path(scratch))
@@ -78,14 +82,24 @@ def _connect(scratch: str) -> duckdb.DuckDBPyConnection:
     )
 
 
-def _lines(segments: Iterable[Path]) -> Iterator[Row]:
-    for path in segments:
+def _lines(local: LocalLedger) -> Iterator[Row]:
+    """Of all segments, then of what none of them claims."""
+    spans: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+    for path in local.segments:
         head = heads.read(path)
-        filename = str(path)
-        yield {"type": "segment", "filename": filename, "sha256": head.sha256, **msgspec.structs.asdict(head.segment)}
-        for line in head.money:
-            kind = "charge" if isinstance(line, ledger.Charge) else "posting"
-            yield {"type": kind, "filename": filename, **msgspec.structs.asdict(line)}
+        spans[head.segment.container, head.segment.boot_ns].append((head.segment.from_ns, head.segment.to_ns))
+        yield from _rows(str(path), head.sha256, head.segment, head.money)
+    for gap in unattributed.find(local, spans):
+        yield from _rows(gap.name, "", gap.header, gap.money)
+
+
+def _rows(
+    filename: str, sha256: str, header: ledger.Segment, money: Sequence[ledger.Charge | ledger.Posting]
+) -> Iterator[Row]:
+    yield {"type": "segment", "filename": filename, "sha256": sha256, **msgspec.structs.asdict(header)}
+    for line in money:
+        kind = "charge" if isinstance(line, ledger.Charge) else "posting"
+        yield {"type": kind, "filename": filename, **msgspec.structs.asdict(line)}
 
 
 def _records(paths: Iterable[Path], kind: type[msgspec.Struct]) -> Iterator[Row]:

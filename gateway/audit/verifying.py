@@ -1,0 +1,201 @@
+"""Reads a ledger from its store and says whether it is whole: `steelyard ledger verify`.
+
+Every object is fetched from the store itself, never from a copy, a few at a time; of each only its header is kept. A ledger of
+10,000 segments takes some megabytes here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from gateway.audit import lives, segments
+from gateway.audit.findings import Finding, Verdict
+from gateway.audit.lives import Life
+from gateway.contract import codec, layout, ledgerkeys
+from gateway.contract.ledger import Close, Ended, Open
+from gateway.contract.ledgerkeys import LedgerKey
+from gateway.contract.prices import PriceBook
+from gateway.errors import ManifestInvalid, ObjectNotFound, SettingsError, WrittenByNewer
+from gateway.objectstore.protocol import ObjectStore
+
+FETCHES = 8
+"""Hides S3's first byte (tens of ms); at most that many segments (a megabyte or two each) are in memory."""
+
+T = TypeVar("T", bound=msgspec.Struct)
+END_NS = 2**63 - 1
+_HOUR_NS = 3600 * 10**9
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """Which segments are read: those of hours that touch [since_ns, until_ns), of one container or of all."""
+
+    since_ns: int = 0
+    until_ns: int = END_NS
+    container: str = ""
+
+    @property
+    def is_of_all_times(self) -> bool:
+        """Only then can be said what nobody claims."""
+        return self.since_ns == 0 and self.until_ns == END_NS
+
+    def holds(self, named: LedgerKey) -> bool:
+        """Whether this object is looked at."""
+        if self.container and named.container != self.container:
+            return False
+        return named.kind != "segment" or (named.hour_ns < self.until_ns and named.hour_ns + _HOUR_NS > self.since_ns)
+
+
+async def verify(store: ObjectStore, scope: Scope, *, now_ns: int) -> Verdict:
+    """Raises `StoreUnavailable`; whatever is wrong with the ledger is a finding."""
+    return await _Audit(store, scope, now_ns).verdict()
+
+
+class _Audit:
+    """One run."""
+
+    def __init__(self, store: ObjectStore, scope: Scope, now_ns: int) -> None:
+        self._store = store
+        self._scope = scope
+        self._now_ns = now_ns
+        self._lives: dict[tuple[str, int], Life] = {}
+        self._found: list[Finding] = []
+        self._books: dict[str, PriceBook] = {}
+        self._seen_books: set[str] = set()
+
+    async def verdict(self) -> Verdict:
+        records, kept = await self._listed()
+        await _each(records, self._record)
+        await _each(sorted({*self._wanted_books()}), self._book)
+        await _each(kept, self._segment)
+        touched = [life for life in self._lives.values() if self._scope.is_of_all_times or life.read]
+        lives.chain_lives([*self._lives.values()])
+        unattributed = 0
+        for life in sorted(touched, key=lambda life: (life.container, life.boot_ns)):
+            found, cost = lives.check(life, self._books, self._now_ns, is_whole=self._scope.is_of_all_times)
+            self._found += found
+            unattributed += cost
+        read = [one.header for life in touched for one in life.read]
+        return Verdict(
+            segments=len(kept),
+            lives=len(touched),
+            requests=sum(header.requests for header in read),
+            charged_picousd=sum(header.cost_picousd for header in read),
+            unattributed_picousd=unattributed,
+            findings=tuple(
+                sorted(self._found, key=lambda one: (not one.is_fault, one.container, one.from_ns, one.key))
+            ),
+        )
+
+    async def _listed(self) -> tuple[list[str], list[str]]:
+        """Keys of records and of segments to read. All segments' numbers are noted: what is missing shows in the listing."""
+        records: list[str] = []
+        kept: list[str] = []
+        async for info in self._store.list(layout.LEDGER):
+            named = ledgerkeys.parse(info.key)
+            if named is None:
+                text = f"{info.key} is none of this Steelyard's keys: from a newer one, or not of the ledger"
+                self._found.append(Finding("foreign_object", text, is_fault=False, key=info.key))
+            elif named.kind == "training":
+                continue
+            elif named.kind == "segment" and self._scope.holds(msgspec.structs.replace(named, kind="open")):
+                self._life(named).seqs.setdefault(named.seq, []).append(info.key)
+                if self._scope.holds(named):
+                    kept.append(info.key)
+            elif named.kind != "segment" and self._scope.holds(named):
+                records.append(info.key)
+        return records, kept
+
+    def _life(self, named: LedgerKey) -> Life:
+        return self._lives.setdefault((named.container, named.boot_ns), Life(named.container, named.boot_ns))
+
+    async def _record(self, key: str) -> None:
+        named = ledgerkeys.parse(key)
+        assert named is not None
+        life = self._life(named)
+        data = (await self._store.get(key)).body
+        match named.kind:
+            case "open":
+                life.has_open = True
+                life.opened = self._decoded(key, data, Open, life)
+            case "close":
+                life.closed = self._decoded(key, data, Close, life)
+            case "ended":
+                life.ended = self._decoded(key, data, Ended, life)
+
+    def _decoded(self, key: str, data: bytes, kind: type[T], life: Life) -> T | None:
+        """None, and a finding, when it cannot be read or speaks of another life."""
+        try:
+            record = codec.decode(data, kind, what=key)
+        except WrittenByNewer as error:
+            self._found.append(Finding("newer_version", str(error), key=key, container=life.container))
+            return None
+        except ManifestInvalid as error:
+            self._found.append(Finding("damaged", str(error), key=key, container=life.container))
+            return None
+        if (record.container, record.boot_ns) != (life.container, life.boot_ns):  # type: ignore[attr-defined]
+            self._found.append(Finding("misplaced", f"{key} speaks of another life", key=key, container=life.container))
+            return None
+        if codec.encode(record) != data:
+            text = f"{key} was changed: these are not the bytes that Steelyard writes"
+            self._found.append(Finding("damaged", text, key=key, container=life.container))
+        return record
+
+    def _wanted_books(self) -> Iterator[str]:
+        return (life.opened.price_book_sha256 for life in self._lives.values() if life.opened is not None)
+
+    async def _book(self, sha256: str) -> None:
+        """Every price a bill was made with must be there, unchanged."""
+        if sha256 in self._seen_books:
+            return
+        self._seen_books.add(sha256)
+        key = layout.price_book(sha256)
+        try:
+            data = (await self._store.get(key)).body
+        except ObjectNotFound:
+            self._found.append(
+                Finding("edited_price", f"{key} is missing: bills cannot be checked against it", key=key)
+            )
+            return
+        if codec.sha256(data) != sha256:
+            text = f"{key} was edited: its digest is now {codec.sha256(data)}; put the original back"
+            self._found.append(Finding("edited_price", text, key=key))
+            return
+        try:
+            self._books[sha256] = PriceBook(data, name=key)
+        except SettingsError as error:
+            self._found.append(Finding("newer_version", f"{error}: upgrade Steelyard to check against it", key=key))
+
+    async def _segment(self, key: str) -> None:
+        named = ledgerkeys.parse(key)
+        assert named is not None
+        life = self._life(named)
+        try:
+            data = (await self._store.get(key)).body
+        except ObjectNotFound:
+            self._found.append(Finding("gap", f"{key} was removed during the audit", key=key, container=life.container))
+            return
+        checked, found = await asyncio.to_thread(segments.check, key, data, life.opened, self._books)
+        self._found += found
+        if checked is None:
+            return
+        life.read.append(checked)
+        if checked.header.price_book_sha256 not in self._seen_books:
+            await self._book(checked.header.price_book_sha256)
+
+
+async def _each(keys: Sequence[str], work: Callable[[str], Awaitable[None]]) -> None:
+    """All of them, `FETCHES` at a time; the first failure ends it."""
+    left = iter(keys)
+
+    async def some() -> None:
+        for key in left:
+            await work(key)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(FETCHES):
+                group.create_task(some())
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None

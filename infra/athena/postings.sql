@@ -1,0 +1,31 @@
+-- Where the money went: sum only these (or charges), never requests. Sum as decimal(38,0): a bigint overflows.
+-- For Athena; Trino (Hive connector) and Spark read the same files. Put your bucket, and its prefix if any, for BUCKET, and the
+-- day of your first segment for the range's begin: partitions are computed from these rules, nothing needs to be registered.
+CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_postings (
+  `container` string,
+  `boot_ns` bigint,
+  `seq` bigint,
+  `account` string,
+  `sku` string,
+  `cost_picousd` bigint,
+  `quantity` decimal(38,0),
+  `model` string,
+  `version` bigint,
+  `tenant` string,
+  `outcome` string,
+  `requests` bigint,
+  `rows` bigint
+)
+PARTITIONED BY (`dt` string, `hr` string)
+STORED AS PARQUET
+LOCATION 's3://BUCKET/compacted/v1/postings/'
+TBLPROPERTIES (
+  'projection.enabled' = 'true',
+  'projection.dt.type' = 'date',
+  'projection.dt.format' = 'yyyy-MM-dd',
+  'projection.dt.range' = '2026-01-01,NOW',
+  'projection.hr.type' = 'integer',
+  'projection.hr.range' = '0,23',
+  'projection.hr.digits' = '2',
+  'storage.location.template' = 's3://BUCKET/compacted/v1/postings/dt=${dt}/hr=${hr}/'
+);
