@@ -1,6 +1,7 @@
-"""`steelyard costs`: what each model cost, down to the exact bill."""
+"""`steelyard costs`: what each model cost, down to the exact bill, in whatever shape it is wanted."""
 
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli import options
+from gateway.errors import InvalidInput
 
 if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
+    from gateway.reports.breakdown import Breakdown, Query
+    from gateway.reports.findings import Finding
+
+FORMATS = ("table", "json", "csv", "parquet")
 
 
 def moment(text: str) -> int:
@@ -26,23 +32,53 @@ def moment(text: str) -> int:
     return since_epoch // timedelta(microseconds=1) * 1000
 
 
-@click.command
+def dimensions(text: str) -> tuple[str, ...]:
+    """`model,day` as a tuple, each once."""
+    known = ("model", "version", "tenant", "outcome", "activity", "day", "hour")
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"'{name}' is none of: {', '.join(known)}")
+    if len(set(names)) != len(names):
+        raise click.BadParameter("each may be named once")
+    return names
+
+
+@click.group(invoke_without_command=True)
 @options.store
+@click.option("--by", type=dimensions, metavar="NAMES", help="Group by model,version,tenant,outcome,activity,day,hour.")
 @click.option("--model", metavar="NAME", help="Only this model; what others cost stays in the sum.")
+@click.option("--tenant", metavar="NAME", help="Only this tenant; what others cost stays in the sum.")
 @click.option("--since", type=moment, metavar="TIME", help="First moment, UTC: 2026-11-05 or 2026-11-05T14:30.")
 @click.option("--until", type=moment, metavar="TIME", help="Moment after the last, UTC.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, in exact integers of pico-dollars.")
-@click.option("--csv", "as_csv", is_flag=True, help="One row per model version, in exact integers of pico-dollars.")
+@click.option(
+    "--view",
+    type=click.Choice(["direct", "full", "idle-to-cause"]),
+    help="Whether idle, boot and overhead stay by themselves, follow each model's own cost, or its memory.",
+)
+@click.option("--amortize", metavar="PLAN", help="Tell training in portions: rows:1000000 or days:90.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="How to write it.  [default: table]")
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json: exact integers of pico-dollars.")
+@click.option("--csv", "as_csv", is_flag=True, help="Short for --format csv: one row per group, exact integers.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of standard output."
+)
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
 @click.pass_context
 def costs(
     ctx: click.Context,
     store: str,
+    by: tuple[str, ...] | None,
     model: str | None,
+    tenant: str | None,
     since: int | None,
     until: int | None,
+    view: str | None,
+    amortize: str | None,
+    form: str | None,
     as_json: bool,
     as_csv: bool,
+    out: Path | None,
     cache: Path | None,
 ) -> None:
     """What each model cost: direct, kept warm, its share of the rest, and per 1,000 predictions.
@@ -50,28 +86,96 @@ def costs(
     The rows add up to the bill exactly; exit code 1 says that the ledger has a fault. A segment of the ledger (some seconds,
     never across an hour) counts to the period that it begins in.
     """
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other")
+    if ctx.invoked_subcommand:
+        return
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
+    asked = [form] if form else []
+    asked += [name for name, is_asked in (("json", as_json), ("csv", as_csv)) if is_asked]
+    if len(asked) > 1:
+        raise click.UsageError("--format, --json and --csv exclude each other")
+    chosen_form = asked[0] if asked else "table"
+    if chosen_form == "parquet" and out is None and sys.stdout.isatty():
+        raise click.UsageError("--format parquet needs --out FILE, or a pipe")
+    grouped = any((by, tenant, view, amortize)) or chosen_form == "parquet"
+    if not grouped:
+        _summary(ctx, store, cache, (since, until, model), chosen_form, out)
+        return
 
+    from gateway.reports import amortizing
+    from gateway.reports.breakdown import Query
+
+    try:
+        plan = amortizing.plan(amortize) if amortize else None
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+    chosen = Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan)  # type: ignore[arg-type]
+    _grouped(ctx, store, cache, chosen, chosen_form, out)
+
+
+def _summary(
+    ctx: click.Context,
+    store: str,
+    cache: Path | None,
+    asked: tuple[int | None, int | None, str | None],
+    form: str,
+    out: Path | None,
+) -> None:
+    """What there is to know about each model version."""
     from gateway.reports import export, render
     from gateway.reports.costs import CostReport, read
-    from gateway.reports.sync import default_folder
+
+    since, until, model = asked
 
     async def _read(opened: "ObjectStore") -> CostReport:
-        folder = cache or default_folder(opened.url, os.environ)
-        return await read(opened, folder, since_ns=since, until_ns=until, model=model)
+        return await read(opened, _folder(opened, cache), since_ns=since, until_ns=until, model=model)
 
     report = options.with_store(store, _read)
-    if as_json:
-        click.echo(export.as_json(report))
-    elif as_csv:
-        click.echo(export.as_csv(report), nl=False)
+    if form == "json":
+        _write(out, f"{export.as_json(report)}\n".encode())
+    elif form == "csv":
+        _write(out, export.as_csv(report).encode())
     else:
-        render.render(report, options.console())
-    if report.faults:
-        click.echo(
-            f"Error: the ledger has {len(report.faults):,} faults, the first: {report.faults[0].message}", err=True
-        )
+        with options.console_to(out) as console:
+            render.render(report, console)
+    _exit(ctx, report.faults)
+
+
+def _grouped(ctx: click.Context, store: str, cache: Path | None, query: "Query", form: str, out: Path | None) -> None:
+    from gateway.reports import breakdownview, export
+    from gateway.reports.breakdown import read
+
+    async def _read(opened: "ObjectStore") -> "Breakdown":
+        return await read(opened, _folder(opened, cache), query)
+
+    report = options.with_store(store, _read)
+    if form == "table":
+        with options.console_to(out) as console:
+            breakdownview.show(report, console)
+    else:
+        _write(out, export.encoded(report, form))
+        if not report.segments:
+            click.echo(f"note: {breakdownview.NOTHING}", err=True)
+    _exit(ctx, report.faults)
+
+
+def _folder(opened: "ObjectStore", cache: Path | None) -> Path:
+    from gateway.reports.sync import default_folder
+
+    return cache or default_folder(opened.url, os.environ)
+
+
+def _write(out: Path | None, data: bytes) -> None:
+    if out is None:
+        click.echo(data, nl=False)
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {out}: {error.strerror}") from error
+
+
+def _exit(ctx: click.Context, faults: "tuple[Finding, ...]") -> None:
+    if faults:
+        click.echo(f"Error: the ledger has {len(faults):,} faults, the first: {faults[0].message}", err=True)
         ctx.exit(1)
