@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
     from gateway.reports.breakdown import Breakdown, Query
     from gateway.reports.findings import Finding
+    from gateway.reports.plotdata import PageData
 
-FORMATS = ("table", "json", "csv", "parquet")
+FORMATS = ("table", "json", "csv", "parquet", "html")
 
 
 def moment(text: str) -> int:
@@ -63,6 +64,7 @@ def dimensions(text: str) -> tuple[str, ...]:
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of standard output."
 )
+@click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
 @click.pass_context
 def costs(
@@ -78,6 +80,7 @@ def costs(
     form: str | None,
     as_json: bool,
     as_csv: bool,
+    page: Path | None,
     out: Path | None,
     cache: Path | None,
 ) -> None:
@@ -91,13 +94,15 @@ def costs(
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
     asked = [form] if form else []
+    if page:
+        asked, out = [*asked, "html"], page
     asked += [name for name, is_asked in (("json", as_json), ("csv", as_csv)) if is_asked]
     if len(asked) > 1:
-        raise click.UsageError("--format, --json and --csv exclude each other")
+        raise click.UsageError("--format, --json, --csv and --html exclude each other")
     chosen_form = asked[0] if asked else "table"
     if chosen_form == "parquet" and out is None and sys.stdout.isatty():
         raise click.UsageError("--format parquet needs --out FILE, or a pipe")
-    grouped = any((by, tenant, view, amortize)) or chosen_form == "parquet"
+    grouped = any((by, tenant, view, amortize)) or chosen_form in {"parquet", "html"}
     if not grouped:
         _summary(ctx, store, cache, (since, until, model), chosen_form, out)
         return
@@ -142,12 +147,21 @@ def _summary(
 
 
 def _grouped(ctx: click.Context, store: str, cache: Path | None, query: "Query", form: str, out: Path | None) -> None:
-    from gateway.reports import breakdownview, export
+    from gateway.reports import breakdownview, export, plotdata
     from gateway.reports.breakdown import read
+    from gateway.reports.page import html
 
     async def _read(opened: "ObjectStore") -> "Breakdown":
         return await read(opened, _folder(opened, cache), query)
 
+    async def _page(opened: "ObjectStore") -> "PageData":
+        return await plotdata.read(opened, _folder(opened, cache), query)
+
+    if form == "html":
+        data = options.with_store(store, _page)
+        _write(out, html(data).encode())
+        _exit(ctx, data.report.faults)
+        return
     report = options.with_store(store, _read)
     if form == "table":
         with options.console_to(out) as console:

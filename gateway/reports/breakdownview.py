@@ -53,6 +53,11 @@ def label(row: Row, dimension: Dimension) -> str:
     return figures.printable(str(value)) or _NAMELESS.get(dimension, "-")
 
 
+def is_worth_a_line(row: Row) -> bool:
+    """Whether a person wants to see it: a view that moves shared costs leaves rows that only count CPU."""
+    return bool(row.cost_picousd or row.requests or row.boots or row.loads or row.previous_picousd)
+
+
 def trend(row: Row) -> str:
     """`+12.5 %` against the period before; `new` where that had nothing; `-` where nothing can be compared."""
     return percent(row.cost_picousd, row.previous_picousd)
@@ -95,7 +100,7 @@ def _table(report: Breakdown) -> Table:
         "µ$/1,000",
     ]
     table = _columns(by, [*numbers, *(["trend"] * has_trend)])
-    for row in report.rows:
+    for row in filter(is_worth_a_line, report.rows):
         cells = [
             *(f"{count:,}" for count in (row.requests, row.not_ok, row.rows)),
             f"{row.cpu_ns / 10**9:,.3f}",
