@@ -2,7 +2,6 @@
 
 import os
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,11 @@ import click
 
 from gateway.cli import options
 from gateway.errors import InvalidInput
+from gateway.reports import query as words
 
 if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
-    from gateway.reports.breakdown import Breakdown, Query
+    from gateway.reports.breakdown import Breakdown
     from gateway.reports.findings import Finding
     from gateway.reports.plotdata import PageData
 
@@ -21,28 +21,19 @@ FORMATS = ("table", "json", "csv", "parquet", "html")
 
 
 def moment(text: str) -> int:
-    """An ISO date or time as nanoseconds since the epoch; UTC unless it says otherwise."""
+    """As `reports.query.instant`, for click."""
     try:
-        parsed = datetime.fromisoformat(text)
-        utc = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-        since_epoch = utc - datetime(1970, 1, 1, tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"'{text}' is not an ISO date or time, such as 2026-11-05T14:30:00Z") from error
-    if not timedelta(0) <= since_epoch < timedelta(days=365 * 200):
-        raise click.BadParameter(f"'{text}' is not between 1970 and 2169")
-    return since_epoch // timedelta(microseconds=1) * 1000
+        return words.instant(text)
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from error
 
 
-def dimensions(text: str) -> tuple[str, ...]:
-    """`model,day` as a tuple, each once."""
-    known = ("model", "version", "tenant", "outcome", "activity", "day", "hour")
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in known:
-            raise click.BadParameter(f"'{name}' is none of: {', '.join(known)}")
-    if len(set(names)) != len(names):
-        raise click.BadParameter("each may be named once")
-    return names
+def dimensions(text: str) -> tuple[words.Dimension, ...]:
+    """As `reports.query.dimensions`, for click."""
+    try:
+        return words.dimensions(text)
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.group(invoke_without_command=True)
@@ -54,7 +45,7 @@ def dimensions(text: str) -> tuple[str, ...]:
 @click.option("--until", type=moment, metavar="TIME", help="Moment after the last, UTC.")
 @click.option(
     "--view",
-    type=click.Choice(["direct", "full", "idle-to-cause"]),
+    type=click.Choice(words.VIEWS),
     help="Whether idle, boot and overhead stay by themselves, follow each model's own cost, or its memory.",
 )
 @click.option("--amortize", metavar="PLAN", help="Tell training in portions: rows:1000000 or days:90.")
@@ -70,7 +61,7 @@ def dimensions(text: str) -> tuple[str, ...]:
 def costs(
     ctx: click.Context,
     store: str,
-    by: tuple[str, ...] | None,
+    by: tuple[words.Dimension, ...] | None,
     model: str | None,
     tenant: str | None,
     since: int | None,
@@ -107,14 +98,11 @@ def costs(
         _summary(ctx, store, cache, (since, until, model), chosen_form, out)
         return
 
-    from gateway.reports import amortizing
-    from gateway.reports.breakdown import Query
-
     try:
-        plan = amortizing.plan(amortize) if amortize else None
+        plan = words.plan(amortize) if amortize else None
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
-    chosen = Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan)  # type: ignore[arg-type]
+    chosen = words.Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan)  # type: ignore[arg-type]
     _grouped(ctx, store, cache, chosen, chosen_form, out)
 
 
@@ -146,7 +134,9 @@ def _summary(
     _exit(ctx, report.faults)
 
 
-def _grouped(ctx: click.Context, store: str, cache: Path | None, query: "Query", form: str, out: Path | None) -> None:
+def _grouped(
+    ctx: click.Context, store: str, cache: Path | None, query: words.Query, form: str, out: Path | None
+) -> None:
     from gateway.reports import breakdownview, export, plotdata
     from gateway.reports.breakdown import read
     from gateway.reports.page import html

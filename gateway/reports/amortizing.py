@@ -5,25 +5,17 @@ other add up. Nothing of it is in the bill. A retired version's remainder is not
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import duckdb
 import msgspec
 
-from gateway.errors import InvalidInput
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import training
+from gateway.reports.query import Plan
 
 DAY_NS = 24 * 3600 * 10**9
 Answered = Mapping[tuple[str, int], tuple[int, int]]
 """Per model and version: predictions answered before the period, and up to its end."""
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """`rows`: the cost is used up by so many predictions. `days`: evenly over so many days from the moment of publication."""
-
-    over: Literal["rows", "days"]
-    amount: int
 
 
 class Amortized(msgspec.Struct, frozen=True):
@@ -44,14 +36,6 @@ FROM postings AS p JOIN segments AS s USING (filename)
 WHERE s.from_ns < $until_ns AND account = 'infer' AND outcome = 'ok' AND model <> '' AND $model IN ('', model)
 GROUP BY ALL ORDER BY ALL
 """
-
-
-def plan(text: str) -> Plan:
-    """From `rows:1000000` or `days:90`. Raises `InvalidInput`."""
-    over, _, amount = text.partition(":")
-    if over not in {"rows", "days"} or not (amount.isascii() and amount.isdecimal()) or not 0 < int(amount) <= 10**15:
-        raise InvalidInput(f"'{text}' is not rows:N or days:N, such as rows:1000000 or days:90")
-    return Plan(over, int(amount))  # type: ignore[arg-type] # checked above
 
 
 def answered(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int | None, model: str | None) -> Answered:

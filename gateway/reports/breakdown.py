@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
 
 import duckdb
 import msgspec
@@ -17,30 +16,16 @@ import msgspec
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import amortizing, cells, findings, spreading, tables
-from gateway.reports.amortizing import Amortized, Plan
+from gateway.reports.amortizing import Amortized
 from gateway.reports.cells import Cell, HourUse, Span
 from gateway.reports.findings import Finding
-from gateway.reports.spreading import View
+from gateway.reports.query import DIMENSIONS, Dimension, Query
 from gateway.reports.sync import LocalLedger, sync
 from gateway.wording import moment
 
-Dimension = Literal["model", "version", "tenant", "outcome", "activity", "day", "hour"]
-DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 IDLE = frozenset({"idle_cpu", "idle_mem"})
 END_NS = 2**63 - 1
 ROWS_MAX = 1_000_000  # of one report: more is for SQL over the ledger itself
-
-
-class Query(msgspec.Struct, frozen=True):
-    """What is asked. `since_ns` and `until_ns` bound the beginnings of segments; None is without a bound."""
-
-    by: tuple[Dimension, ...] = ("model", "version")
-    since_ns: int | None = None
-    until_ns: int | None = None
-    model: str | None = None
-    tenant: str | None = None
-    view: View = "full"
-    amortize: Plan | None = None
 
 
 class Row(msgspec.Struct, frozen=True):

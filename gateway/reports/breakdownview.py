@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.reports import figures, render
-from gateway.reports.breakdown import Breakdown, Dimension, Row
+from gateway.reports.breakdown import Breakdown, Row
+from gateway.reports.query import Dimension
 from gateway.wording import moment
 
 NOTHING = "no costs yet: the ledger has no segment in this period"

@@ -9,8 +9,9 @@ import io
 import msgspec
 
 from gateway.reports import parquet
-from gateway.reports.breakdown import DIMENSIONS, Breakdown, Row
+from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.costs import CostReport, ModelCost
+from gateway.reports.query import DIMENSIONS
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that begins so (OWASP, "CSV Injection"); a leading apostrophe makes it text."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from gateway.reports import breakdownview, charts, figures
-from gateway.reports.breakdown import Breakdown, Dimension, Row
+from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.charts import Axis, Column, Part, Point
 from gateway.reports.pagestyle import ACCOUNTS, STYLE
 from gateway.reports.plotdata import PageData
-from gateway.reports.spreading import VIEWS
+from gateway.reports.query import VIEWS, Dimension
 from gateway.wording import moment
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"

@@ -10,7 +10,8 @@ import msgspec
 
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import amortizing, breakdown, tables
-from gateway.reports.breakdown import END_NS, Breakdown, Dimension, Query, Row, Sheet
+from gateway.reports.breakdown import END_NS, Breakdown, Row, Sheet
+from gateway.reports.query import Dimension, Query
 from gateway.reports.sync import LocalLedger, sync
 from gateway.wording import moment
 

@@ -14,9 +14,8 @@ from typing import Literal
 
 from gateway.accounting.split import apportion
 from gateway.reports.cells import Cell
+from gateway.reports.query import View
 
-View = Literal["direct", "full", "idle-to-cause"]
-VIEWS: tuple[View, ...] = ("direct", "full", "idle-to-cause")
 CAUSED = frozenset({"idle_cpu", "idle_mem", "boot", "drain", "unattributed"})
 
 Key = tuple[str, int, str, str]

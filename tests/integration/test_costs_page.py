@@ -23,11 +23,20 @@ def written(tmp_path: Path, *arguments: str) -> Path:
 
 
 def browsed(page: Path, folder: Path, *arguments: str) -> str:
+    return browsed_url(page.as_uri(), folder, *arguments)
+
+
+def browsed_url(url: str, folder: Path, *arguments: str) -> str:
+    """What the browser prints; it reaches this machine only."""
     assert CHROMIUM is not None, "install chromium (Debian: apt-get install chromium)"
-    offline = ("--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", f"--user-data-dir={folder}")
+    offline = (
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--disable-background-networking",
+        f"--user-data-dir={folder}",
+    )
     # As root, in a container, the browser's own sandbox cannot be made.
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", *offline, *arguments)
-    done = subprocess.run([CHROMIUM, *flags, page.as_uri()], capture_output=True, timeout=60, check=True)
+    done = subprocess.run([CHROMIUM, *flags, url], capture_output=True, timeout=60, check=True)
     assert b"Content Security Policy" not in done.stderr
     return done.stdout.decode()
 

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from gateway.contract.ledger import Charge, Posting
 from gateway.errors import InvalidInput, ModelNotFound
-from gateway.reports import amortizing, breakdown, breakdownview, costs, export, tables
-from gateway.reports.breakdown import DIMENSIONS, Breakdown, Dimension, Query
-from gateway.reports.spreading import VIEWS, View
+from gateway.reports import amortizing, breakdown, breakdownview, costs, export, query, tables
+from gateway.reports.breakdown import Breakdown
+from gateway.reports.query import DIMENSIONS, VIEWS, Dimension, Query, View
 from tests.support import ledgers
 from tests.support.ledgers import HOUR_NS, MEMORY, T0_NS, VCPU, Ledger
 
@@ -41,9 +41,9 @@ def opened(ledger: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def reported(ledger: Ledger, **asked: object) -> Breakdown:
-    query = Query(**asked)  # type: ignore[arg-type]
+    chosen = Query(**asked)  # type: ignore[arg-type]
     with opened(ledger) as connection:
-        return breakdown.report(breakdown.sheet(connection, query), query.by)
+        return breakdown.report(breakdown.sheet(connection, chosen), chosen.by)
 
 
 def segment(*postings: Posting) -> list[Charge | Posting]:
@@ -240,7 +240,7 @@ def test_portions_and_the_remainder_are_the_whole_cost(cost: int, steps: list[in
 @pytest.mark.parametrize("text", ["rows", "rows:0", "rows:-1", "days:1.5", "weeks:2", "", "days:٣", "rows:" + "9" * 99])
 def test_plan_that_is_none_is_refused(text: str):
     with pytest.raises(InvalidInput, match="rows:1000000 or days:90"):
-        amortizing.plan(text)
+        query.plan(text)
 
 
 # What is refused, empty or hostile

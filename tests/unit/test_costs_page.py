@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.contract.ledger import Charge, Posting, Request
 from gateway.reports import charts, figures, plotdata
-from gateway.reports.breakdown import DIMENSIONS, Query
 from gateway.reports.charts import Axis, Column, Part, Point
 from gateway.reports.page import html
 from gateway.reports.pagestyle import ACCOUNTS, STYLE
 from gateway.reports.plotdata import PageData
-from gateway.reports.spreading import VIEWS
+from gateway.reports.query import DIMENSIONS, VIEWS, Query
 from tests.support import ledgers
 from tests.support.ledgers import HOUR_NS, MEMORY, T0_NS, VCPU, Ledger
 
