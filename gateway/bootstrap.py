@@ -1,6 +1,7 @@
 """Wires one gateway process: opens what it needs in order, closes it in reverse. The only place that knows all the rooms."""
 
 import asyncio
+import hashlib
 import itertools
 import logging
 import os
@@ -28,6 +29,7 @@ from gateway.features.recorder import Recorder
 from gateway.http.service import Service
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
+from gateway.reports.live import LivePage
 from gateway.repository.residents import Repository, Resident
 from gateway.runtime import memory
 from gateway.runtime.admission import Admission
@@ -127,7 +129,16 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         if tracing:
             page.add(tracing.read)
         service = Service(
-            dataplane, repository, access, VERSION, secrets.token_hex(8), measures, request_log, page, saturation
+            dataplane,
+            repository,
+            access,
+            VERSION,
+            secrets.token_hex(8),
+            measures,
+            request_log,
+            page,
+            saturation,
+            _cost_page(stack, settings.store),
         )
         stack.callback(startup.log)
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
@@ -348,6 +359,18 @@ def _workers(options: RuntimeOptions) -> int:
 def _cache_dir(configured: str) -> Path:
     """Downloads of one user are shared between processes; every use verifies the digest again."""
     return Path(configured) if configured else Path(tempfile.gettempdir()) / f"steelyard-cache-{os.getuid()}"
+
+
+def _cost_page(stack: AsyncExitStack, store: str) -> LivePage:
+    """Copies of the ledger are kept by user and store."""
+    copies = (
+        Path(tempfile.gettempdir())
+        / f"steelyard-ledger-{os.getuid()}"
+        / hashlib.sha256(store.encode()).hexdigest()[:16]
+    )
+    cost_page = LivePage(store, copies, asyncio.get_running_loop().time)
+    stack.push_async_callback(cost_page.aclose)
+    return cost_page
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -17,6 +17,7 @@ _TREES: dict[tuple[str, ...], Right | None] = {
     ("docs",): None,
     ("v2", "health"): None,
     ("metrics",): None,
+    ("costs",): "costs",
     ("v1", "costs"): "costs",
     ("v1", "loaded"): "admin",
     ("v2", "repository", "index"): "predict",  # a POST that changes nothing

@@ -1,48 +1,78 @@
-"""`steelyard costs`: what each model cost, down to the exact bill."""
+"""`steelyard costs`: what each model cost, down to the exact bill, in whatever shape it is wanted."""
 
 import os
-from datetime import UTC, datetime, timedelta
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gateway.cli import options
+from gateway.errors import InvalidInput
+from gateway.reports import query as words
 
 if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
+    from gateway.reports.breakdown import Breakdown
+    from gateway.reports.findings import Finding
+    from gateway.reports.plotdata import PageData
+
+FORMATS = ("table", "json", "csv", "parquet", "html")
 
 
 def moment(text: str) -> int:
-    """An ISO date or time as nanoseconds since the epoch; UTC unless it says otherwise."""
+    """As `reports.query.instant`, for click."""
     try:
-        parsed = datetime.fromisoformat(text)
-        utc = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-        since_epoch = utc - datetime(1970, 1, 1, tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"'{text}' is not an ISO date or time, such as 2026-11-05T14:30:00Z") from error
-    if not timedelta(0) <= since_epoch < timedelta(days=365 * 200):
-        raise click.BadParameter(f"'{text}' is not between 1970 and 2169")
-    return since_epoch // timedelta(microseconds=1) * 1000
+        return words.instant(text)
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from error
 
 
-@click.command
+def dimensions(text: str) -> tuple[words.Dimension, ...]:
+    """As `reports.query.dimensions`, for click."""
+    try:
+        return words.dimensions(text)
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.group(invoke_without_command=True)
 @options.store
+@click.option("--by", type=dimensions, metavar="NAMES", help="Group by model,version,tenant,outcome,activity,day,hour.")
 @click.option("--model", metavar="NAME", help="Only this model; what others cost stays in the sum.")
+@click.option("--tenant", metavar="NAME", help="Only this tenant; what others cost stays in the sum.")
 @click.option("--since", type=moment, metavar="TIME", help="First moment, UTC: 2026-11-05 or 2026-11-05T14:30.")
 @click.option("--until", type=moment, metavar="TIME", help="Moment after the last, UTC.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, in exact integers of pico-dollars.")
-@click.option("--csv", "as_csv", is_flag=True, help="One row per model version, in exact integers of pico-dollars.")
+@click.option(
+    "--view",
+    type=click.Choice(words.VIEWS),
+    help="Whether idle, boot and overhead stay by themselves, follow each model's own cost, or its memory.",
+)
+@click.option("--amortize", metavar="PLAN", help="Tell training in portions: rows:1000000 or days:90.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="How to write it.  [default: table]")
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json: exact integers of pico-dollars.")
+@click.option("--csv", "as_csv", is_flag=True, help="Short for --format csv: one row per group, exact integers.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of standard output."
+)
+@click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
 @click.pass_context
 def costs(
     ctx: click.Context,
     store: str,
+    by: tuple[words.Dimension, ...] | None,
     model: str | None,
+    tenant: str | None,
     since: int | None,
     until: int | None,
+    view: str | None,
+    amortize: str | None,
+    form: str | None,
     as_json: bool,
     as_csv: bool,
+    page: Path | None,
+    out: Path | None,
     cache: Path | None,
 ) -> None:
     """What each model cost: direct, kept warm, its share of the rest, and per 1,000 predictions.
@@ -50,28 +80,106 @@ def costs(
     The rows add up to the bill exactly; exit code 1 says that the ledger has a fault. A segment of the ledger (some seconds,
     never across an hour) counts to the period that it begins in.
     """
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other")
+    if ctx.invoked_subcommand:
+        return
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
+    asked = [form] if form else []
+    if page:
+        asked, out = [*asked, "html"], page
+    asked += [name for name, is_asked in (("json", as_json), ("csv", as_csv)) if is_asked]
+    if len(asked) > 1:
+        raise click.UsageError("--format, --json, --csv and --html exclude each other")
+    chosen_form = asked[0] if asked else "table"
+    if chosen_form == "parquet" and out is None and sys.stdout.isatty():
+        raise click.UsageError("--format parquet needs --out FILE, or a pipe")
+    grouped = any((by, tenant, view, amortize)) or chosen_form in {"parquet", "html"}
+    if not grouped:
+        _summary(ctx, store, cache, (since, until, model), chosen_form, out)
+        return
 
+    try:
+        plan = words.plan(amortize) if amortize else None
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
+    chosen = words.Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan)  # type: ignore[arg-type]
+    _grouped(ctx, store, cache, chosen, chosen_form, out)
+
+
+def _summary(
+    ctx: click.Context,
+    store: str,
+    cache: Path | None,
+    asked: tuple[int | None, int | None, str | None],
+    form: str,
+    out: Path | None,
+) -> None:
+    """What there is to know about each model version."""
     from gateway.reports import export, render
     from gateway.reports.costs import CostReport, read
-    from gateway.reports.sync import default_folder
+
+    since, until, model = asked
 
     async def _read(opened: "ObjectStore") -> CostReport:
-        folder = cache or default_folder(opened.url, os.environ)
-        return await read(opened, folder, since_ns=since, until_ns=until, model=model)
+        return await read(opened, _folder(opened, cache), since_ns=since, until_ns=until, model=model)
 
     report = options.with_store(store, _read)
-    if as_json:
-        click.echo(export.as_json(report))
-    elif as_csv:
-        click.echo(export.as_csv(report), nl=False)
+    if form == "json":
+        _write(out, f"{export.as_json(report)}\n".encode())
+    elif form == "csv":
+        _write(out, export.as_csv(report).encode())
     else:
-        render.render(report, options.console())
-    if report.faults:
-        click.echo(
-            f"Error: the ledger has {len(report.faults):,} faults, the first: {report.faults[0].message}", err=True
-        )
+        with options.console_to(out) as console:
+            render.render(report, console)
+    _exit(ctx, report.faults)
+
+
+def _grouped(
+    ctx: click.Context, store: str, cache: Path | None, query: words.Query, form: str, out: Path | None
+) -> None:
+    from gateway.reports import breakdownview, export, plotdata
+    from gateway.reports.breakdown import read
+    from gateway.reports.page import html
+
+    async def _read(opened: "ObjectStore") -> "Breakdown":
+        return await read(opened, _folder(opened, cache), query)
+
+    async def _page(opened: "ObjectStore") -> "PageData":
+        return await plotdata.read(opened, _folder(opened, cache), query)
+
+    if form == "html":
+        data = options.with_store(store, _page)
+        _write(out, html(data).encode())
+        _exit(ctx, data.report.faults)
+        return
+    report = options.with_store(store, _read)
+    if form == "table":
+        with options.console_to(out) as console:
+            breakdownview.show(report, console)
+    else:
+        _write(out, export.encoded(report, form))
+        if not report.segments:
+            click.echo(f"note: {breakdownview.NOTHING}", err=True)
+    _exit(ctx, report.faults)
+
+
+def _folder(opened: "ObjectStore", cache: Path | None) -> Path:
+    from gateway.reports.sync import default_folder
+
+    return cache or default_folder(opened.url, os.environ)
+
+
+def _write(out: Path | None, data: bytes) -> None:
+    if out is None:
+        click.echo(data, nl=False)
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {out}: {error.strerror}") from error
+
+
+def _exit(ctx: click.Context, faults: "tuple[Finding, ...]") -> None:
+    if faults:
+        click.echo(f"Error: the ledger has {len(faults):,} faults, the first: {faults[0].message}", err=True)
         ctx.exit(1)

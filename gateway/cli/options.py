@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -42,6 +43,21 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+
+
+@contextlib.contextmanager
+def console_to(out: Path | None) -> "Iterator[Console]":
+    """Standard output, or a file of plain text."""
+    if out is None:
+        yield console()
+        return
+    from rich.console import Console
+
+    try:
+        with out.open("w") as file:
+            yield Console(file=file, highlight=False, width=1000)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {out}: {error.strerror}") from error
 
 
 def with_store(url: str, ask: "Callable[[ObjectStore], Awaitable[T]]", *, create: bool = False) -> T:

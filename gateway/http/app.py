@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException
 from gateway.access import rights
 from gateway.access.caller import Caller
 from gateway.errors import Forbidden, GatewayError
-from gateway.http import docs, modelconfig, problems, repository, routes, statistics
+from gateway.http import costs, docs, modelconfig, problems, repository, routes, statistics
 from gateway.http.service import Service
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ def application(service: Service, *, body_bytes_max: int, base_path: str = "") -
             *repository.HANDLERS,
             *modelconfig.HANDLERS,
             *statistics.HANDLERS,
+            *costs.HANDLERS,
             *docs.assets(),
         ],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},

@@ -4,6 +4,7 @@ import msgspec
 
 from gateway.access.gate import Gate
 from gateway.dataplane import DataPlane
+from gateway.reports.live import LivePage
 from gateway.repository.residents import Repository
 from gateway.runtime.model import LoadedModel
 from gateway.telemetry.exposition import MetricsPage
@@ -28,6 +29,7 @@ class Service(msgspec.Struct):
     request_log: RequestLog
     page: MetricsPage
     saturation: Saturation
+    cost_page: LivePage
     ready: bool = True
     ready_wait_s: float = 2.0
     load_wait_s: float = 120.0

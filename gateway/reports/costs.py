@@ -2,7 +2,7 @@
 
 `read` does everything from a store; `report` is the arithmetic over an open ledger. Money comes from postings and charges
 only, never from request rows. A posting that names a model is that model's; the rest (idle, overhead, boot, requests that
-reached no model) is shared: split over all models in proportion to their own cost, by largest remainder, so nothing is lost.
+reached no model) is shared: hour by hour over the models, in proportion to what each costs itself (`reports.spreading`).
 """
 
 import asyncio
@@ -13,10 +13,9 @@ from pathlib import Path
 import duckdb
 import msgspec
 
-from gateway.accounting.split import apportion
 from gateway.errors import ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import findings, tables, training
+from gateway.reports import cells, findings, spreading, tables, training
 from gateway.reports.findings import Finding
 from gateway.reports.sync import LocalLedger, sync
 
@@ -177,7 +176,8 @@ def report(
     [(segments, from_ns, to_ns)] = connection.execute(_SPAN, period).fetchall()
     accounts = tuple(AccountCost(*row) for row in connection.execute(_ACCOUNTS, period).fetchall())
     shared = sum(account.cost_picousd for account in accounts)
-    models = _share(connection.execute(_MODELS, period).fetchall(), shared)
+    moved = spreading.shared_by_version(cells.read(connection, **period))
+    models = _with_shared(connection.execute(_MODELS, period).fetchall(), moved)
     shown = tuple(row for row in models if model in {None, row.model})
     if segments and not shown and model is not None:
         raise ModelNotFound(f"model '{model}' has no costs here; models that have: {_names(models)}")
@@ -213,21 +213,16 @@ Measured = tuple[str, int, int, int, int, int, int, int, int]
 """A row of `_MODELS`."""
 
 
-def _share(rows: list[Measured], shared_picousd: int) -> tuple[ModelCost, ...]:
-    """Models without any cost of their own share evenly."""
-    if not rows:
-        return ()
-    own = [infer + resident + load for *_, infer, resident, load in rows]
-    parts = apportion(shared_picousd, own if any(own) else [1] * len(rows))
+def _with_shared(rows: list[Measured], moved: Mapping[tuple[str, int], int]) -> tuple[ModelCost, ...]:
     return tuple(
         ModelCost(
             *row,
-            shared_picousd=part,
-            full_picousd=cost + part,
+            shared_picousd=moved[row[0], row[1]],
+            full_picousd=sum(row[6:9]) + moved[row[0], row[1]],
             infer_per_1000_rows_picousd=_per_1000(row[6], row[4]),
-            full_per_1000_rows_picousd=_per_1000(cost + part, row[4]),
+            full_per_1000_rows_picousd=_per_1000(sum(row[6:9]) + moved[row[0], row[1]], row[4]),
         )
-        for row, cost, part in zip(rows, own, parts, strict=True)
+        for row in rows
     )
 
 

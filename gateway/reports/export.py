@@ -1,17 +1,23 @@
-"""A cost report for programs: JSON with everything, CSV with one row per model version. Money stays exact: integer pico-dollars."""
+"""A cost report for programs: JSON with everything, CSV and Parquet with its rows. Money stays exact: integer pico-dollars.
+
+The last row of a grouped CSV or Parquet file may be what filters left out, so that the column `cost_picousd` is always the bill.
+"""
 
 import csv
 import io
 
 import msgspec
 
+from gateway.reports import parquet
+from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.costs import CostReport, ModelCost
+from gateway.reports.query import DIMENSIONS
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that begins so (OWASP, "CSV Injection"); a leading apostrophe makes it text."""
 
 
-def as_json(report: CostReport) -> str:
+def as_json(report: CostReport | Breakdown) -> str:
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 
@@ -28,6 +34,42 @@ def as_csv(report: CostReport) -> str:
         if cost:
             writer.writerow([{"model": name, "full_picousd": cost}.get(column, "") for column in columns])
     return text.getvalue()
+
+
+def rows_as_csv(report: Breakdown) -> str:
+    """The grouping's columns and all numbers, quoted like `as_csv`. An empty period is a header alone."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    columns = _columns(report)
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in _rows(report))
+    return text.getvalue()
+
+
+def rows_as_parquet(report: Breakdown) -> bytes:
+    """The same rows; numbers are DECIMAL(38, 0)."""
+    texts = set(DIMENSIONS) - {"version"}
+    kinds = {column: "VARCHAR" if column in texts else "DECIMAL(38,0)" for column in _columns(report)}
+    return parquet.encoded(kinds, _rows(report))
+
+
+def encoded(report: Breakdown, form: str) -> bytes:
+    """As `json`, `csv` or `parquet`."""
+    if form == "json":
+        return f"{as_json(report)}\n".encode()
+    return rows_as_csv(report).encode() if form == "csv" else rows_as_parquet(report)
+
+
+def _columns(report: Breakdown) -> list[str]:
+    return [*report.query.by, *(name for name in Row.__struct_fields__ if name not in DIMENSIONS)]
+
+
+def _rows(report: Breakdown) -> list[dict[str, str | int | None]]:
+    rows = [msgspec.structs.asdict(row) for row in report.rows]
+    if report.others_picousd:
+        first = report.query.by[0]
+        rows.append({first: None if first == "version" else "(others)", "cost_picousd": report.others_picousd})
+    return rows
 
 
 def _cell(value: str | int | None) -> str | int:

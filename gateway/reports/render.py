@@ -3,6 +3,8 @@
 All money columns of a report have one unit, stated in their heading; exact integers are in the JSON and CSV (`reports.export`).
 """
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,25 +32,25 @@ _MEANING = {
 def render(report: CostReport, console: Console) -> None:
     """Print the report. Nothing in it can be taken for markup or terminal control."""
     if not report.segments:
-        _say(
+        say(
             console,
             "no costs yet: the ledger has no segment in this period (a running gateway writes one every few seconds)",
         )
         _training(report, console)
-        _findings(report, console)
+        show_findings(report.findings, console)
         return
     unit = figures.scale(report.charged_picousd).unit
-    _table(console, f"Costs in {unit}{' (millionths of a dollar)' * (unit == figures.MICRO.unit)}", _costs(report))
+    show_table(console, f"Costs in {unit}{' (millionths of a dollar)' * (unit == figures.MICRO.unit)}", _costs(report))
     if report.models:
-        _table(
+        show_table(
             console,
             f"Costs of 1,000 rows in {figures.MICRO.unit}, and of training once",
             _per_1000(report),
         )
-    _table(console, f"Shared costs in {unit}, spread over the models by what each costs itself", _shared(report))
+    show_table(console, f"Shared costs in {unit}, spread over the models by what each costs itself", _shared(report))
     _bill(report, console)
     _training(report, console)
-    _findings(report, console)
+    show_findings(report.findings, console)
 
 
 def _costs(report: CostReport) -> Table:
@@ -109,13 +111,13 @@ def _columns(name: str, *numbers: str) -> Table:
     return table
 
 
-def _table(console: Console, title: str, table: Table) -> None:
+def show_table(console: Console, title: str, table: Table) -> None:
     """Where the screen is too narrow, names fold; a number is never cut, not even if the line gets too long."""
     for column in table.columns:
         if column.justify == "right":
             column.min_width = max(len(str(cell)) for cell in (column.header, *column.cells))
     table.width = max(console.measure(table).minimum, min(console.width, console.measure(table).maximum))
-    _say(console, title, "bold")
+    say(console, title, "bold")
     console.print(table, crop=False)
     console.print()
 
@@ -132,14 +134,14 @@ def _bill(report: CostReport, console: Console) -> None:
     ]
     if len(lines) > 1:
         for line, billed in zip(lines, report.billed, strict=True):
-            _say(console, f"      {line} ({billed.containers:,} container{'s' * (billed.containers > 1)})")
+            say(console, f"      {line} ({billed.containers:,} container{'s' * (billed.containers > 1)})")
         lines = [figures.dollars(report.charged_picousd)]
     proof = " = sum of all rows, exact" if report.balanced else ""
-    _say(console, f"bill: {''.join(lines)}{proof}")
-    _say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
+    say(console, f"bill: {''.join(lines)}{proof}")
+    say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
     if not report.balanced:
         difference = report.posted_picousd - report.charged_picousd
-        _say(
+        say(
             console,
             f"NOT BALANCED: rows add up to {difference:+,} p$ against the bill; do not trust these numbers",
             "bold red",
@@ -155,21 +157,22 @@ def _training(report: CostReport, console: Console) -> None:
     unpriced = f"; unpriced: {spent.unpriced:,} of the attempts" if spent.unpriced else ""
     counted = f"{spent.runs:,} run{'s' * (spent.runs > 1)}, {spent.attempts:,} attempt{'s' * (spent.attempts > 1)}"
     time = figures.duration(spent.elapsed_ns)
-    _say(console, f"training: {counted}, {time} = {figures.dollars(spent.cost_picousd)}{wasted}{unpriced}")
+    say(console, f"training: {counted}, {time} = {figures.dollars(spent.cost_picousd)}{wasted}{unpriced}")
 
 
-def _findings(report: CostReport, console: Console) -> None:
-    shown = sorted(report.findings, key=lambda finding: not finding.is_fault)
+def show_findings(findings: Sequence[Finding], console: Console) -> None:
+    """Faults first, at most a screen of them."""
+    shown = sorted(findings, key=lambda finding: not finding.is_fault)
     for finding in shown[:FINDINGS_MAX]:
-        _say(console, _sentence(finding), "red" if finding.is_fault else "yellow")
+        say(console, _sentence(finding), "red" if finding.is_fault else "yellow")
     if len(shown) > FINDINGS_MAX:
-        _say(console, f"... and {len(shown) - FINDINGS_MAX:,} more; --json lists them all")
+        say(console, f"... and {len(shown) - FINDINGS_MAX:,} more; --json lists them all")
 
 
 def _sentence(finding: Finding) -> str:
     return f"{'FAULT' if finding.is_fault else 'note'} ({finding.kind}): {figures.printable(finding.message)}"
 
 
-def _say(console: Console, line: str, style: str = "") -> None:
+def say(console: Console, line: str, style: str = "") -> None:
     """A line of its own, never wrapped: it is read by people and found by grep."""
     console.print(Text(line, style=style), soft_wrap=True)

@@ -22,12 +22,14 @@ FETCHES = 8  # two small objects each
 class Known(msgspec.Struct, frozen=True):
     """None is unpriced; then `reason` is empty, or says why the manifest could not be read.
 
-    `wasted_picousd` is the part that interruptions cost; None also where the manifest says nothing about it.
+    `wasted_picousd` is the part that interruptions cost; None also where the manifest says nothing about it. `published_ns` is None
+    for a version that is not in the store.
     """
 
     cost_picousd: int | None
     reason: str = ""
     wasted_picousd: int | None = None
+    published_ns: int | None = None
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -78,4 +80,4 @@ async def _cost(registry: Registry, slots: asyncio.Semaphore, model: str, versio
             return Known(None, str(error))
     cost = manifest.training_cost
     wasted = None if cost.wasted_picousd is UNSET else cost.wasted_picousd
-    return Known(cost.cost_picousd, wasted_picousd=wasted)
+    return Known(cost.cost_picousd, wasted_picousd=wasted, published_ns=record.published_ns)

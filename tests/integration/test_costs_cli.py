@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
@@ -327,3 +328,69 @@ def test_each_store_has_its_own_cache_folder():
     one, other = (default_folder(url, {"XDG_CACHE_HOME": "/cache"}) for url in ("s3://a", "s3://b"))
     assert one != other
     assert one.parent == Path("/cache/steelyard/ledger")
+
+
+# Grouped
+
+
+def test_grouping_is_printed_with_units_and_the_proof(root: Path):
+    result = ran("--store", str(root), "--by", "model,activity", "--view", "direct")
+    assert result.exit_code == 0, result.output
+    assert "by model, activity, view: direct" in result.output
+    assert "sum of all rows, exact" in result.output
+    assert {"vCPU", "GB", "µ$/1,000"} <= set(result.output.split())
+    assert "\x1b" not in result.output
+
+
+def test_grouped_files_carry_the_bill(root: Path, ledger: ledgers.Ledger, tmp_path: Path):
+    out = tmp_path / "out.parquet"
+    assert ran("--store", str(root), "--by", "hour,tenant", "--format", "parquet", "--out", str(out)).exit_code == 0
+    with duckdb.connect() as connection:
+        assert connection.execute(f"SELECT sum(cost_picousd) FROM '{out}'").fetchone() == (bill(ledger),)
+    report = json.loads(ran("--store", str(root), "--by", "day", "--format", "json").stdout)
+    assert [row["day"] for row in report["rows"]] == ["2026-11-05"]
+    assert sum(row["cost_picousd"] for row in report["rows"]) == bill(ledger)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--by", "model,colour"),
+        ("--by", "model,model"),
+        ("--by", ""),
+        ("--view", "kind"),
+        ("--format", "xml"),
+        ("--format", "csv", "--json"),
+        ("--amortize", "rows:none"),
+    ],
+)
+def test_misuse_of_groups_exits_with_2(root: Path, arguments: tuple[str, ...]):
+    result = ran("--store", str(root), *arguments)
+    assert result.exit_code == 2, result.output
+
+
+def test_file_that_cannot_be_written_is_named(root: Path, tmp_path: Path):
+    for form in ("table", "csv", "parquet"):
+        result = ran("--store", str(root), "--format", form, "--out", str(tmp_path / "nowhere" / "x"))
+        assert (result.exit_code, "nowhere" in result.output) == (1, True)
+
+
+def test_empty_period_in_a_file_is_told_beside_it(root: Path):
+    result = ran("--store", str(root), "--by", "model", "--csv", "--since", "2030-01-01")
+    assert result.exit_code == 0
+    assert result.stdout.count("\n") == 1
+    assert "no costs yet" in result.stderr
+
+
+async def test_training_is_borne_in_portions_beside_the_bill(tmp_path: Path):
+    store = LocalStore(tmp_path)
+    await publish_mlp(store, name="digits")
+    posting = ledgers.Posting("infer", ledgers.VCPU, 5, 1, "digits", 1, "", "ok", 1, 250)
+    ledgers.write(tmp_path, ledgers.container("c", [[*ledgers.charges(5, 0), posting]]))
+    options = ("--store", str(tmp_path), "--cache", str(tmp_path / "cache"), "--amortize", "rows:1000")
+    report = json.loads((await asyncio.to_thread(ran, *options, "--json")).stdout)
+    [row] = report["training"]
+    assert row["expensed_picousd"] == row["cost_picousd"] // 4 > 0
+    assert row["earlier_picousd"] + row["expensed_picousd"] + row["remaining_picousd"] == row["cost_picousd"]
+    assert report["charged_picousd"] == 5
+    assert "Training over 1,000 predictions, beside the bill" in (await asyncio.to_thread(ran, *options)).stdout

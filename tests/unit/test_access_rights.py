@@ -24,6 +24,7 @@ from gateway.access.rights import needed
         ("POST", "/v2/logging", "admin"),
         ("GET", "/v2/logging", "predict"),
         ("GET", "/v1/loaded", "admin"),
+        ("GET", "/costs", "costs"),
         ("GET", "/v1/costs", "costs"),
         ("GET", "/v1/costs/flights", "costs"),
         ("GET", "/nosuch", "predict"),

@@ -1,0 +1,74 @@
+"""Training's cost told in portions: by predictions answered (units of production) or by days since it was published.
+
+Per version: what earlier periods took, this one takes and what remains are the whole cost, as integers; periods that follow each
+other add up. Nothing of it is in the bill. A retired version's remainder is not written off: it stays visible as remaining.
+"""
+
+from collections.abc import Mapping
+
+import duckdb
+import msgspec
+
+from gateway.objectstore.protocol import ObjectStore
+from gateway.reports import training
+from gateway.reports.query import Plan
+
+DAY_NS = 24 * 3600 * 10**9
+Answered = Mapping[tuple[str, int], tuple[int, int]]
+"""Per model and version: predictions answered before the period, and up to its end."""
+
+
+class Amortized(msgspec.Struct, frozen=True):
+    """`earlier + expensed + remaining == cost`; all None when the cost is unknown or unpriced, then `reason` may say why."""
+
+    model: str
+    version: int
+    cost_picousd: int | None
+    earlier_picousd: int | None = None
+    expensed_picousd: int | None = None
+    remaining_picousd: int | None = None
+    reason: str = ""
+
+
+_ANSWERED = """
+SELECT model, version, coalesce(sum(p.rows) FILTER (s.from_ns < $since_ns), 0), sum(p.rows)
+FROM postings AS p JOIN segments AS s USING (filename)
+WHERE s.from_ns < $until_ns AND account = 'infer' AND outcome = 'ok' AND model <> '' AND $model IN ('', model)
+GROUP BY ALL ORDER BY ALL
+"""
+
+
+def answered(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int | None, model: str | None) -> Answered:
+    """Of every version that ever answered, or of one model's."""
+    limits = {"since_ns": since_ns, "until_ns": 2**63 - 1 if until_ns is None else until_ns, "model": model or ""}
+    rows = connection.execute(_ANSWERED, limits).fetchall()
+    return {(name, version): (before, up_to) for name, version, before, up_to in rows}
+
+
+async def amortized(
+    store: ObjectStore, chosen: Plan, found: Answered, since_ns: int, until_ns: int
+) -> tuple[Amortized, ...]:
+    """For each version that answered. Raises `StoreUnavailable`."""
+    known = await training.costs(store, found)
+    return tuple(
+        _portion(version, known[version], chosen, counts, (since_ns, until_ns)) for version, counts in found.items()
+    )
+
+
+def _portion(
+    version: tuple[str, int], known: training.Known, chosen: Plan, counts: tuple[int, int], period: tuple[int, int]
+) -> Amortized:
+    cost = known.cost_picousd
+    if cost is None or known.published_ns is None:
+        return Amortized(*version, cost, reason=known.reason or "its training has no price")
+    published_ns = known.published_ns
+    if chosen.over == "rows":
+        earlier, used = (spent(cost, count, chosen.amount) for count in counts)
+    else:
+        earlier, used = (spent(cost, at_ns - published_ns, chosen.amount * DAY_NS) for at_ns in period)
+    return Amortized(*version, cost, earlier, max(0, used - earlier), cost - max(used, earlier))
+
+
+def spent(cost_picousd: int, done: int, whole: int) -> int:
+    """What is used up after `done` of `whole`: a floor of a sum so far, so that steps add up exactly."""
+    return cost_picousd * min(max(done, 0), whole) // whole

@@ -1,0 +1,126 @@
+"""What the cost page shows beside its table: the same cells over time, per thousand predictions, idle against use, and latency.
+
+Read while the ledger is open, in a thread or a process of its own. Money is integers until `gateway.reports.page` draws it.
+"""
+
+from pathlib import Path
+
+import duckdb
+import msgspec
+
+from gateway.objectstore.protocol import ObjectStore
+from gateway.reports import amortizing, breakdown, tables
+from gateway.reports.breakdown import END_NS, Breakdown, Row, Sheet
+from gateway.reports.query import Dimension, Query
+from gateway.reports.sync import LocalLedger, sync
+from gateway.wording import moment
+
+DAYS_FROM_NS = 7 * 24 * 3600 * 10**9  # up to a week hours are told apart; more columns than 168 are no longer seen
+REQUESTS_MAX = 1_000_000  # whose latency is looked at: some seconds of reading, and a quantile needs no more
+CPU_MEASURED = frozenset({"infer", "load", "overhead", "ledger"})
+"""Accounts whose vCPU time is CPU that the process used, not time that passed."""
+
+
+class HourIdle(msgspec.Struct, frozen=True):
+    """How much of an hour's vCPU time was used, and of its bill was idle; both of 1."""
+
+    hour: str
+    used: float
+    idle: float
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Of a model version's answered requests (queue and run, without reading and writing), and what one cost directly."""
+
+    model: str
+    version: int
+    requests: int
+    p50_ns: int
+    p95_ns: int
+    cost_picousd: int
+
+
+class PageData(msgspec.Struct, frozen=True):
+    """The page's figures. `over_time` is by day or hour, and account; `per_model` by model and version."""
+
+    report: Breakdown
+    step: Dimension
+    over_time: tuple[Row, ...]
+    per_model: tuple[Row, ...]
+    idle: tuple[HourIdle, ...]
+    latency: tuple[Latency, ...]
+    models: tuple[str, ...]
+    tenants: tuple[str, ...]
+
+
+_LATENCY = """
+WITH looked_at AS (
+    SELECT model, version, queue_ns + run_ns AS took_ns, cost_picousd
+    FROM requests
+    WHERE outcome = 'ok' AND model <> '' AND at_ns >= $since_ns AND at_ns < $until_ns
+          AND $model IN ('', model) AND $tenant IN ('', tenant)
+    LIMIT $requests_max
+)
+SELECT model, version, count(*), CAST(quantile_disc(took_ns, 0.5) AS BIGINT), CAST(quantile_disc(took_ns, 0.95) AS BIGINT),
+       CAST(sum(cost_picousd) // count(*) AS BIGINT)
+FROM looked_at GROUP BY ALL ORDER BY ALL
+"""
+
+
+async def read(store: ObjectStore, folder: Path, query: Query) -> PageData:
+    """As `breakdown.read`, and raises the same."""
+    # Reading blocks: the command has nothing else to do, and the live page calls this in a process of its own.
+    local = await sync(store, folder)
+    data, made, answered = gather(local, query)
+    training = await breakdown.trained(store, made, answered)
+    return msgspec.structs.replace(data, report=msgspec.structs.replace(data.report, training=training))
+
+
+def gather(local: LocalLedger, query: Query) -> tuple[PageData, Sheet, amortizing.Answered]:
+    """Everything but training. Blocking."""
+    with tables.opened(local) as connection:
+        made = breakdown.sheet(connection, query)
+        since_ns = query.since_ns or 0
+        answered = amortizing.answered(connection, since_ns, query.until_ns, query.model) if query.amortize else {}
+        return _data(made, latency(connection, query)), made, answered
+
+
+def latency(connection: duckdb.DuckDBPyConnection, query: Query) -> tuple[Latency, ...]:
+    """Of at most `REQUESTS_MAX` requests that have a line of their own in the ledger."""
+    limits = {
+        "since_ns": query.since_ns or 0,
+        "until_ns": END_NS if query.until_ns is None else query.until_ns,
+        "model": query.model or "",
+        "tenant": query.tenant or "",
+        "requests_max": REQUESTS_MAX,
+    }
+    return tuple(Latency(*row) for row in connection.execute(_LATENCY, limits).fetchall())
+
+
+def _data(made: Sheet, found: tuple[Latency, ...]) -> PageData:
+    step: Dimension = "day" if made.span.to_ns - made.span.from_ns > DAYS_FROM_NS else "hour"
+    return PageData(
+        report=breakdown.report(made, made.query.by),
+        step=step,
+        over_time=breakdown.grouped(made.shown, (step, "activity"), None),
+        per_model=tuple(row for row in breakdown.grouped(made.shown, ("model", "version"), None) if row.model),
+        idle=_idle(made),
+        latency=found,
+        models=tuple(sorted({cell.model for cell in made.every} - {""})),
+        tenants=tuple(sorted({cell.tenant for cell in made.every} - {""})),
+    )
+
+
+def _idle(made: Sheet) -> tuple[HourIdle, ...]:
+    """Of the whole bill, whatever the filters: a container idles for all."""
+    provided = {moment(use.hour_ns): use.vcpu_ns for use in made.use}
+    hours: dict[str, list[Row]] = {}
+    for row in breakdown.grouped(made.every, ("hour", "activity"), None):
+        hours.setdefault(row.hour or "", []).append(row)
+    found = []
+    for hour, rows in hours.items():
+        used_ns = sum(row.cpu_ns for row in rows if row.activity in CPU_MEASURED)
+        cost, idle = sum(row.cost_picousd for row in rows), sum(row.idle_picousd for row in rows)
+        if cost and provided.get(hour):
+            found.append(HourIdle(hour, min(1.0, used_ns / provided[hour]), idle / cost))
+    return tuple(found)

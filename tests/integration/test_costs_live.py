@@ -1,0 +1,100 @@
+"""`GET /costs` of a real gateway: who may see it, what it answers, and that predictions go on meanwhile."""
+
+import asyncio
+import csv
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gateway.objectstore.local import LocalStore
+from tests.integration.test_costs_page import CHROMIUM, browsed_url
+from tests.support import gateways, ledgers, models
+from tests.support.gateways import Gateway
+
+ROW = dict(models.TINY_EXAMPLES.rows[0])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    asyncio.run(models.publish_tiny(LocalStore(root)))
+    ledgers.write(root, ledgers.random_ledger(11))
+    return root
+
+
+@pytest.fixture(scope="module")
+def gateway(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with gateways.running(root, folder, TMPDIR=str(folder), STEELYARD_ACCESS__POLL_S="0.1") as running:
+        yield running
+
+
+def test_page_has_filters_and_the_proof(gateway: Gateway):
+    answer = gateway.get("/costs?by=model,activity&view=direct&since=2026-11-05T00:00&until=2026-11-06T00:00")
+    assert answer.status == 200, answer.body
+    page = answer.body.decode()
+    assert "<form" in page
+    assert "Exact:" in page
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_formats_carry_the_same_bill(gateway: Gateway):
+    asked = "until=2026-11-06T00:00&by=tenant,outcome"
+    report = gateway.get(f"/costs?{asked}&format=json").json
+    rows = list(csv.DictReader(io.StringIO(gateway.get(f"/costs?{asked}&format=csv").body.decode())))
+    bill = sum(
+        line.cost_picousd for line in ledgers.all_lines(ledgers.random_ledger(11)) if isinstance(line, ledgers.Charge)
+    )
+    assert report["charged_picousd"] == sum(int(row["cost_picousd"]) for row in rows) == bill
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("by=colour", 400, "none of: model"),
+        ("format=xml", 400, "html, json, csv"),
+        ("format=csv&format=json", 400, "html, json, csv"),
+        ("colour=red", 400, "none of: by"),
+        ("model=nope", 404, "models that have"),
+        ("tenant=nope", 400, "tenants that have"),
+        ("since=%ff", 400, "not an ISO date"),
+    ],
+)
+def test_bad_question_is_refused_in_a_sentence(gateway: Gateway, query: str, status: int, said: str):
+    answer = gateway.get(f"/costs?{query}")
+    assert (answer.status, said in answer.error) == (status, True)
+
+
+def test_predictions_are_answered_while_reports_are_made(gateway: Gateway):
+    with ThreadPoolExecutor(4) as pool:
+        reports = [pool.submit(gateway.get, f"/costs?by={by}") for by in ("day", "hour", "activity")]
+        answers = [gateway.post("/v1/predict/tiny", {"rows": [ROW]}).status for _ in range(50)]
+        assert answers == [200] * 50
+        assert [report.result().status for report in reports] == [200] * 3
+
+
+@pytest.mark.e2e if CHROMIUM is None else pytest.mark.filterwarnings("error")
+def test_page_opens_in_chromium(gateway: Gateway, tmp_path: Path):
+    dom = browsed_url(f"http://127.0.0.1:{gateway.port}/costs?by=model", tmp_path, "--dump-dom")
+    assert dom.count("<svg") >= 3
+    assert "<select" in dom
+
+
+def test_only_keys_with_the_right_and_all_models_see_costs(root: Path, tmp_path: Path):
+    def add(*arguments: str) -> str:
+        command = [sys.executable, "-m", "gateway", "keys", "add", "--store", str(root), "--tenant", "t", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    allowed = add("--rights", "costs")
+    refused = [add(), add("--rights", "predict,admin"), add("--rights", "costs", "--models", "tiny,f-*")]
+    with gateways.running(root, tmp_path, TMPDIR=str(tmp_path)) as gateway:
+        assert gateway.get("/costs").status == 401
+        for key in refused:
+            assert gateway.request("GET", "/costs", Authorization=f"Bearer {key}").status == 403
+        assert gateway.request("GET", "/costs?format=json", Authorization=f"Bearer {allowed}").status == 200
