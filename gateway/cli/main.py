@@ -20,6 +20,7 @@ class Commands(click.Group):
         order = [
             "demo",
             "train",
+            "import",
             "schedule",
             "runs",
             "sign",
@@ -30,6 +31,7 @@ class Commands(click.Group):
             "costs",
             "prices",
             "ledger",
+            "advise",
             "drift",
         ]
         names = [entry.name for entry in entry_points(group=GROUP)]
