@@ -49,6 +49,21 @@ def test_a_wrong_recipe_is_refused_by_name(recipe, says):
         registry.job(recipe)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("broken_syntax", "def job(:\n", r"cannot import 'broken_syntax': .*\(broken_syntax.py, line 1\)"),
+        ("broken_value", "\nwidth = int('x')\n", r"ValueError: invalid literal .* \(broken_value.py, line 2\)"),
+        ("broken_need", "import no_such_library\n", "cannot import 'broken_need': No module named 'no_such_library'"),
+    ],
+)
+def test_a_module_that_fails_when_it_is_imported_is_refused_with_the_line(tmp_path, monkeypatch, name, text, says):
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match=says):
+        registry.job(f"{name}:job")
+
+
 def not_a_job() -> int:
     return 3
 

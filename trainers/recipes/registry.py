@@ -9,7 +9,9 @@ import difflib
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import msgspec
@@ -88,12 +90,20 @@ def _function(recipe: str) -> Callable[..., object]:
         )
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SpecError(f"recipe '{recipe}': cannot import '{module_name}': {error}") from error
+    except Exception as error:  # whatever it does when it is imported is wrong in the recipe, not here
+        raise SpecError(f"recipe '{recipe}': cannot import '{module_name}': {_located(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise SpecError(f"recipe '{recipe}': '{module_name}' has no function '{function_name}'")
     return function  # type: ignore[no-any-return]  # getattr knows no types
+
+
+def _located(error: Exception) -> str:
+    """The error, and where: what runs when a module is imported is often several files away from the recipe."""
+    if isinstance(error, (ImportError, SyntaxError)):  # these say it themselves
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def _parameters(recipe: str, function: Callable[..., object]) -> tuple[Parameter, ...]:
