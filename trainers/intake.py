@@ -6,19 +6,15 @@ from datetime import date, timedelta
 import numpy as np
 
 from gateway.contract.manifest import DataSource
+from trainers import wellformed
 from trainers.errors import DataError, SpecError
 from trainers.job import Data
 from trainers.spec.jobspec import DataPin
 
 
 def check(data: Data) -> None:
-    """Raises `DataError` naming the split, and the column that holds nothing."""
-    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-        lengths = {split.rows, *(len(values) for values in split.inputs.values())}
-        if len(lengths) != 1 or not split.rows:
-            raise DataError(f"the {name} split is empty or ragged: its arrays have {sorted(lengths)} rows")
-        if split.inputs.keys() != {tensor.name for tensor in data.signature.inputs}:
-            raise DataError(f"the {name} split has inputs {sorted(split.inputs)}; the signature names others")
+    """Raises `DataError` naming the split, and the input or column that is wrong or holds nothing."""
+    wellformed.require(data)
     for tensor in data.signature.inputs:
         values = data.train.inputs[tensor.name]
         if values.dtype.kind == "f" and tensor.columns:

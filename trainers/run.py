@@ -29,7 +29,7 @@ from trainers import identity, intake, lineage, publish
 from trainers.attempt import Attending, attending
 from trainers.checkpoint.state import fingerprint
 from trainers.course import Course, read_history, step
-from trainers.errors import SpecError
+from trainers.errors import DataError, SpecError
 from trainers.fit import device as places
 from trainers.fit.loop import fit
 from trainers.fit.world import World
@@ -206,7 +206,10 @@ def _affordable_until(run: Run, attended: Attending) -> float | None:
 
 
 def _loaded(job: TrainJob, pinned: Sequence[DataPin], report: Report) -> Data:
-    data = step(report, "load", job.load)
+    try:
+        data = step(report, "load", job.load)
+    except FileNotFoundError as error:  # what a recipe's data lacks is no defect
+        raise DataError(f"the recipe's data is not here: {error}") from error
     intake.require(pinned, data.sources, datetime.now(UTC).date())
     intake.check(data)
     return data
