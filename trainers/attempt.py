@@ -19,7 +19,7 @@ from gateway.contract.runs import AttemptEnd, Outcome, RunRecord
 from gateway.contract.words import Market
 from gateway.objectstore.protocol import ObjectStore
 from trainers import exits
-from trainers.errors import Cancelled, Fenced, Preempted
+from trainers.errors import Cancelled, Fenced, Preempted, SpecError
 from trainers.fit.keeping import Stops
 from trainers.interruption import signals, spot
 from trainers.interruption.signals import Interruption
@@ -119,6 +119,11 @@ async def attending(
     priced_as: str | None,
 ) -> AsyncIterator[Attending]:
     """Claim the next attempt, and close it however the block ends. Raises `SpecError`, `Cancelled` and store errors."""
+    if priced_as is not None and ((price := book.price(priced_as)) is None or price.unit != "hour"):
+        raise SpecError(  # a slip would only be noticed in a bill that says "unpriced"
+            f"--priced-as: the price book has none for '{priced_as}' per hour; name a machine type that it prices, such as "
+            "c7i.large or g5.xlarge, or leave the option out"
+        )
     interruption, tracker = Interruption(), Tracker()
     here = await asyncio.to_thread(machine.this)
     placement = await _placement(here)

@@ -18,7 +18,9 @@ def render(console: Console, version: int, manifest: Manifest, signed: str) -> N
         highlight=False,
     )
     console.print(signed, highlight=False)
-    console.print(f"serves [bold]{manifest.serve}[/]: {manifest.choice}", highlight=False)
+    console.print(f"serves [bold]{manifest.serve}[/]", highlight=False)
+    for clause in manifest.choice.split("; "):
+        console.print(f"  {clause}", highlight=False, markup=False)
     if isinstance(manifest.text, TextInput):
         file = manifest.file(manifest.text.file)
         console.print(

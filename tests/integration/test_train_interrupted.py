@@ -94,6 +94,12 @@ def test_stopped_and_killed_a_run_ends_with_the_same_weights(folder: Path, whole
     assert attempts[-1].kept_step == STEPS
 
 
+def test_a_stopped_run_says_how_it_goes_on(folder: Path):
+    stopped = train(folder, "told", doom="TERM:10")
+    assert stopped.returncode == 143, stopped.stderr[-2000:]
+    assert "go on with: steelyard runs resume told --store " in stopped.stderr
+
+
 def test_a_finished_run_asked_for_again_trains_nothing(folder: Path, whole: str):
     again = train(folder, "whole", doom="KILL:1")
     assert again.returncode == 0, again.stderr[-2000:]
@@ -104,6 +110,7 @@ def test_a_finished_run_asked_for_again_trains_nothing(folder: Path, whole: str)
 def test_two_processes_stop_as_one_and_go_on(folder: Path):
     stopped = train(folder, "two", "--processes", "2", doom="TERM:25")
     assert stopped.returncode == 143, stopped.stderr[-2000:]
+    assert "go on with: steelyard runs resume " in stopped.stderr
     finished = train(folder, "two", "--processes", "2")
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert [attempt.outcome for attempt in ends(folder, "two")] == ["preempted", "done"]

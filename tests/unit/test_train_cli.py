@@ -269,3 +269,9 @@ def test_a_cap_on_a_machine_without_a_price_is_refused_before_the_data_is_loaded
     assert result.exit_code == 64
     assert "the price book has none for 'c7i.lagre'" in result.output
     assert "load" not in result.output
+
+
+def test_a_machine_type_without_a_price_is_refused_without_a_cap_too(tmp_path: Path):
+    result = invoke(tmp_path, "--priced-as", "c7i.lagre")
+    assert result.exit_code == 64
+    assert "the price book has none for 'c7i.lagre' per hour; name a machine type" in result.output

@@ -4,16 +4,18 @@ Runs nothing itself: `trainers.cli.inprocess` does here, `trainers.launch` elsew
 `steelyard --help` does not pay for it.
 """
 
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from trainers import exits
 from trainers.cli import processes
 from trainers.cli.doors import errors_as_lines
 from trainers.cli.here import Here
-from trainers.errors import SpecError
+from trainers.errors import Preempted, SpecError
 from trainers.launch import commands, environment
 from trainers.launch.environment import Assignment, Launcher
 from trainers.spec.jobspec import JobSpec
@@ -137,10 +139,24 @@ def _here(spec: JobSpec, here: Here, assigned: Assignment | None, count: int) ->
     if count > 1 and not processes.is_one_of_many():
         launcher = assigned.launcher if assigned else "local"
         told = {environment.RUN_ID: here.run_id, environment.STORE: here.store}  # without them it is no assignment
-        return processes.run(count, _arguments(here), environment.written(spec, launcher=launcher) | told)
+        code = processes.run(count, _arguments(here), environment.written(spec, launcher=launcher) | told)
+        if code == exits.STOPPED and assigned is None:
+            _say_how_to_go_on(here)
+        return code
     from trainers.cli import inprocess
 
-    return inprocess.run(spec, here, assigned)
+    try:
+        return inprocess.run(spec, here, assigned)
+    except Preempted:
+        if assigned is None:  # a launcher tries again by itself
+            _say_how_to_go_on(here)
+        raise
+
+
+def _say_how_to_go_on(here: Here) -> None:
+    click.echo(
+        f"go on with: {shlex.join(['steelyard', 'runs', 'resume', here.run_id, '--store', here.store])}", err=True
+    )
 
 
 def _arguments(here: Here) -> list[str]:

@@ -173,8 +173,10 @@ def _progress(view: RunView) -> str:
     beat = view.beat
     if beat is None:
         return "-"
-    stage = "" if beat.stage == "between" else f"{beat.stage} "
-    return f"{stage}{beat.step}/{beat.steps_total}" if beat.steps_total else beat.stage
+    is_working = beat.stage not in {"start", "between"}
+    if beat.steps_total:
+        return f"{beat.stage} {beat.step}/{beat.steps_total}" if is_working else f"{beat.step}/{beat.steps_total}"
+    return beat.stage if is_working else "-"  # an attempt that found every stage done took no step
 
 
 def _heart(view: RunView, now_ns: int) -> str:
