@@ -7,6 +7,7 @@ asked of the attempt while it lasts is in `Attending`.
 import asyncio
 import contextlib
 import logging
+import traceback
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +18,10 @@ from gateway.contract.manifest import TrainingCost
 from gateway.contract.prices import PriceBook
 from gateway.contract.runs import AttemptEnd, Outcome, RunRecord
 from gateway.contract.words import Market
+from gateway.errors import GatewayError
 from gateway.objectstore.protocol import ObjectStore
 from trainers import exits
-from trainers.errors import Cancelled, Fenced, Preempted, SpecError
+from trainers.errors import Cancelled, Fenced, Preempted, SpecError, TrainerError
 from trainers.fit.keeping import Stops
 from trainers.interruption import signals, spot
 from trainers.interruption.signals import Interruption
@@ -58,10 +60,15 @@ class Attending(msgspec.Struct, frozen=True):
     stages: Stages
 
     def watched(self, report: Report) -> Report:
-        """The same report, by which a stage that cannot save anything notices that it must end."""
+        """The same report, by which a stage that cannot save anything notices that it must end.
+
+        Steps that are over are in the run's log too: on a machine that nobody watches it is all there is.
+        """
 
         def told(step: str, done: int, total: int, note: str = "") -> None:
             report(step, done, total, note)
+            if done == total:
+                self.journal.log(f"{step} is done{f': {note}' if note else ''}")
             if step != "fit":  # which asks after every step, and can save
                 self.require_going_on()
 
@@ -145,7 +152,10 @@ async def attending(
     try:
         with signals.handled(interruption, asyncio.get_running_loop()):
             async with journal, beating:
-                with _logged(journal), scratch.own(folder, attempt.number) as mine:
+                with (
+                    _logged(journal, f"attempt {attempt.number} begins on {sku}"),
+                    scratch.own(folder, attempt.number) as mine,
+                ):
                     yield Attending(attempt, tracker, journal, stops, Stages(store, attempt, mine, tracker))
     except BaseException as error:
         await asyncio.shield(_close(store, attempt, tracker, error))
@@ -218,11 +228,21 @@ def _is_amazon() -> bool:
 
 
 @contextlib.contextmanager
-def _logged(journal: Journal) -> Iterator[None]:
+def _logged(journal: Journal, opening: str) -> Iterator[None]:
+    """What `trainers` logs, how it began, and how it ended: of a defect the traceback, which a lost machine shows to nobody."""
+    journal.log(opening)
     handler = LogHandler(journal)
     logger = logging.getLogger("trainers")
     logger.addHandler(handler)
     try:
         yield
+    except (TrainerError, GatewayError) as error:
+        journal.log(f"ended: {error}")
+        raise
+    except Exception:
+        journal.log(traceback.format_exc())
+        raise
+    else:
+        journal.log("the attempt is over")
     finally:
         logger.removeHandler(handler)

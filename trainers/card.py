@@ -16,7 +16,7 @@ def card(manifest: Manifest, split: str, plots: Mapping[str, str]) -> str:
         f"## Data\n\n{_data(manifest, split)}",
         f"## Quality\n\n{_quality(manifest.evaluations)}",
         *(f"![{title}]({name})" for name, title in plots.items()),
-        f"## Choice\n\n{manifest.choice}\n\n{_choice(manifest)}",
+        f"## Choice\n\n{_sentences(manifest.choice)}\n\n{_choice(manifest)}",
         f"## Gates\n\n{_gates(manifest)}",
         f"## Training\n\n{_training(manifest)}",
     ]
@@ -25,7 +25,12 @@ def card(manifest: Manifest, split: str, plots: Mapping[str, str]) -> str:
 
 def _data(manifest: Manifest, split: str) -> str:
     rows = [
-        (source.name, source.rows, f"{source.first} to {source.last}" if source.first else "", source.sha256[:12])
+        (
+            source.name,
+            f"{source.rows:,}",
+            f"{source.first} to {source.last}" if source.first else "",
+            source.sha256[:12],
+        )
         for source in manifest.lineage.data
     ]
     columns = [
@@ -48,7 +53,7 @@ def _quality(evaluations: Sequence[Evaluation]) -> str:
         (
             evaluation.subject,
             evaluation.split,
-            evaluation.rows,
+            f"{evaluation.rows:,}",
             *(_measured(evaluation, name) for name in names),
         )
         for evaluation in evaluations
@@ -73,11 +78,17 @@ def _choice(manifest: Manifest) -> str:
             "yes" if variant.id == manifest.serve else "",
             *(f"{cell.p50_ns / 1000:.1f}" for cell in variant.latency),
             f"{(variant.load_ns or 0) / 1e6:.1f}",
-            manifest.file(variant.file).size,
+            f"{manifest.file(variant.file).size:,}",
         )
         for variant in manifest.variants
     ]
     return table(("variant", "served", *_batches(manifest.variants), "load ms", "bytes"), rows)
+
+
+def _sentences(choice: str) -> str:
+    """One candidate a line."""
+    first, *others = choice.split("; ")
+    return "\n".join([first, *(["", *(f"- {other}" for other in others)] if others else [])])
 
 
 def _batches(variants: Sequence[Variant]) -> list[str]:
@@ -86,10 +97,17 @@ def _batches(variants: Sequence[Variant]) -> list[str]:
 
 def _gates(manifest: Manifest) -> str:
     rows = [
-        (gate.variant, gate.name, f"{gate.measured:.3g}", f"{gate.limit:.3g}", "yes" if gate.passed else "NO")
+        (
+            gate.variant,
+            gate.name,
+            f"{gate.measured:.3g}",
+            f"{gate.limit:.3g}",
+            "yes" if gate.passed else "NO",
+            gate.detail,
+        )
         for gate in manifest.gates
     ]
-    return table(("variant", "gate", "measured", "at most", "passed"), rows)
+    return table(("variant", "gate", "measured", "at most", "passed", "why"), rows)
 
 
 def _training(manifest: Manifest) -> str:

@@ -1,6 +1,7 @@
 """One run and its attempts in one process: cancelled while it trains, refused before it trains, in a folder of its own."""
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import msgspec
 import pytest
 import torch
 
+from gateway.contract import layout
 from gateway.objectstore.opening import open_store
 from tests.support.tinyjob import TinyModule, tiny_data, tiny_job
-from trainers.errors import SpecError
+from trainers.errors import DataError, SpecError
 from trainers.job import Data, TrainJob
 from trainers.run import Run, run
 from trainers.runs import reading, scratch
@@ -93,3 +95,30 @@ def test_two_attempts_on_one_machine_have_a_folder_each(tmp_path: Path):
         assert not second.exists()
     with scratch.own(tmp_path / "run", 3) as third:
         assert third == first
+
+
+def logged(folder: Path, job: TrainJob) -> str:
+    async def read() -> str:
+        async with contextlib.aclosing(open_store(str(folder / "store"), create=True)) as store:
+            with contextlib.suppress(ZeroDivisionError, DataError):
+                await run(job, asked(folder), store, silent)
+            keys = [info.key async for info in store.list(layout.logs("one", 1))]
+            return "".join([(await store.get(key)).body.decode() for key in keys])
+
+    return asyncio.run(read())
+
+
+def test_a_defect_leaves_its_traceback_in_the_runs_log(tmp_path: Path):
+    text = logged(tmp_path, msgspec.structs.replace(fitted(epochs=1), module=lambda data: 1 / 0))  # type: ignore[arg-type,return-value]
+    assert "attempt 1 begins on " in text
+    assert "load is done\n" in text
+    assert "ZeroDivisionError: division by zero" in text
+
+
+def test_wrong_data_leaves_its_sentence_in_the_runs_log(tmp_path: Path):
+    def load() -> Data:
+        raise DataError("the table has no rows")
+
+    text = logged(tmp_path, msgspec.structs.replace(fitted(epochs=1), load=load))
+    assert text.endswith(" ended: the table has no rows\n")
+    assert "Traceback" not in text

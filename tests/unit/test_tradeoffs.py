@@ -186,6 +186,16 @@ def test_the_picture_is_the_same_bytes_every_time():
     assert image != paretoplot.draw(msgspec.structs.replace(traded(), serve="fp32"))
 
 
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=8))
+def test_no_name_lies_on_another(places: list[tuple[float, float]]):
+    heights = paretoplot.names_y(places, 10, 10)
+    names = [(x, height) for (x, _), height in zip(places, heights, strict=True)]
+    for index, (x, y) in enumerate(names):
+        for other_x, other_y in names[:index]:
+            is_beside = abs(x - other_x) >= paretoplot.NAME_WIDTH * 10
+            assert is_beside or abs(y - other_y) >= paretoplot.NAME_HEIGHT * 10 * 0.999
+
+
 def test_a_manifest_without_trade_offs_has_no_picture():
     plain, _ = models.manifest_of("tiny", models.TINY_SIGNATURE, {"fp32": models.mlp_graph()})
     assert paretoplot.draw(plain) is None

@@ -8,10 +8,19 @@ import io
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gateway.contract.manifest import Gate, Manifest, Tradeoff, Variant
 
 WIDTH_IN, HEIGHT_IN, DPI = 7.0, 4.2, 120
+SPACE = 1.35
+"""The axes end so much beyond the largest file and the dearest row: a name and the legend fit in."""
+
+NAME_HEIGHT, NAME_WIDTH = 0.05, 0.35
+"""Of the axes: names closer than this would lie on each other."""
+
+UNDER_NAMES = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+
 FRONT, BEATEN, REFUSED = "#0b7285", "#868e96", "#c92a2a"
 
 
@@ -24,22 +33,24 @@ def draw(manifest: Manifest) -> bytes | None:
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)  # whatever a user's matplotlibrc says
         axes = figure.add_subplot()
-        for variant, line in lines:
-            _point(axes, manifest, variant, line)
+        places = [_place(manifest, *line) for line in lines]
+        right, top = (SPACE * max(place[axis] for place in places) for axis in (0, 1))
+        for (variant, line), name_y in zip(lines, names_y(places, right, top), strict=True):
+            _point(axes, manifest, variant, line, name_y)
         _staircase(axes, manifest, lines)
         axes.set_xlabel("file, MB")
-        axes.set_ylabel("microseconds of CPU per row at the expected mix of batches")
+        axes.set_ylabel("CPU per row, microseconds")
         axes.set_title(f"{manifest.model}: serves {manifest.serve}", loc="left")
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.margins(0.15)
+        axes.set_xlim(0, right)
+        axes.set_ylim(0, top)
+        _legend(axes)
         axes.grid(visible=True, alpha=0.25)
         image = io.BytesIO()
         figure.savefig(image, format="png", metadata={"Software": None})
     return image.getvalue()
 
 
-def _point(axes: "mpl.axes.Axes", manifest: Manifest, variant: Variant, line: Tradeoff) -> None:
+def _point(axes: "mpl.axes.Axes", manifest: Manifest, variant: Variant, line: Tradeoff, name_y: float) -> None:
     """With the bounds of its cost as a bar; fp32's own are zero."""
     x, y = _place(manifest, variant, line)
     unit = y / line.ratio.median
@@ -47,7 +58,26 @@ def _point(axes: "mpl.axes.Axes", manifest: Manifest, variant: Variant, line: Tr
     color = _color(manifest.gates, variant, line)
     served = variant.id == manifest.serve
     axes.errorbar(x, y, yerr=bounds, fmt="*" if served else "o", ms=13 if served else 6, color=color, capsize=3)
-    axes.annotate(variant.id, (x, y), textcoords="offset points", xytext=(8, 4), color=color)
+    axes.annotate(variant.id, (x, name_y), textcoords="offset points", xytext=(8, -3), color=color, bbox=UNDER_NAMES)
+
+
+def names_y(places: list[tuple[float, float]], right: float, top: float) -> list[float]:
+    """How high the name of each point stands: beside it, or above the name that is there already."""
+    placed: dict[int, tuple[float, float]] = {}
+    for index in sorted(range(len(places)), key=lambda index: places[index][1]):
+        x, y = places[index]
+        for other_x, other_y in sorted(placed.values(), key=lambda place: place[1]):
+            if abs(x - other_x) < NAME_WIDTH * right and abs(y - other_y) < NAME_HEIGHT * top:
+                y = other_y + NAME_HEIGHT * top
+        placed[index] = (x, y)
+    return [placed[index][1] for index in range(len(places))]
+
+
+def _legend(axes: "mpl.axes.Axes") -> None:
+    meanings = {"no other one beats it": FRONT, "another one beats it": BEATEN, "failed a gate": REFUSED}
+    dots = [Line2D([], [], ls="", marker="o", ms=6, color=color) for color in meanings.values()]
+    star = Line2D([], [], ls="", marker="*", ms=11, color="black")
+    axes.legend([star, *dots], ["served", *meanings], loc="upper center", ncols=4, fontsize=8, frameon=False)
 
 
 def _staircase(axes: "mpl.axes.Axes", manifest: Manifest, lines: list[tuple[Variant, Tradeoff]]) -> None:
