@@ -159,6 +159,12 @@ def test_an_unknown_key_is_answered_with_the_nearest_there_is(
 WRONG: list[Any] = [-1, -0.5, math.nan, math.inf, "", " ", "12 parsecs", [1], {"a": 1}, 10**30, "x" * 2000]
 
 
+def test_a_word_that_is_none_of_a_fields_is_answered_with_those() -> None:
+    message = refused({"recipe": "flights", "promote": {"to": "champ"}})
+    assert "`promote.to` must be one of 'champion', 'challenger', 'none'; invalid enum value 'champ'" in message
+    assert "must be one of 'spot', 'on_demand'; " in refused({"recipe": "flights", "market": {"prefer": "cheap"}})
+
+
 @pytest.mark.parametrize("path", FIELDS, ids=reading.dotted)
 def test_every_wrong_value_is_named_with_its_path_and_line(path: tuple[str | int, ...]) -> None:
     for value in WRONG:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.contract import layout
-from gateway.contract.runs import Progress
+from gateway.contract.runs import Heartbeat, Progress
 from gateway.objectstore.local import LocalStore
 from tests.support import trainingruns
 from tests.support.trainingruns import RUN, S, closed, opened, run
@@ -158,6 +158,33 @@ def test_a_running_run_shows_its_heart(tmp_path: Path) -> None:
 
 
 # Logs
+
+
+@pytest.mark.parametrize(
+    ("stage", "total", "says"),
+    [("fit", 9, "fit 4/9"), ("between", 9, "4/9"), ("start", 0, "-"), ("between", 0, "-"), ("export", 0, "export")],
+)
+def test_progress_is_of_a_stage_at_work_and_else_of_the_steps(
+    tmp_path: Path, stage: str, total: int, says: str
+) -> None:
+    async def begun(store: LocalStore) -> None:
+        attempt = await opened(store)
+        beat = Heartbeat(
+            run_id=RUN.run_id,
+            attempt=attempt.number,
+            at_ns=time.time_ns(),
+            interval_ns=30 * S,
+            elapsed_ns=S,
+            stage=stage,
+            step=4,
+            steps_total=total,
+            progress=Progress(step_first=0, step_last=4, step_saved=0, steps_ns=S),
+        )
+        await store.put_if_absent(layout.heartbeat(RUN.run_id), msgspec.json.encode(beat))
+
+    within(tmp_path, begun)
+    line = said(tmp_path, "list").splitlines()[1]
+    assert f" {says} " in line
 
 
 def test_logs_of_all_attempts_or_of_one_move_no_cursor(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.contract.prices import PICO_PER_USD
-from gateway.contract.runs import AttemptEnd, MetricLine, StageRecord
+from gateway.contract.runs import AttemptEnd, Heartbeat, MetricLine, StageRecord
 from gateway.wording import moment
 from trainers.runs import reading, settle
 from trainers.runs.reading import RunView
@@ -33,7 +33,7 @@ def listing(console: Console, views: Sequence[RunView], now_ns: int) -> None:
     for view in views:
         ends = view.ends(now_ns)
         table.add_row(
-            *map(_text, (view.run.run_id, view.run.model, _state(view, now_ns), _progress(view))),
+            *map(_text, (view.run.run_id, view.run.model, _state(view, now_ns), _progress(view.beat))),
             str(len(view.tried)),
             _money(settle.total(end.cost_picousd for end in ends)),
             _money(settle.total(end.wasted_picousd for end in ends)),
@@ -169,14 +169,13 @@ def _state(view: RunView, now_ns: int) -> str:
     return f"{state} for {_duration(now_ns - reading.seen_ns(view))}" if view.unsettled(now_ns) else state
 
 
-def _progress(view: RunView) -> str:
-    beat = view.beat
+def _progress(beat: Heartbeat | None) -> str:
+    """The stage at work, and steps; `-` between stages without a step, as after a run that found every stage done."""
     if beat is None:
         return "-"
-    is_working = beat.stage not in {"start", "between"}
-    if beat.steps_total:
-        return f"{beat.stage} {beat.step}/{beat.steps_total}" if is_working else f"{beat.step}/{beat.steps_total}"
-    return beat.stage if is_working else "-"  # an attempt that found every stage done took no step
+    stage = [] if beat.stage in {"start", "between"} else [beat.stage]
+    steps = [f"{beat.step}/{beat.steps_total}"] if beat.steps_total else []
+    return " ".join(stage + steps) or "-"
 
 
 def _heart(view: RunView, now_ns: int) -> str:
@@ -186,7 +185,7 @@ def _heart(view: RunView, now_ns: int) -> str:
     rate = "" if beat.examples_per_s is None else f", {beat.examples_per_s:,.0f} examples/s"
     age_s = (now_ns - beat.at_ns) / 1e9
     when = f"{age_s:.0f} s ago" if age_s >= 0 else f"{-age_s:.0f} s in the future: its clock and this one differ"
-    return f"last sign of life {when}: attempt {beat.attempt}, {_progress(view)}{loss}{rate}"
+    return f"last sign of life {when}: attempt {beat.attempt}, {_progress(beat)}{loss}{rate}"
 
 
 def _decided(decision: dict[str, Any]) -> str:

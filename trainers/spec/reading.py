@@ -167,7 +167,19 @@ def _finding(error: msgspec.ValidationError) -> feasible.Finding:
     names = [part for part in path if isinstance(part, str)]
     if "matching regex" in what or (names == ["version"] and "enum" in what):
         return feasible.Finding(path, RULES[names[-1]])
+    if "Invalid enum value" in what:
+        return feasible.Finding(path, f"must be one of {_choices(names)}; {what[:1].lower()}{what[1:]}")
     return feasible.Finding(path, what[:1].lower() + what[1:])
+
+
+def _choices(names: list[str]) -> str:
+    """The words that the field of this path takes."""
+    kind: Any = JobSpec  # an annotation is no class
+    for name in names:
+        owner = _struct_inside(kind)
+        assert owner is not None  # only sections have fields
+        kind = next(field.type for field in msgspec.structs.fields(owner) if field.name == name)
+    return ", ".join(f"'{word}'" for word in get_args(kind))
 
 
 def _unknown(tree: Any, kind: type[msgspec.Struct], path: lines.Path) -> Iterator[feasible.Finding]:  # Any: as above
