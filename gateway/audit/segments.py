@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.accounting import segment
+from gateway.accounting.billing import beyond_ns
 from gateway.accounting.segment import ParsedSegment
 from gateway.accounting.tariff import tariff
 from gateway.audit.findings import Finding
@@ -72,7 +73,9 @@ def _money(key: str, parsed: ParsedSegment, opened: Open | None, books: "dict[st
             yield Finding("wrong_charge", text, key=key, container=header.container, from_ns=header.from_ns)
             continue
         try:
-            due = tariff(book, held).charge(*ages)
+            # Only a life's last segment bills beyond its end, and then exactly what the platform's rule adds there.
+            beyond = beyond_ns(book.platform(opened.platform), ages[1]) if charge.beyond else 0
+            due = tariff(book, held).charge(*ages, ages[1] + beyond)
         except SettingsError as error:
             yield Finding(
                 "wrong_charge", f"{key}: {error}", key=key, container=header.container, from_ns=header.from_ns

@@ -322,9 +322,10 @@ def _bill(disk: Disk, past: list[Life]) -> int:
     for index, life in enumerate(opened):
         boot_ns = life.container.boot_ns
         if layout.container_close("c0", boot_ns) in disk.objects:
-            until_ns = disk.last[("c0", boot_ns)][2]
+            ended_ns = disk.last[("c0", boot_ns)][2] - boot_ns
+            lasted_ns = max(60, -(-ended_ns // 10**9)) * 10**9  # Fargate: whole seconds, a minute at least
         else:
-            until_ns = opened[index + 1].container.boot_ns  # the last life is never killed
-        hours = Fraction(until_ns - boot_ns, HOUR_NS)
+            lasted_ns = opened[index + 1].container.boot_ns - boot_ns  # the last life is never killed
+        hours = Fraction(lasted_ns, HOUR_NS)
         total += round(Fraction("0.04048") * 2 * hours * 10**12) + round(Fraction("0.004445") * 4 * hours * 10**12)
     return total
