@@ -221,11 +221,13 @@ def _live(
     try:
         loop.run_until_complete(_serve(meter, writer, clock, random, life, wire, number))
     except Stopped:
-        life.is_killed = bool(asyncio.all_tasks(loop))  # else it had ended, and only its loop had not
+        tasks = asyncio.all_tasks(loop)
+        life.is_killed = bool(tasks)  # else it had ended, and only its loop had not
         life.ended_ns = clock.now_ns()
         wire.is_severed = True
         loop.stop_at = -1
-        loop.run_until_complete(_bury(asyncio.all_tasks(loop)))
+        if tasks:
+            loop.run_until_complete(_bury(tasks))
     life.conflicts = writer.conflicts
     return life, wire
 
