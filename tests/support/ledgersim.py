@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from random import Random
 
 from gateway.accounting import segment
@@ -179,6 +180,21 @@ def run(seed: int, *, kill_at: int | None = None, may_tear: bool = False, lives:
     except Exception as error:
         error.add_note(f"replay: ledgersim.run({seed}, kill_at={kill_at}, may_tear={may_tear}, lives={lives})")
         raise
+
+
+@cache
+def killed_twice() -> Outcomes:
+    """Three lives of one container, the first two killed, with several segments each, over three hours or more from 12:58 on."""
+    for seed in range(300):
+        done = run(seed)
+        keys = [named for key in done.disk.objects if (named := ledgerkeys.parse(key)) and named.kind == "segment"]
+        lives = Counter(named.boot_ns for named in keys)
+        hours = Counter(named.hour_ns for named in keys)
+        second_ns = START_NS // HOUR_NS * HOUR_NS + HOUR_NS
+        has_kills = [life.is_killed for life in done.lives] == [True, True, False]
+        if has_kills and len(lives) == 3 and min(lives.values()) >= 3 and len(hours) > 2 and hours[second_ns] > 3:
+            return done
+    raise AssertionError("no such seed")
 
 
 def _run(random: Random, kill_at: int | None, may_tear: bool, count: int) -> Outcomes:
