@@ -30,7 +30,7 @@ LATER_NS = ledgersim.START_NS + 30 * 24 * 3600 * 10**9
 @pytest.fixture(scope="module")
 def objects() -> dict[str, bytes]:
     """Segments in several hours, of three lives."""
-    found = ledgersim.run(48).disk.objects
+    found = ledgersim.killed_twice().disk.objects
     assert len({key.split("/")[3] for key in found if key.startswith(layout.segments())}) > 2
     return found
 

@@ -17,7 +17,6 @@ from gateway.contract.ledger import Close, Ended, Open, Posting
 from tests.support import ledgersim, meters
 from tests.support.ledgersim import START_NS
 
-SEED = 48
 HOUR_NS = 3600 * 10**9
 
 
@@ -30,10 +29,7 @@ def today(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def objects() -> dict[str, bytes]:
     """Three lives of one container, the first two of them killed."""
-    done = ledgersim.run(SEED)
-    assert [life.is_killed for life in done.lives] == [True, True, False]
-    assert (done.verdict.lives, done.verdict.segments >= 12) == (3, True)
-    return done.disk.objects
+    return ledgersim.killed_twice().disk.objects
 
 
 @pytest.fixture

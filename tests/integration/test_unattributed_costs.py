@@ -17,7 +17,7 @@ from tests.support import ledgersim
 def root(tmp_path: Path) -> Path:
     """Three lives of one container, the first two of them killed."""
     root = tmp_path / "store"
-    for key, body in ledgersim.run(48).disk.objects.items():
+    for key, body in ledgersim.killed_twice().disk.objects.items():
         path = root / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from random import Random
 
 from gateway.accounting import segment
@@ -181,6 +182,21 @@ def run(seed: int, *, kill_at: int | None = None, may_tear: bool = False, lives:
         raise
 
 
+@cache
+def killed_twice() -> Outcomes:
+    """Three lives of one container, the first two killed, with several segments each, over three hours or more from 12:58 on."""
+    for seed in range(300):
+        done = run(seed)
+        keys = [named for key in done.disk.objects if (named := ledgerkeys.parse(key)) and named.kind == "segment"]
+        lives = Counter(named.boot_ns for named in keys)
+        hours = Counter(named.hour_ns for named in keys)
+        second_ns = START_NS // HOUR_NS * HOUR_NS + HOUR_NS
+        has_kills = [life.is_killed for life in done.lives] == [True, True, False]
+        if has_kills and len(lives) == 3 and min(lives.values()) >= 3 and len(hours) > 2 and hours[second_ns] > 3:
+            return done
+    raise AssertionError("no such seed")
+
+
 def _run(random: Random, kill_at: int | None, may_tear: bool, count: int) -> Outcomes:
     disk, past, faults, seconds, steps = Disk(), list[Life](), Counter[str](), 0.0, 0
     for number in range(count):
@@ -221,11 +237,13 @@ def _live(
     try:
         loop.run_until_complete(_serve(meter, writer, clock, random, life, wire, number))
     except Stopped:
-        life.is_killed = bool(asyncio.all_tasks(loop))  # else it had ended, and only its loop had not
+        tasks = asyncio.all_tasks(loop)
+        life.is_killed = bool(tasks)  # else it had ended, and only its loop had not
         life.ended_ns = clock.now_ns()
         wire.is_severed = True
         loop.stop_at = -1
-        loop.run_until_complete(_bury(asyncio.all_tasks(loop)))
+        if tasks:
+            loop.run_until_complete(_bury(tasks))
     life.conflicts = writer.conflicts
     return life, wire
 
