@@ -219,3 +219,22 @@ def _exit(ctx: click.Context, faults: "tuple[Finding, ...]") -> None:
     if faults:
         click.echo(f"Error: the ledger has {len(faults):,} faults, the first: {faults[0].message}", err=True)
         ctx.exit(1)
+
+
+@costs.command
+@options.store
+@click.argument("bill", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Exact integers of pico-dollars.")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
+def reconcile(store: str, bill: Path, as_json: bool, cache: Path | None) -> None:
+    """Compare the ledger with the provider's BILL: a FOCUS or CUR file, CSV or Parquet, by day and service."""
+    from gateway.reports import export, reconcile
+
+    async def _read(opened: "ObjectStore") -> reconcile.Reconciliation:
+        return await reconcile.read(opened, _folder(opened, cache), bill)
+
+    found = options.with_store(store, _read)
+    if as_json:
+        click.echo(export.as_json(found))
+    else:
+        reconcile.show(found, options.console())

@@ -237,7 +237,7 @@ def _common(part: Part, origin: Origin, account: Account, book: PriceBook) -> di
     start = datetime.fromtimestamp(part.hour_ns // 10**9, UTC)
     month = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     following = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
-    provider, service, category, subcategory = _service(origin.platform)
+    provider, name, category, subcategory = service(origin.platform)
     return {
         "BillingAccountId": account.id,
         "BillingAccountName": account.name,
@@ -261,7 +261,7 @@ def _common(part: Part, origin: Origin, account: Account, book: PriceBook) -> di
         "ResourceName": part.container,
         "ResourceType": "Container Task",
         "ServiceCategory": category,
-        "ServiceName": service,
+        "ServiceName": name,
         "ServiceSubcategory": subcategory,
         "SkuId": part.sku,
         "SkuPriceId": f"{part.sku}/on-demand",
@@ -284,9 +284,9 @@ _SERVICES: Mapping[str, tuple[str, str, str, str]] = {
 }
 
 
-def _service(platform: str) -> tuple[str, str, str, str]:
+def service(platform: str) -> tuple[str, str, str, str]:
     """Provider, service, category and subcategory: split rows keep those of the charge they are a part of."""
-    for beginning, service in _SERVICES.items():
+    for beginning, known in _SERVICES.items():
         if platform.startswith(beginning):
-            return service
+            return known
     return ("Self-hosted", platform, "Compute", "Containers")

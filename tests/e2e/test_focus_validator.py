@@ -8,8 +8,8 @@ It needs an environment of its own, on Python 3.12 (on 3.11 pip finds a version 
 
 import os
 import subprocess
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
