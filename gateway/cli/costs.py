@@ -56,6 +56,20 @@ def dimensions(text: str) -> tuple[words.Dimension, ...]:
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of standard output."
 )
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots.")
+@click.option(
+    "--focus",
+    type=(click.Choice(["1.2"]), click.Path(dir_okay=False, path_type=Path)),
+    metavar="1.2 FILE",
+    help="Write the bill as FOCUS rows in a Parquet file.",
+)
+@click.option(
+    "--billing-account", default="steelyard:default", show_default=True, help="For --focus: such as aws:1234."
+)
+@click.option(
+    "--price-book",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="For --focus: the book that the gateways used.  [default: the one shipped]",
+)
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
 @click.pass_context
 def costs(
@@ -72,6 +86,9 @@ def costs(
     as_json: bool,
     as_csv: bool,
     page: Path | None,
+    focus: tuple[str, Path] | None,
+    billing_account: str,
+    price_book: Path | None,
     out: Path | None,
     cache: Path | None,
 ) -> None:
@@ -84,6 +101,11 @@ def costs(
         return
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
+    if focus is not None:
+        if any((by, model, tenant, view, amortize, form, as_json, as_csv, page, out)):
+            raise click.UsageError("--focus writes the whole bill: only --since and --until go with it")
+        _focus(store, cache, (since, until), focus[1], (billing_account, price_book))
+        return
     asked = [form] if form else []
     if page:
         asked, out = [*asked, "html"], page
@@ -163,6 +185,20 @@ def _grouped(
     _exit(ctx, report.faults)
 
 
+def _focus(
+    store: str, cache: Path | None, period: tuple[int | None, int | None], out: Path, names: tuple[str, Path | None]
+) -> None:
+    from gateway.contract import prices
+    from gateway.reports import focus
+
+    account, book = focus.Account(names[0], names[0]), prices.load(names[1])
+
+    async def _read(opened: "ObjectStore") -> bytes:
+        return await focus.read(opened, _folder(opened, cache), account, book, *period)
+
+    _write(out, options.with_store(store, _read))
+
+
 def _folder(opened: "ObjectStore", cache: Path | None) -> Path:
     from gateway.reports.sync import default_folder
 
@@ -183,3 +219,22 @@ def _exit(ctx: click.Context, faults: "tuple[Finding, ...]") -> None:
     if faults:
         click.echo(f"Error: the ledger has {len(faults):,} faults, the first: {faults[0].message}", err=True)
         ctx.exit(1)
+
+
+@costs.command
+@options.store
+@click.argument("bill", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Exact integers of pico-dollars.")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
+def reconcile(store: str, bill: Path, as_json: bool, cache: Path | None) -> None:
+    """Compare the ledger with the provider's BILL: a FOCUS or CUR file, CSV or Parquet, by day and service."""
+    from gateway.reports import export, reconcile
+
+    async def _read(opened: "ObjectStore") -> reconcile.Reconciliation:
+        return await reconcile.read(opened, _folder(opened, cache), bill)
+
+    found = options.with_store(store, _read)
+    if as_json:
+        click.echo(export.as_json(found))
+    else:
+        reconcile.show(found, options.console())

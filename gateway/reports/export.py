@@ -17,7 +17,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that begins so (OWASP, "CSV Injection"); a leading apostrophe makes it text."""
 
 
-def as_json(report: CostReport | Breakdown) -> str:
+def as_json(report: msgspec.Struct) -> str:
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 

@@ -1,0 +1,153 @@
+"""The FOCUS export: every column, typed, and money and quantities that are exactly the bill's, however it is split."""
+
+import tempfile
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.cli.costs import costs as command
+from gateway.contract import prices
+from gateway.contract.ledger import Charge, Posting, Segment
+from gateway.reports import focus, parquet, tables
+from gateway.reports.focus import COLUMNS, Account
+from tests.support import ledgers
+from tests.support.ledgers import MEMORY, VCPU, Ledger
+
+BOOK = prices.load()
+MANDATORY = [
+    "BilledCost",
+    "BillingAccountId",
+    "BillingAccountName",
+    "BillingCurrency",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
+    "ChargeCategory",
+    "ChargeDescription",
+    "ChargeFrequency",
+    "ChargePeriodEnd",
+    "ChargePeriodStart",
+    "ContractedCost",
+    "EffectiveCost",
+    "InvoiceIssuerName",
+    "ListCost",
+    "PricingQuantity",
+    "PricingUnit",
+    "ProviderName",
+    "PublisherName",
+    "ServiceCategory",
+    "ServiceName",
+    "ServiceSubcategory",
+]
+
+
+def exported(ledger: Ledger) -> list[dict[str, Any]]:
+    """The file's rows, read back."""
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as reader:
+        with tables.opened(ledgers.write(Path(folder), ledger)) as connection:
+            data = parquet.encoded(COLUMNS, focus.rows(connection, Account(), BOOK, 0, 2**63 - 1))
+        path = Path(folder) / "focus.parquet"
+        path.write_bytes(data)
+        reader.execute("SET TimeZone = 'UTC'")
+        described = reader.execute(f"DESCRIBE FROM '{path}'").fetchall()
+        times = [name for name, kind, *_ in described if kind == "TIMESTAMP WITH TIME ZONE"]
+        assert times == sorted(name for name in COLUMNS if name.endswith(("PeriodStart", "PeriodEnd")))
+        texts = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in times)
+        found = reader.execute(f"SELECT * REPLACE ({texts}) FROM '{path}'")
+        names = [name for name, *_ in found.description]
+        assert names == list(COLUMNS)
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def bill(ledger: Ledger) -> int:
+    return sum(line.cost_picousd for line in ledgers.all_lines(ledger) if isinstance(line, Charge))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_effective_cost_adds_up_to_the_bill_exactly(seed: int):
+    ledger = ledgers.random_ledger(seed)
+    rows = exported(ledger)
+    for column in ("EffectiveCost", "BilledCost", "ListCost", "ContractedCost"):
+        assert sum((row[column] for row in rows), Decimal(0)) * 10**12 == bill(ledger)
+    assert sum(row["x_CostPicoUsd"] for row in rows) == bill(ledger)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_parts_of_a_charge_have_its_quantity_and_its_dimensions(seed: int):
+    ledger = ledgers.random_ledger(seed)
+    parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in exported(ledger):
+        parts[row["x_OriginChargeId"]].append(row)
+    lines = ledgers.all_lines(ledger)
+    segments = sum(isinstance(line, Segment) for line in lines)
+    quantities: dict[str, Decimal] = defaultdict(Decimal)
+    for rows in parts.values():
+        quantities[rows[0]["PricingUnit"]] += sum(row["PricingQuantity"] for row in rows)
+        for name in ("ResourceId", "SkuId", "ServiceName", "RegionId", "ChargePeriodStart", "ListUnitPrice", "Tags"):
+            assert len({str(row[name]) for row in rows}) == 1
+    assert abs(quantities["Core-Hours"] - segments * Decimal(2) / 60) < Decimal("1e-9")
+    assert quantities["Core-Hours"] or not segments
+
+
+def test_row_says_what_it_is():
+    served = Posting("infer", VCPU, 600, 1, "=cmd", 3, "a,b", "ok", 2, 4)
+    idle = Posting("idle_mem", MEMORY, 400, 1)
+    ledger = ledgers.container("box", [[*ledgers.charges(600, 400), served, idle]])
+    memory, cpu = sorted(exported(ledger), key=lambda row: row["SkuId"])
+    assert (cpu["x_ModelName"], cpu["x_ModelVersion"], cpu["x_TenantName"], cpu["x_Outcome"]) == (
+        "=cmd",
+        3,
+        "a,b",
+        "ok",
+    )
+    assert (cpu["x_Requests"], cpu["PricingUnit"], cpu["ServiceName"]) == (2, "Core-Hours", "AWS Fargate")
+    assert (memory["x_ModelName"], memory["PricingUnit"], memory["x_Activity"]) == (None, "GB-Hours", "idle_mem")
+    assert cpu["ChargeDescription"] == "infer for model =cmd version 3"
+    assert cpu["ChargePeriodStart"] == "2026-11-05 12:00:00+00"
+    assert cpu["ChargePeriodEnd"] == "2026-11-05 13:00:00+00"
+    assert (cpu["BillingPeriodStart"][:10], cpu["BillingPeriodEnd"][:10]) == ("2026-11-01", "2026-12-01")
+    for name in MANDATORY:
+        assert cpu[name] is not None
+        assert memory[name] is not None
+
+
+def test_price_is_the_books_only_when_the_book_is_the_one_charged_by():
+    served = Posting("infer", VCPU, 1_349_333_333, 1, "digits", 3, "", "ok", 2, 4)
+    [row] = exported(ledgers.container("box", [[*ledgers.charges(1_349_333_333, 0), served]]))
+    assert row["ListUnitPrice"] == pytest.approx(Decimal("0.04048"), rel=Decimal("1e-6"))
+    assert row["x_PriceBookSha256"] == ledgers.BOOK
+
+
+def test_december_ends_in_january():
+    rows = exported(
+        ledgers.container("box", [[*ledgers.charges(5, 0), Posting("boot", VCPU, 5, 1)]], boot_ns=1_798_675_200 * 10**9)
+    )
+    assert [(row["BillingPeriodStart"][:10], row["BillingPeriodEnd"][:10]) for row in rows] == [
+        ("2026-12-01", "2027-01-01")
+    ]
+
+
+def test_command_writes_the_file(tmp_path: Path):
+    ledger = ledgers.random_ledger(11)
+    ledgers.write(tmp_path / "store", ledger)
+    options = ["--store", str(tmp_path / "store"), "--cache", str(tmp_path / "cache")]
+    out = tmp_path / "out.parquet"
+    result = CliRunner().invoke(command, [*options, "--focus", "1.2", str(out), "--billing-account", "aws:123"])
+    assert (result.exit_code, result.output) == (0, "")
+    with duckdb.connect() as reader:
+        [(cost, account)] = reader.execute(f"SELECT sum(EffectiveCost), min(BillingAccountId) FROM '{out}'").fetchall()
+    assert (cost * 10**12, account) == (bill(ledger), "aws:123")
+    for wrong in (["--focus", "9.9", "x"], ["--focus", "1.2", "x", "--by", "model"], ["--focus", "1.2", "x", "--json"]):
+        assert CliRunner().invoke(command, [*options, *wrong]).exit_code == 2
+
+
+def test_empty_ledger_is_a_file_without_rows():
+    assert exported({}) == []
