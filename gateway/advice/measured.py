@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 
 import msgspec
+from msgspec import UNSET
 
 from gateway.contract.manifest import Manifest, Variant
 
@@ -81,8 +82,9 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def disagreements(measured: Measured, manifest: Manifest) -> tuple[str, ...]:
-    """Sentences about figures of the manifest that are far from what was measured here; none when they agree."""
-    return tuple(_disagreements(measured, manifest.variant(measured.variant)))
+    """Sentences about what was not measured, and about figures of the manifest far from what was; none when they agree."""
+    text = () if manifest.text is UNSET else (f"measured on tokens; reading '{manifest.text.column}' comes on top",)
+    return (*text, *_disagreements(measured, manifest.variant(measured.variant)))
 
 
 def _disagreements(measured: Measured, variant: Variant) -> Iterator[str]:
