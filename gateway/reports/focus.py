@@ -146,7 +146,8 @@ GROUP BY ALL ORDER BY ALL
 """
 
 _ORIGINS = """
-SELECT s.from_ns // 3600000000000 * 3600000000000 AS hour_ns, container, sku, s.price_book_sha256, min(unit), sum(c.quantity),
+SELECT s.from_ns // 3600000000000 * 3600000000000 AS hour_ns, container, sku, s.price_book_sha256,
+       min(unit), sum(c.quantity + c.beyond),
        coalesce(min(platform), min(split_part(sku, '/', 1)))
 FROM charges AS c JOIN segments AS s USING (filename) LEFT JOIN opens AS o USING (container, boot_ns)
 WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns
@@ -200,9 +201,9 @@ _UNITS = {"milli-vcpu-ns": (1000, "Core-Hours", "vCPU time"), "byte-ns": (BYTES_
 
 
 def _unit_price(part: Part, cost_picousd: int, whole: int, book: PriceBook) -> str:
-    """The price book's when it is the one that was charged by, else what was charged per unit."""
-    price = book.price(part.sku)
-    if part.book_sha256 == book.sha256 and price is not None:
+    """The price book's when it is the one that was charged by and sells by the hour, else what was charged per unit."""
+    price = book.price(part.sku, moment(part.hour_ns)[:10])
+    if part.book_sha256 == book.sha256 and price is not None and price.unit in {"vcpu-hour", "gb-hour"}:
         return price.usd
     return f"{Decimal(cost_picousd) / whole:.12f}" if whole else "0"
 

@@ -126,6 +126,12 @@ def test_price_is_the_books_only_when_the_book_is_the_one_charged_by():
     assert row["x_PriceBookSha256"] == ledgers.BOOK
 
 
+def test_what_a_platforms_minimum_adds_is_in_the_quantity():
+    charge = Charge(VCPU, "milli-vcpu-ns", 2000 * 30 * 10**9, 5, beyond=2000 * 30 * 10**9)
+    [row] = exported(ledgers.container("box", [[charge, Posting("boot", VCPU, 5, 1)]], length_ns=30 * 10**9))
+    assert row["PricingQuantity"] == pytest.approx(Decimal(2) / 60, abs=Decimal("1e-12"))
+
+
 def test_december_ends_in_january():
     rows = exported(
         ledgers.container("box", [[*ledgers.charges(5, 0), Posting("boot", VCPU, 5, 1)]], boot_ns=1_798_675_200 * 10**9)
