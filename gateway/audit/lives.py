@@ -147,7 +147,10 @@ def _unattributed(life: Life, opened: Open, books: dict[str, PriceBook]) -> tupl
     if book is None:
         return [], 0
     spans: Sequence[unclaimed.Span] = [(one.header.from_ns, one.header.to_ns) for one in life.read]
-    until_ns = unclaimed.end_ns(opened, spans, closed=life.closed, ended=life.ended, next_boot_ns=life.next_boot_ns)
+    has_ended = any(one.is_last for one in life.read)  # killed between its last segment and its close record
+    until_ns = unclaimed.end_ns(
+        opened, spans, closed=life.closed, ended=life.ended, next_boot_ns=None if has_ended else life.next_boot_ns
+    )
     try:
         missing = unclaimed.gaps(opened, book, spans, until_ns)
     except SettingsError as error:

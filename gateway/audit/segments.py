@@ -26,6 +26,7 @@ class Checked(msgspec.Struct, frozen=True):
     key: str
     sha256: str
     header: Segment
+    is_last: bool = False
 
 
 def check(
@@ -41,7 +42,8 @@ def check(
     except ManifestInvalid as error:
         return None, [Finding("damaged", str(error), key=key)]
     found = [*_place(key, parsed.header), *_money(key, parsed, opened, books), *_times(key, parsed)]
-    return Checked(key, codec.sha256(data), parsed.header), found
+    is_last = any(charge.beyond for charge in parsed.charges)  # only an end bills beyond itself
+    return Checked(key, codec.sha256(data), parsed.header, is_last), found
 
 
 def _place(key: str, header: Segment) -> Iterator[Finding]:

@@ -85,11 +85,14 @@ def _connect(scratch: str) -> duckdb.DuckDBPyConnection:
 def _lines(local: LocalLedger) -> Iterator[Row]:
     """Of all segments, then of what none of them claims."""
     spans: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+    over: set[tuple[str, int]] = set()
     for path in local.segments:
         head = heads.read(path)
+        if any(isinstance(line, ledger.Charge) and line.beyond for line in head.money):
+            over.add((head.segment.container, head.segment.boot_ns))  # only an end bills beyond itself
         spans[head.segment.container, head.segment.boot_ns].append((head.segment.from_ns, head.segment.to_ns))
         yield from _rows(str(path), head.sha256, head.segment, head.money)
-    for gap in unattributed.find(local, spans):
+    for gap in unattributed.find(local, spans, over):
         yield from _rows(gap.name, "", gap.header, gap.money)
 
 

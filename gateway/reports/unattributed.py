@@ -5,7 +5,7 @@ ledger's own, with a number below all segments' so that nobody takes them for li
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,8 +33,11 @@ class Unclaimed(msgspec.Struct, frozen=True):
     money: tuple[Charge | Posting, ...]
 
 
-def find(local: LocalLedger, spans: Mapping[Life, list[Span]]) -> Iterator[Unclaimed]:
-    """By life and time. `spans` are those of all segments. A life whose price book is not there is left out: the audit says so."""
+def find(local: LocalLedger, spans: Mapping[Life, list[Span]], over: Set[Life]) -> Iterator[Unclaimed]:
+    """By life and time. `spans` are those of all segments, `over` lives that ended, with a close record or killed before it.
+
+    A life whose price book is not there is left out: the audit says so.
+    """
     books = {path.name: PriceBook(path.read_bytes(), name=str(path)) for path in local.books}
     opens, closes, ended = _by_life(local.opens, Open), _by_life(local.closes, Close), _by_life(local.ended, Ended)
     boots: dict[str, list[int]] = defaultdict(list)
@@ -49,7 +52,9 @@ def find(local: LocalLedger, spans: Mapping[Life, list[Span]]) -> Iterator[Uncla
             held,
             closed=closes.get(life),
             ended=ended.get(life),
-            next_boot_ns=next((boot_ns for boot_ns in boots[life[0]] if boot_ns > life[1]), None),
+            next_boot_ns=None
+            if life in over
+            else next((boot_ns for boot_ns in boots[life[0]] if boot_ns > life[1]), None),
         )
         for gap in unclaimed.gaps(opened, books[opened.price_book_sha256], held, until_ns):
             yield _lines(opened, gap)

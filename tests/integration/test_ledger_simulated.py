@@ -29,7 +29,7 @@ def test_a_kill_at_every_step(seed: int) -> None:
     """Every await of the writer, the outbox and the store is a step of the loop."""
     steps = ledgersim.run(seed, kill_at=-1, lives=2).steps
     killed = [ledgersim.run(seed, kill_at=step, lives=2) for step in range(1, steps - 1)]
-    assert len(killed) > 80
+    assert len(killed) > 30
     assert all(done.lives[0].is_killed for done in killed)
     assert any(done.verdict.unattributed_picousd for done in killed)
 

@@ -1,6 +1,7 @@
 """`steelyard ledger verify` over ledgers of the real writer, whole and then damaged in every way there is a word for."""
 
 import gzip
+import itertools
 import json
 import time
 from pathlib import Path
@@ -78,10 +79,8 @@ def test_a_whole_ledger_is_whole_and_says_what_nobody_claims(root: Path) -> None
     code, verdict = verified(root)
     opened, closed = life(root)
     assert (code, verdict["lives"]) == (0, 3)
-    bill = sum(
-        sum(meters.bill_picousd(until - boot).values())
-        for boot, until in zip(opened, [*opened[1:], closed], strict=True)
-    )
+    killed = [meters.bill_picousd(until - boot) for boot, until in itertools.pairwise(opened)]
+    bill = sum(sum(one.values()) for one in [*killed, meters.life_picousd(closed - opened[-1])])
     assert verdict["charged_picousd"] + verdict["unattributed_picousd"] == bill  # type: ignore[operator]
     notes = [one for one in verdict["findings"] if one["kind"] == "unattributed"]  # type: ignore[attr-defined]
     assert len(notes) == 2

@@ -98,7 +98,9 @@ def _proven(root: Path, receipts: list[Receipt]) -> Proof:
     )
     [close] = [codec.decode(path.read_bytes(), Close) for path in root.glob("ledger/v1/containers/box/*-close.json")]
     ends = [*(opened.boot_ns for opened in opens[1:]), close.closed_ns]
-    bill = sum(_bill(end_ns - opened.boot_ns) for opened, end_ns in zip(opens, ends, strict=True))
+    *killed, last = [end_ns - opened.boot_ns for opened, end_ns in zip(opens, ends, strict=True)]
+    # The last one ended: Fargate bills whole seconds, a minute at least.
+    bill = sum(_bill(age_ns) for age_ns in killed) + _bill(max(60, -(-last // 10**9)) * 10**9)
     assert verdict.charged_picousd + verdict.unattributed_picousd == bill
     return Proof(len(opens), len(receipts), _missing(root, receipts), verdict, bill)
 

@@ -39,6 +39,7 @@ class Disk:
         self.request_ids: set[str] = set()
         self.last: dict[tuple[str, int], tuple[int, str, int]] = {}
         self.torn: list[str] = []
+        self.over: set[int] = set()
 
     def create(self, key: str, body: bytes, *, is_torn: bool = False) -> bool:
         """False when it is there already."""
@@ -61,6 +62,8 @@ class Disk:
         assert header.to_ns > header.from_ns
         assert header.from_ns // HOUR_NS == (header.to_ns - 1) // HOUR_NS
         self.last[header.container, header.boot_ns] = header.seq, codec.sha256(body), header.to_ns
+        if any(charge.beyond for charge in parsed.charges):
+            self.over.add(header.boot_ns)  # its end is written, with or without a close record
         for request in parsed.requests:
             assert request.id not in self.request_ids, f"{request.id} is recorded twice"
             self.request_ids.add(request.id)
@@ -339,7 +342,7 @@ def _bill(disk: Disk, past: list[Life]) -> int:
     total = 0
     for index, life in enumerate(opened):
         boot_ns = life.container.boot_ns
-        if layout.container_close("c0", boot_ns) in disk.objects:
+        if layout.container_close("c0", boot_ns) in disk.objects or boot_ns in disk.over:
             ended_ns = disk.last[("c0", boot_ns)][2] - boot_ns
             lasted_ns = max(60, -(-ended_ns // 10**9)) * 10**9  # Fargate: whole seconds, a minute at least
         else:
