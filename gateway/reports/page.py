@@ -288,8 +288,8 @@ def _form(data: PageData) -> str:
         ("view", _select("view", VIEWS, query.view)),
         ("model", _select("model", ["", *data.models], query.model or "")),
         ("tenant", _select("tenant", ["", *data.tenants], query.tenant or "")),
-        ("since, UTC", f'<input type="datetime-local" name="since" value="{since}">'),
-        ("until, UTC", f'<input type="datetime-local" name="until" value="{until}">'),
+        ("since, UTC", f'<input name="since" value="{since}" placeholder="2026-11-05T14:30">'),
+        ("until, UTC", f'<input name="until" value="{until}" placeholder="2026-11-06">'),
     ]
     labels = "".join(f"<label>{name}{control}</label>" for name, control in fields)
     return f'<form class="card" method="get">{labels}<button>Show</button></form>'

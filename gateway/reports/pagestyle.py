@@ -81,21 +81,22 @@ table{border-collapse:collapse;width:100%;font-size:13.5px}
 th,td{padding:6px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 th{color:var(--soft);font-weight:600}
 th.text{text-align:left}
-td.text{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:76px}
+td.text{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:104px}
 td.text:first-child{min-width:132px}
 tr.bill td{font-weight:650;border-bottom:0}
 .bad{color:var(--bad)}.good{color:var(--good)}
-form{display:flex;flex-wrap:wrap;gap:10px;align-items:end;margin-bottom:12px}
-label{display:grid;gap:3px;font-size:12.5px;color:var(--soft);flex:1 1 130px;min-width:0}
+form{display:grid;grid-template-columns:repeat(auto-fit,minmax(132px,1fr));gap:10px;align-items:end;margin-bottom:12px}
+label{display:grid;gap:3px;font-size:12.5px;color:var(--soft);min-width:0}
 input,select,button{font:inherit;font-size:14px;width:100%;padding:6px 8px;border:1px solid var(--line);border-radius:6px;
 background:var(--page);color:var(--ink)}
-button{flex:0 0 auto;width:auto;background:var(--accent);border-color:var(--accent);color:#fff;padding:6px 18px}
+button{background:var(--accent);border-color:var(--accent);color:#fff;padding:6px 18px}
 footer{color:var(--soft);font-size:13px;margin-top:14px}
 footer p,.findings p{margin:4px 0;overflow-wrap:anywhere}
 .listing{margin-bottom:12px}
 .empty{padding:40px 16px;text-align:center;color:var(--soft)}
 @media(min-width:640px){.tiles{grid-template-columns:repeat(3,minmax(0,1fr))}}
-@media(min-width:900px){.tiles{grid-template-columns:repeat(6,minmax(0,1fr))}.plots{grid-template-columns:repeat(2,minmax(0,1fr))}}
+@media(min-width:900px){.tile b{font-size:18px}.tiles{grid-template-columns:repeat(6,minmax(0,1fr))}
+.plots{grid-template-columns:repeat(2,minmax(0,1fr))}}
 """
     + _colours(_LIGHT)
     + ".k-shared{fill:#b4bcc6;background:#b4bcc6}.k-direct{fill:#1d5fa8;background:#1d5fa8}"
