@@ -70,6 +70,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         startup.mark_store()
         book, meter = await _metered(store, settings, here, clock)
         access = await stack.enter_async_context(_gate(settings, store, here, clock))
+        _say_prices(here, book, meter)  # not before it is clear that there will be a bill
         ledger = await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
         recorder = await _recorder(stack, settings, store, here, clock)
         runtime = settings.runtime
@@ -315,7 +316,6 @@ async def _metered(
         day=here.boot_day,
     )
     meter = Meter(here, book, clock, window_ns=round(accounting.window_s * 1e9))
-    _say_prices(here, book, meter)
     return book, meter
 
 
