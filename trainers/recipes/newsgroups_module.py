@@ -91,7 +91,7 @@ def pretrained(folder: Path) -> tuple[nn.Module, int, int]:
         raise DataError("transformers, which builds the encoder, is not installed; make examples") from error
     verbosity = messages.get_verbosity()
     messages.set_verbosity(logging.ERROR)  # or it lists the weights of the pooling that nobody asked for
-    messages.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    messages.disable_progress_bar()
     try:
         # Eager attention exports to a plainer graph, 7 to 9 % faster than the fused one's, and its products can be quantized.
         encoder = BertModel.from_pretrained(
