@@ -99,5 +99,6 @@ def joined(device: torch.device) -> Iterator[World]:
             yield world
         finally:
             world.dismiss()
+        distributed.barrier()  # gloo aborts a process whose peer has left: nobody leaves before the first one is done
     finally:
         distributed.destroy_process_group()
