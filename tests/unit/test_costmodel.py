@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.contract.manifest import BatchCost, Latency
@@ -60,7 +60,8 @@ def test_another_speed_is_followed_within_thirty_runs(scale: float):
         assert model.run_ns(rows, 1) == pytest.approx(scale * (300_000 + 2_000_000 * rows), rel=0.15)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)  # a rare run of preemptions does swing it: seed 14537
+@settings(max_examples=20, deadline=None)
+@example(14537)  # four preemptions in a row
 @given(st.integers(0, 10**6))
 def test_jitter_and_rare_preemptions_do_not_swing_it(seed: int):
     model, rng = CostModel(PUBLISHED, has_length=False), random.Random(seed)
