@@ -13,6 +13,7 @@ from gateway.registry import fetching
 from gateway.registry.reading import Registry
 from trainers import signing
 from trainers.errors import SpecError
+from trainers.runs.options import store as store_option
 
 
 @click.command
@@ -26,14 +27,7 @@ from trainers.errors import SpecError
     metavar="FILE",
     help=f"Private key, EC over P-256, PEM. {signing.PASSPHRASE} opens it if it is encrypted.",
 )
-@click.option(
-    "--store",
-    envvar="STEELYARD_STORE",
-    default="./.steelyard/store",
-    show_default=True,
-    metavar="URL",
-    help="Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]",
-)
+@store_option
 def sign(name: str, version: str, key_file: Path, store: str) -> None:
     """Sign VERSION (a number or an alias) of the published model NAME.
 

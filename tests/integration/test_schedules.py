@@ -17,6 +17,7 @@ from gateway.contract.runs import Progress
 from gateway.objectstore.opening import open_store
 from tests.support import batches, specs, trainingruns
 from tests.support.batches import SITE, Cloud
+from trainers.doors import errors_as_lines
 from trainers.errors import SpecError
 from trainers.launch import commands, environment, schedule
 from trainers.launch.launcher import Started
@@ -299,10 +300,10 @@ def test_a_local_runs_exit_code_is_the_commands(capsys: pytest.CaptureFixture[st
 
 
 def test_errors_exit_by_the_table() -> None:
-    with pytest.raises(click.ClickException) as caught, commands.errors_as_exit_codes():
+    with pytest.raises(click.ClickException) as caught, errors_as_lines(is_debug=False):
         raise SpecError("no")
     assert caught.value.exit_code == 64
-    with pytest.raises(SpecError), commands.errors_as_exit_codes(is_debug=True):
+    with pytest.raises(SpecError), errors_as_lines(is_debug=True):
         raise SpecError("no")
 
 

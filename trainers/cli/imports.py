@@ -14,7 +14,8 @@ from rich.console import Console
 from gateway.objectstore.opening import open_store
 from gateway.whoami import user_name
 from trainers.cli.bars import Bars
-from trainers.cli.doors import errors_as_lines
+from trainers.doors import errors_as_lines
+from trainers.runs.options import store as store_option
 
 if TYPE_CHECKING:
     from trainers.importing.asked import Changes, Words
@@ -27,14 +28,7 @@ FOLDER = Path(".steelyard/imports")
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="What the model is called.")
-@click.option(
-    "--store",
-    envvar="STEELYARD_STORE",
-    default="./.steelyard/store",
-    show_default=True,
-    metavar="URL",
-    help="Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]",
-)
+@store_option
 @click.option(
     "--golden",
     type=click.Path(path_type=Path),

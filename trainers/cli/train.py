@@ -13,26 +13,19 @@ import click
 
 from trainers import exits
 from trainers.cli import processes
-from trainers.cli.doors import errors_as_lines
 from trainers.cli.here import Here
+from trainers.doors import errors_as_lines
 from trainers.errors import Preempted, SpecError
 from trainers.launch import commands, environment
 from trainers.launch.environment import Assignment, Launcher
+from trainers.runs.options import DEFAULT_STORE
+from trainers.runs.options import store as store_option
 from trainers.spec.jobspec import JobSpec
-
-DEFAULT_STORE = "./.steelyard/store"
 
 
 @click.command
 @click.argument("recipe", required=False)
-@click.option(
-    "--store",
-    envvar="STEELYARD_STORE",
-    default=DEFAULT_STORE,
-    show_default=True,
-    metavar="URL",
-    help="Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]",
-)
+@store_option
 @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated.")
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many, instead of the recipe's.")

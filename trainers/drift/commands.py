@@ -17,6 +17,7 @@ import msgspec
 from gateway.objectstore.opening import open_store
 from trainers import exits
 from trainers.errors import DataError
+from trainers.runs.options import store as store_option
 
 if TYPE_CHECKING:
     from trainers.drift.estimate import Estimate
@@ -52,14 +53,7 @@ def moment(text: str) -> int:
 
 @click.command
 @click.argument("model")
-@click.option(
-    "--store",
-    envvar="STEELYARD_STORE",
-    default="./.steelyard/store",
-    show_default=True,
-    metavar="URL",
-    help="Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]",
-)
+@store_option
 @click.option("--version", default="champion", show_default=True, help="A version's number, or an alias.")
 @click.option("--since", type=moment, metavar="TIME", help="Not before this moment, UTC.  [default: n windows]")
 @click.option("--until", type=moment, metavar="TIME", help="Moment after the last, UTC.  [default: now]")

@@ -5,17 +5,16 @@ boto3 is imported when a command needs AWS, so that a local run and `--help` do 
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gateway.errors import GatewayError
 from gateway.objectstore.opening import open_store
 from trainers import exits
-from trainers.errors import SpecError, TrainerError
+from trainers.doors import errors_as_lines
+from trainers.errors import SpecError
 from trainers.launch import environment, manifests, preflight, site, yamltext
 from trainers.launch.environment import LAUNCHERS, Launcher
 from trainers.launch.launcher import Launcher as AnyLauncher
@@ -88,19 +87,6 @@ def show(started: Started, *, on: Launcher) -> int:
     return started.exit_code or 0
 
 
-@contextlib.contextmanager
-def errors_as_exit_codes(*, is_debug: bool = False) -> Iterator[None]:
-    """Errors of both trees as one line and the exit code of `exits`; what is in neither passes."""
-    try:
-        yield
-    except (TrainerError, GatewayError) as error:
-        if is_debug:
-            raise
-        failure = click.ClickException(str(error))
-        failure.exit_code = exits.code_of(error)  # type: ignore[misc]  # click reads it from the instance
-        raise failure from error
-
-
 @click.group
 def schedule() -> None:
     """Train regularly: add, list and remove schedules."""
@@ -128,7 +114,7 @@ def add(
     store: str,
 ) -> None:
     """Train RECIPE at these times: the name of a recipe, 'package.module:function', or a job.toml."""
-    with errors_as_exit_codes(is_debug=_is_debug(ctx)):
+    with errors_as_lines(is_debug=_is_debug(ctx)):
         options = {"schedule.cron": cron, "schedule.timezone": timezone, "image": image}
         spec = spec_of(recipe, options)
         if spec.schedule is None:
@@ -154,7 +140,7 @@ def _print_cron_job(spec: JobSpec, name: str, store: str) -> None:
 @click.pass_context
 def listing(ctx: click.Context) -> None:
     """Every schedule on AWS. Those on Kubernetes: kubectl get cronjobs -l app.kubernetes.io/name=steelyard-train."""
-    with errors_as_exit_codes(is_debug=_is_debug(ctx)):
+    with errors_as_lines(is_debug=_is_debug(ctx)):
         entries = _scheduler().entries()
     for entry in entries:
         state = "" if entry.state == "ENABLED" else f"  {entry.state.lower()}"
@@ -168,7 +154,7 @@ def listing(ctx: click.Context) -> None:
 @click.pass_context
 def remove(ctx: click.Context, name: str) -> None:
     """Remove a schedule from AWS. One on Kubernetes: kubectl delete cronjob steelyard-NAME."""
-    with errors_as_exit_codes(is_debug=_is_debug(ctx)):
+    with errors_as_lines(is_debug=_is_debug(ctx)):
         for line in _scheduler().remove(name):
             click.echo(line)
 
@@ -181,7 +167,7 @@ def supervise(ctx: click.Context, store: str) -> None:
 
     Call it regularly. Exit code 70 says that a run was given up.
     """
-    with errors_as_exit_codes(is_debug=_is_debug(ctx)):
+    with errors_as_lines(is_debug=_is_debug(ctx)):
         given_up = asyncio.run(_supervised(store))
     ctx.exit(exits.BUG if given_up else exits.DONE)
 

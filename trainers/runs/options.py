@@ -1,4 +1,4 @@
-"""What `steelyard runs` commands share: options, a console, an open store. The twin of `gateway.cli.options`.
+"""What the trainers' commands share: options, a console, an open store. The twin of `gateway.cli.options`.
 
 Trainers may not import that one: the two halves are installed separately.
 """
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DEFAULT_STORE = "./.steelyard/store"
+
 store = click.option(
     "--store",
     envvar="STEELYARD_STORE",
-    default="./.steelyard/store",
+    default=DEFAULT_STORE,
     show_default=True,
     metavar="URL",
     help="Object store: a folder, file:///path, or s3://bucket/prefix.  [env: STEELYARD_STORE]",
