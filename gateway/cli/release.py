@@ -106,7 +106,27 @@ def rollback(name: str, to: int | None, alias: str, reason: str, actor: str, sto
     _decide(store, lambda s: releasing.rollback(s, model=name, alias=alias, to=to, author=_author(actor, reason)))
 
 
-COMMANDS = (promote, canary, shadow, rollback)
+@click.command
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@options.store
+def repair(names: tuple[str, ...], store: str) -> None:
+    """Bring aliases back to what the log decided, after a bucket was restored. Without NAME those of all models."""
+    from gateway.cli import releaseview
+    from gateway.registry import releasing
+    from gateway.registry.reading import Registry
+
+    async def bring_back(opened: "ObjectStore") -> "list[Promotion]":
+        wanted = names or tuple(await Registry(opened).names())
+        return [entry for name in wanted for entry in await releasing.repair(opened, model=name)]
+
+    entries = options.with_store(store, bring_back)
+    for entry in entries:
+        click.echo(f"alias '{entry.alias}' of model '{entry.model}': {releaseview.sentence(entry)}")
+    if not entries:
+        click.echo("the store holds no decision about an alias")
+
+
+COMMANDS = (promote, canary, shadow, rollback, repair)
 
 
 def _author(actor: str, reason: str) -> "Author":

@@ -163,6 +163,15 @@ async def rollback(store: ObjectStore, *, model: str, alias: str, author: Author
     return await _decide(store, model, alias, author, change, restores=found.generation)
 
 
+async def repair(store: ObjectStore, *, model: str) -> list[Promotion]:
+    """Bring every alias up to the log, as after a crash between the two or a restored bucket that lacks aliases.
+
+    Returns the newest decision about each alias, by name; nothing is decided anew, and an alias that is right is left alone.
+    """
+    newest = {entry.alias: entry for entry in await Registry(store).history(model)}
+    return [await _follow(store, newest[alias]) for alias in sorted(newest)]
+
+
 def release_of(promotion: Promotion) -> Release:
     return Release(promotion.version, promotion.manifest_sha256, promotion.canaries, promotion.shadow)
 
