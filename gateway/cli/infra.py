@@ -1,0 +1,70 @@
+"""`steelyard infra`: what a stack will cost, before it is applied."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import click
+
+from gateway.cli import options
+
+existing = click.Path(exists=True, path_type=Path)
+
+
+@click.group
+def infra() -> None:
+    """The cloud stack around the gateway (infra/terraform)."""
+
+
+@infra.command
+@click.argument("plan", metavar="DIR|PLAN", type=existing)
+@click.option(
+    "--cpu-ms",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="CPU time of one request; `steelyard costs` has yours.",
+)
+@click.option(
+    "--request-kb", type=click.FloatRange(0), default=4.0, show_default=True, help="Bytes of one request, both ways."
+)
+@click.option(
+    "--utilization",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.6,
+    show_default=True,
+    help="How full tasks are kept.",
+)
+@click.option(
+    "--book", type=existing, help="Price book for containers and functions.  [default: the one of this release]"
+)
+@click.option("--stack-prices", type=existing, help="Prices of everything else.  [default: the file of this release]")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def cost(
+    plan: Path,
+    cpu_ms: float,
+    request_kb: float,
+    utilization: float,
+    book: Path | None,
+    stack_prices: Path | None,
+    form: str,
+) -> None:
+    """What a planned stack costs a month while nobody calls it, and what a million requests add.
+
+    DIR is planned with terraform, and nothing is applied; or name a saved plan, or its JSON.
+    """
+    from gateway.contract import prices, stackprices
+    from gateway.stack import estimate, view
+    from gateway.stack.plan import read
+
+    traffic = estimate.Traffic(
+        cpu_s=Fraction(str(cpu_ms)) / 1000,
+        request_bytes=round(request_kb * 1000),
+        utilization=Fraction(str(utilization)),
+    )
+    found = estimate.estimate(read(plan), prices.load(book), stackprices.load(stack_prices), traffic)
+    if form == "json":
+        click.echo(json.dumps(view.as_json(found), indent=2))
+    else:
+        assumed = f"One request is taken to be {cpu_ms:g} ms of CPU and {request_kb:g} kB."
+        view.show(found, options.console(), assumed=assumed)
