@@ -18,7 +18,7 @@ from gateway.errors import SettingsError
 from gateway.stack import plan
 from gateway.stack.estimate import MONTH_HOURS, Estimate, Line, Traffic, estimate
 
-PLAN = Path(__file__).parent.parent / "contract" / "golden" / "plan.json"
+PLAN = Path(__file__).parent / "plans" / "local.json"
 BOOK = prices.load()
 PARTS = stackprices.load()
 TRAFFIC = Traffic(cpu_s=Fraction(5, 1000), request_bytes=4000, utilization=Fraction(6, 10))
