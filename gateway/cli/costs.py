@@ -58,9 +58,9 @@ def dimensions(text: str) -> tuple[words.Dimension, ...]:
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots.")
 @click.option(
     "--focus",
-    type=(click.Choice(["1.2"]), click.Path(dir_okay=False, path_type=Path)),
-    metavar="1.2 FILE",
-    help="Write the bill as FOCUS rows in a Parquet file.",
+    type=(click.Choice(["1.2", "1.4"]), click.Path(dir_okay=False, path_type=Path)),
+    metavar="VERSION FILE",
+    help="Write the bill as FOCUS 1.2 or 1.4 rows: CSV into a file named .csv, else Parquet.",
 )
 @click.option(
     "--billing-account", default="steelyard:default", show_default=True, help="For --focus: such as aws:1234."
@@ -104,7 +104,7 @@ def costs(
     if focus is not None:
         if any((by, model, tenant, view, amortize, form, as_json, as_csv, page, out)):
             raise click.UsageError("--focus writes the whole bill: only --since and --until go with it")
-        _focus(store, cache, (since, until), focus[1], (billing_account, price_book))
+        _focus(store, cache, (since, until), focus, (billing_account, price_book))
         return
     asked = [form] if form else []
     if page:
@@ -186,17 +186,23 @@ def _grouped(
 
 
 def _focus(
-    store: str, cache: Path | None, period: tuple[int | None, int | None], out: Path, names: tuple[str, Path | None]
+    store: str,
+    cache: Path | None,
+    period: tuple[int | None, int | None],
+    wanted: tuple[str, Path],
+    names: tuple[str, Path | None],
 ) -> None:
     from gateway.contract import prices
-    from gateway.reports import focus
+    from gateway.reports import focus, focuscolumns, focusrows
 
-    account, book = focus.Account(names[0], names[0]), prices.load(names[1])
+    account, book = focusrows.Account(names[0], names[0]), prices.load(names[1])
+    version: focuscolumns.Version = "1.4" if wanted[0] == "1.4" else "1.2"
+    form: focus.Form = "csv" if wanted[1].suffix == ".csv" else "parquet"
 
     async def _read(opened: "ObjectStore") -> bytes:
-        return await focus.read(opened, _folder(opened, cache), account, book, *period)
+        return await focus.read(opened, _folder(opened, cache), account, book, *period, version=version, form=form)
 
-    _write(out, options.with_store(store, _read))
+    _write(wanted[1], options.with_store(store, _read))
 
 
 def _folder(opened: "ObjectStore", cache: Path | None) -> Path:

@@ -41,7 +41,7 @@ COLUMNS: Mapping[str, str] = {
 
 
 def read(paths: Iterable[Path]) -> tuple[Posted, ...]:
-    """In the order of their generations. Blocking. Raises `ManifestInvalid` naming the file that cannot be read or does not balance."""
+    """In the order of their generations. Blocking. Raises `ManifestInvalid` naming the file that is damaged or does not balance."""
     found = tuple(parsed(str(path), path.read_bytes()) for path in paths)
     return tuple(sorted(found, key=lambda posted: posted.generation))
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gateway.errors import InvalidInput
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import figures, focus, render, tables
+from gateway.reports import figures, focusrows, render, tables
 from gateway.reports.breakdownview import percent
 from gateway.reports.sync import LocalLedger, sync
 
@@ -93,7 +93,7 @@ def ledger_costs(local: LocalLedger) -> Costs:
     costs: Costs = {}
     with tables.opened(local) as connection:
         for day, platform, cost in connection.execute(_CHARGED).fetchall():
-            key = day, focus.service(platform)[1]
+            key = day, focusrows.service(platform)[1]
             costs[key] = costs.get(key, 0) + cost
     return costs
 

@@ -16,11 +16,13 @@ from gateway.cli.costs import costs as command
 from gateway.contract import prices
 from gateway.contract.ledger import Charge, Posting, Segment
 from gateway.reports import focus, parquet, tables
-from gateway.reports.focus import COLUMNS, Account
+from gateway.reports.focuscolumns import COLUMNS as EVERY
+from gateway.reports.focusrows import Account
 from tests.support import ledgers
 from tests.support.ledgers import MEMORY, VCPU, Ledger
 
 BOOK = prices.load()
+COLUMNS = EVERY["1.2"]
 MANDATORY = [
     "BilledCost",
     "BillingAccountId",
