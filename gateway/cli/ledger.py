@@ -132,6 +132,8 @@ def _show(verdict: "Verdict") -> None:
         f"{verdict.segments:,} segments of {verdict.lives:,} container lives, {verdict.requests:,} requests: "
         f"${usd(verdict.charged_picousd)} posted + ${usd(verdict.unattributed_picousd)} unattributed"
     )
+    if verdict.corrected_picousd:
+        click.echo(f"corrections by the provider's bills: ${usd(verdict.corrected_picousd)}")
     click.echo(f"{len(verdict.faults):,} faults" if verdict.faults else "the ledger is whole")
 
 

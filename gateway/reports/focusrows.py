@@ -1,8 +1,8 @@
 """What stands in a FOCUS row: an origin charge split over who used it, or a correction of one. All versions' columns at once.
 
-Pure. Costs are integers of pico-dollars until they are text; quantities and ratios are split like the cost, by largest
-remainder, so that the parts of a charge add up to it and their ratios to exactly 1. All costs are the list price: we know of no discount, except
-from a provider's bill, whose price corrections are in BilledCost and EffectiveCost only.
+Pure. Costs are integers of pico-dollars until they are text; quantities and ratios are split like the cost, by largest remainder:
+so the parts of a charge add up to it and their ratios to exactly 1. All costs are the list price: we know of no discount but a
+bill's, whose price corrections are in BilledCost and EffectiveCost only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
