@@ -95,6 +95,8 @@ _UNITS = {
     "milli-vcpu-ns": _Unit(1000 * NS_PER_HOUR, "Core-Hours", "Core-Seconds", "vCPU time"),
     "byte-ns": _Unit(BYTES_PER_GB * NS_PER_HOUR, "GB-Hours", "GB-Seconds", "memory"),
 }
+_METERS = {"vcpu": "vCPU time", "memory": "memory"}
+"""By the end of the ledger's skus; the meter of another is its own name."""
 
 
 def of_origin(parts: Sequence[Part], origin: Origin, account: Account, book: PriceBook) -> Iterator[dict[str, object]]:
@@ -137,6 +139,8 @@ def of_correction(entries: Sequence[Corrected], account: Account, book: PriceBoo
             **dict.fromkeys(("ListCost", "ContractedCost"), _decimal(at_list, 12)),
             "ChargeClass": "Correction",
             "ChargeDescription": f"{_description(part)}, {entry.reason}",
+            "PricingCategory": None,
+            "SkuMeter": _METERS.get(entry.sku.rpartition("/")[2], entry.sku),
             "SkuPriceId": None,
             "SkuPriceDetails": None,
             "AllocatedMethodDetails": _details(ratio),
