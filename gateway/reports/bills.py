@@ -175,12 +175,14 @@ def _summed(relation: duckdb.DuckDBPyRelation, shape: Shape) -> duckdb.DuckDBPyR
     quantity = f'CAST("{shape.quantity}" AS DECIMAL(38, 17))' if shape.quantity in columns else "NULL::DECIMAL(38, 17)"
     names = ("service", "resource", "sku", "meter", "unit", "category")
     keys = ", ".join(f"{text(getattr(shape, name))} AS k_{name}" for name in names)
+    cost = f'CAST(round(CAST("{shape.cost}" AS DECIMAL(38, 17)) * 1000000000000) AS HUGEINT)'
+    # A credit stays a row of its own: it has a quantity too, which is not used twice.
     plain = relation.project(
-        f"{moment(shape.at)} AS k_from, {moment(shape.until)} AS k_to, {keys}, {quantity} AS quantity, "
-        f'CAST(round(CAST("{shape.cost}" AS DECIMAL(38, 17)) * 1000000000000) AS HUGEINT) AS cost'
+        f"{moment(shape.at)} AS k_from, {moment(shape.until)} AS k_to, {keys}, {quantity} AS quantity, {cost} AS cost, "
+        f"{cost} < 0 AS is_credit"
     )
     by = ", ".join(["k_from", "k_to", *(f"k_{name}" for name in names)])
-    return plain.aggregate(f"{by}, sum(cost), sum(quantity), count(*) - count(cost)", by).order(by)
+    return plain.aggregate(f"{by}, sum(cost), sum(quantity), count(*) - count(cost)", f"{by}, is_credit").order(by)
 
 
 def _row(
