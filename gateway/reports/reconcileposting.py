@@ -73,7 +73,7 @@ async def post(
 
 
 def prepared(bill: Bill, facts: Facts, lines: Sequence[Line], author: Author) -> Posted | None:
-    """The posting that makes these lines agree. None when there is nothing to correct and the bill was posted before.
+    """The posting that makes these lines agree, as far as they may be posted. None when there is nothing to write.
 
     A bill that agrees from the start is recorded too: a later one is then known to be newer. Raises `InvalidInput` when too large.
     """
@@ -84,7 +84,7 @@ def prepared(bill: Bill, facts: Facts, lines: Sequence[Line], author: Author) ->
         for part in line.parts
         if (correction := _correction(bill, facts, line, part)).entries
     ]
-    if not told and facts.generation_of(bill.sha256):
+    if not told and (any(line.parts for line in lines) or facts.generation_of(bill.sha256)):
         return None
     entries = sum(len(correction.entries) for correction in told)
     if entries > ENTRIES_MAX:

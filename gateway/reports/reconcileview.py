@@ -57,8 +57,10 @@ def show_resources(found: ByResource, console: Console) -> None:
     by_reason = ", ".join(f"{reason} {figures.dollars(cost)}" for reason, cost in found.posted) or "nothing differs"
     if found.generation:
         render.say(console, f"posted as {found.generation}: {by_reason}")
+    elif differing:
+        render.say(console, "nothing was posted: the notes say why")
     else:
-        render.say(console, "nothing to post: this bill is posted already")
+        render.say(console, "nothing to post: this bill is posted already, and nothing differs")
 
 
 def _differing(lines: Sequence[Line], scale: figures.Scale, shape: str, console: Console) -> None:

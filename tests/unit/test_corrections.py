@@ -243,6 +243,7 @@ def test_hours_that_are_not_over_are_left_alone(tmp_path: Path):
     books = Books(tmp_path, ONE)
     told = books.post([BillRow("box", VCPU, 5000)], author=Author("tester", T0_NS + HOUR_NS))
     assert ([line.difference_picousd for line in told.lines], told.posted) == ([-100, 4000], ())
+    assert (told.generation, books.posted()) == (0, [])
     assert {flag.kind for flag in told.flags} == {"not_over"}
 
 

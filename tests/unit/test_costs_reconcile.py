@@ -199,7 +199,7 @@ def test_post_is_shown_and_then_in_every_report(options: list[str], tmp_path: Pa
     assert posted.exit_code == 0, posted.output
     assert "posted as 1:" in posted.output
     again = ran(options, bill, "--post")
-    assert "nothing to post: this bill is posted already" in again.output
+    assert "nothing to post: this bill is posted already, and nothing differs" in again.output
     costs = CliRunner().invoke(command, options)
     assert "corrections by the provider's bills" in costs.output
     assert "note (corrected)" in costs.output
