@@ -100,9 +100,21 @@ def agrees(books: Books, bill: Sequence[BillRow]) -> None:
         assert sum(reported(rows, names, (FROM_NS + h * HOUR_NS, FROM_NS + (h + 1) * HOUR_NS)) for h in hours) == billed
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seeds)
 def test_reports_become_the_bill_to_the_picodollar(seed: int):
+    becomes_the_bill(seed)
+
+
+@pytest.mark.e2e
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_reports_become_the_bill_to_the_picodollar_for_many_ledgers(seed: int):
+    becomes_the_bill(seed)
+
+
+def becomes_the_bill(seed: int) -> None:
+    """Of a random ledger and two random bills, each posted twice."""
     rng = random.Random(seed)
     ledger = providerbills.ledger(rng)
     first, second = providerbills.bill(rng, ledger), providerbills.bill(rng, ledger)

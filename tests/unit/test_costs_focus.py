@@ -73,7 +73,7 @@ def bill(ledger: Ledger) -> int:
     return sum(line.cost_picousd for line in ledgers.all_lines(ledger) if isinstance(line, Charge))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32), versions)
 def test_costs_add_up_to_the_bill_and_to_each_charge_exactly(seed: int, version: Version):
     ledger = ledgers.random_ledger(seed)
@@ -91,10 +91,10 @@ def test_costs_add_up_to_the_bill_and_to_each_charge_exactly(seed: int, version:
     billed: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for row in rows:
         billed[row["ResourceId"], row["SkuId"]] += row["BilledCost"] * 10**12
-    assert billed == charged
+    assert {key: cost for key, cost in billed.items() if cost} == {key: cost for key, cost in charged.items() if cost}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32), versions)
 def test_parts_of_a_charge_have_its_quantity_and_its_dimensions(seed: int, version: Version):
     ledger = ledgers.random_ledger(seed)
