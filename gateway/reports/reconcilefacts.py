@@ -2,14 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import duckdb
 import msgspec
 
-from gateway.contract.corrections import Correction, Posted
+from gateway.contract.corrections import Entry, Posted, Reason
 
 HOUR_NS = 3600 * 10**9
 
+T = TypeVar("T")
 User = tuple[str, int, str, str]
 """Model, version, tenant, outcome."""
 PLATFORM: User = ("", 0, "", "")
@@ -27,27 +29,34 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Earlier(msgspec.Struct, frozen=True):
-    """A correction, with the posting that it came by."""
+    """An entry of a correction, with the posting that it came by."""
 
     generation: int
     bill_sha256: str
-    line: Correction
+    reason: Reason
+    entry: Entry
+
+
+ByHour = Mapping[int, Sequence[T]]
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """`traffic` is the direct cost of requests, by container and hour. `postings` in the order of their generations."""
+    """`held` by container and hour, `traffic` (direct cost of requests) by both. `postings` in the order of their generations."""
 
-    held: Mapping[str, Sequence[Held]]
+    held: Mapping[str, ByHour[Held]]
     traffic: Mapping[tuple[str, int], Mapping[User, int]]
     postings: tuple[Posted, ...] = ()
 
-    def earlier(self) -> list[Earlier]:
-        """All corrections so far."""
-        return [
-            Earlier(posted.generation, posted.bill_sha256, line)
-            for posted in self.postings
-            for line in posted.corrections
-        ]
+    def earlier(self) -> dict[str, dict[int, list[Earlier]]]:
+        """All corrections so far, by hour, under the names of their resource and their container."""
+        found: dict[str, dict[int, list[Earlier]]] = defaultdict(lambda: defaultdict(list))
+        for posted in self.postings:
+            for line in posted.corrections:
+                for entry in line.entries:
+                    one = Earlier(posted.generation, posted.bill_sha256, line.reason, entry)
+                    for name in {line.resource, line.container} - {""}:
+                        found[name][entry.hour_ns].append(one)
+        return found
 
     def generation_of(self, bill_sha256: str) -> int:
         """Of the last posting of this bill, 0 when it was never posted."""
@@ -71,11 +80,17 @@ GROUP BY ALL HAVING sum(p.cost_picousd) > 0 ORDER BY ALL
 """
 
 
+def within(by_hour: ByHour[T], from_ns: int, to_ns: int) -> list[T]:
+    """Of the hours that begin in [from_ns, to_ns), which are whole ones."""
+    return [one for hour_ns in range(from_ns, to_ns, HOUR_NS) for one in by_hour.get(hour_ns, ())]
+
+
 def read(connection: duckdb.DuckDBPyConnection, postings: Sequence[Posted]) -> Facts:
     """Of all times: a container that is not in the bill's time is known all the same. Blocking."""
-    held: dict[str, list[Held]] = defaultdict(list)
+    held: dict[str, dict[int, list[Held]]] = defaultdict(lambda: defaultdict(list))
     for container, *row in connection.execute(_HELD).fetchall():
-        held[container].append(Held(*row))
+        one = Held(*row)
+        held[container][one.hour_ns].append(one)
     traffic: dict[tuple[str, int], dict[User, int]] = defaultdict(dict)
     for container, hour_ns, *user, cost in connection.execute(_TRAFFIC).fetchall():
         traffic[container, hour_ns][tuple(user)] = cost

@@ -6,7 +6,7 @@ hours finds the difference to what was corrected so far.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from gateway.errors import InvalidInput, PreconditionFailed
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import bills, corrections, reconcilefacts, reconcileresources, tables
 from gateway.reports.bills import Bill
-from gateway.reports.reconcilefacts import PLATFORM, Facts, Held, User
+from gateway.reports.reconcilefacts import PLATFORM, Facts, Held, User, within
 from gateway.reports.reconcileresources import ByResource, Line, Part
 from gateway.reports.sync import LocalLedger, sync
 
@@ -30,6 +30,8 @@ ENTRIES_MAX = 500_000
 
 Place = tuple[int, str]
 """Hour and sku."""
+Same = tuple[int, int, str, str, Reason]
+"""Time, resource, sku and reason."""
 
 
 class Author(msgspec.Struct, frozen=True):
@@ -77,12 +79,19 @@ def prepared(bill: Bill, facts: Facts, lines: Sequence[Line], author: Author) ->
 
     A bill that agrees from the start is recorded too: a later one is then known to be newer. Raises `InvalidInput` when too large.
     """
+    # How often this bill corrected the same before: a late segment made it differ again.
+    again: Counter[Same] = Counter(
+        (old.from_ns, old.to_ns, old.resource, old.sku, old.reason)
+        for posted in facts.postings
+        if posted.bill_sha256 == bill.sha256
+        for old in posted.corrections
+    )
     told = [
         correction
         for line in lines
         if line.postable
         for part in line.parts
-        if (correction := _correction(bill, facts, line, part)).entries
+        if (correction := _correction(bill, facts, line, part, again)).entries
     ]
     if not told and (any(line.parts for line in lines) or facts.generation_of(bill.sha256)):
         return None
@@ -104,7 +113,7 @@ def prepared(bill: Bill, facts: Facts, lines: Sequence[Line], author: Author) ->
     )
 
 
-def _correction(bill: Bill, facts: Facts, line: Line, part: Part) -> Correction:
+def _correction(bill: Bill, facts: Facts, line: Line, part: Part, again: Counter[Same]) -> Correction:
     """`bill/<sku>` on one side, the account `correction` on the other."""
     made = Correction(
         id="0" * 64,
@@ -120,17 +129,9 @@ def _correction(bill: Bill, facts: Facts, line: Line, part: Part) -> Correction:
         bill_picousd=line.bill_picousd,
         cost_picousd=part.cost_picousd,
         entries=tuple(_entries(facts, line, part.cost_picousd)),
-        ordinal=sum(_is_again(posted, bill, line, part) for posted in facts.postings),
+        ordinal=again[line.from_ns, line.to_ns, line.resource, line.sku, part.reason],
     )
     return msgspec.structs.replace(made, id=identity(bill.sha256, made))
-
-
-def _is_again(posted: Posted, bill: Bill, line: Line, part: Part) -> int:
-    """How many corrections of the same bill, time, resource, sku and reason are there: a late segment made it differ again."""
-    if posted.bill_sha256 != bill.sha256:
-        return 0
-    mine = (line.from_ns, line.to_ns, line.resource, line.sku, part.reason)
-    return sum((old.from_ns, old.to_ns, old.resource, old.sku, old.reason) == mine for old in posted.corrections)
 
 
 def _entries(facts: Facts, line: Line, cost_picousd: int) -> Iterator[Entry]:
@@ -146,7 +147,7 @@ def _entries(facts: Facts, line: Line, cost_picousd: int) -> Iterator[Entry]:
 
 def _places(facts: Facts, line: Line) -> dict[Place, int]:
     """Weights. What the ledger has no charge for follows the container's other charges, or stands in the first hour."""
-    there = [held for held in facts.held.get(line.container, ()) if line.from_ns <= held.hour_ns < line.to_ns]
+    there = within(facts.held.get(line.container, {}), line.from_ns, line.to_ns)
     mine = [held for held in there if held.sku in line.skus]
     for measured in ("cost_picousd", "quantity"):
         weights: dict[Place, int] = defaultdict(int)

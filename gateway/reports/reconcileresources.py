@@ -8,7 +8,7 @@ and corrections together become the bill's sum exactly. Skus are matched by id, 
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Literal
 
@@ -19,7 +19,7 @@ from gateway.contract.prices import BYTES_PER_GB
 from gateway.errors import InvalidInput
 from gateway.reports.bills import Bill, Flag, Row
 from gateway.reports.figures import dollars
-from gateway.reports.reconcilefacts import HOUR_NS, Earlier, Facts, Held
+from gateway.reports.reconcilefacts import HOUR_NS, Earlier, Facts, Held, within
 
 GRACE_NS = 15 * 60 * 10**9
 """After an hour's end its segments come within seconds, and later only after an outage (as for compaction)."""
@@ -29,6 +29,7 @@ Kind = Literal["vcpu", "memory", "machine", "other"]
 _KIND_OF: dict[str, Kind] = {"milli-vcpu-ns": "vcpu", "byte-ns": "memory"}
 _PER_UNIT: dict[Kind, int] = {"vcpu": 1000, "memory": BYTES_PER_GB, "machine": 1}
 """The ledger's integers of a vCPU, a GB, a machine for a nanosecond."""
+Named = Mapping[str, Mapping[int, Sequence[Earlier]]]
 _USED = {"", "usage", "discountedusage", "savingsplancoveredusage"}
 """Categories whose quantity counts: a credit for an hour is not another hour."""
 
@@ -165,7 +166,7 @@ def _not_on_bill(bill: Bill, facts: Facts, owners: Sequence[_Owner], pattern: st
     to_ns = max(row.to_ns for row in bill.rows)
     there = {owner.container for owner in owners}
     costs = {
-        name: sum(one.cost_picousd for one in held if from_ns <= one.hour_ns < to_ns)
+        name: sum(one.cost_picousd for one in within(held, from_ns, to_ns))
         for name, held in facts.held.items()
         if name not in there and (pattern is None or fnmatch.fnmatchcase(name, pattern))
     }
@@ -174,17 +175,14 @@ def _not_on_bill(bill: Bill, facts: Facts, owners: Sequence[_Owner], pattern: st
         yield Flag("not_on_bill", text)
 
 
-def _lines(owner: _Owner, bill: Bill, facts: Facts, earlier: Sequence[Earlier], now_ns: int) -> Iterator[Line]:
-    names = owner.names
-    mine = [
-        one
-        for one in earlier
-        if (owner.container and one.line.container == owner.container) or one.line.resource in names
-    ]
+def _lines(owner: _Owner, bill: Bill, facts: Facts, earlier: Named, now_ns: int) -> Iterator[Line]:
     posted = facts.generation_of(bill.sha256)
     for from_ns, to_ns, rows in _stretches(owner.rows):
-        held = [one for one in facts.held.get(owner.container, ()) if from_ns <= one.hour_ns < to_ns]
-        before = [one for one in mine if any(from_ns <= entry.hour_ns < to_ns for entry in one.line.entries)]
+        held = within(facts.held.get(owner.container, {}), from_ns, to_ns)
+        # Under several names of the owner, perhaps: each once.
+        names = {owner.container, *owner.names} - {""}
+        there = {id(one): one for name in sorted(names) for one in within(earlier.get(name, {}), from_ns, to_ns)}
+        before = list(there.values())
         is_newer = any(one.generation > posted and one.bill_sha256 != bill.sha256 for one in before)
         postable = to_ns <= now_ns - GRACE_NS and not (posted and is_newer)
         yield from _Stretch(owner, rows, held, before, from_ns, to_ns).lines(postable=postable)
@@ -249,9 +247,7 @@ class _Stretch:
         """One for each sku, or machine, that any of the three has; the rest of the bill's skus are one line."""
         corrected: dict[str, dict[Reason, int]] = defaultdict(lambda: dict.fromkeys(REASONS, 0))
         for one in self._before:
-            for entry in one.line.entries:
-                if self._span[0] <= entry.hour_ns < self._span[1]:
-                    corrected[self._kinds.get(entry.sku, "other")][one.line.reason] += entry.cost_picousd
+            corrected[self._kinds.get(one.entry.sku, "other")][one.reason] += one.entry.cost_picousd
         for kind in sorted({*self._rows, *self._held, *corrected}):
             yield self._line(kind, corrected[kind], postable=postable)
 
