@@ -20,7 +20,8 @@ from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import bills, corrections, reconcilefacts, reconcileresources, tables
 from gateway.reports.bills import Bill
 from gateway.reports.reconcilefacts import PLATFORM, Facts, Held, User, within
-from gateway.reports.reconcileresources import ByResource, Line, Part
+from gateway.reports.reconcilelines import Line, Part
+from gateway.reports.reconcileresources import ByResource
 from gateway.reports.sync import LocalLedger, sync
 
 CLAIMS_MAX = 5

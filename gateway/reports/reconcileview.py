@@ -10,7 +10,8 @@ from gateway.reports import figures, render
 from gateway.reports.bills import Flag
 from gateway.reports.breakdownview import percent
 from gateway.reports.reconcile import Difference, Reconciliation
-from gateway.reports.reconcileresources import ByResource, Line
+from gateway.reports.reconcilelines import Line
+from gateway.reports.reconcileresources import ByResource
 from gateway.wording import moment
 
 ROWS_MAX = 200  # some screens; the JSON has all
