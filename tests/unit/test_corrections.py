@@ -18,7 +18,7 @@ from gateway.contract.corrections import Posted
 from gateway.contract.ledger import Charge, Posting
 from gateway.errors import StoreUnavailable
 from gateway.objectstore.local import LocalStore
-from gateway.reports import breakdown, costs, focus, focusrows, reconcileposting, tables
+from gateway.reports import breakdown, costs, focus, focusrows, hourly, reconcileposting, tables
 from gateway.reports.query import VIEWS, Query
 from gateway.reports.reconcileposting import Author
 from gateway.reports.reconcileresources import ByResource, container_of
@@ -211,6 +211,22 @@ def test_what_the_ledger_does_not_know_needs_a_name(tmp_path: Path):
         "AWS Fargate",
     )
     assert (row["AllocatedResourceId"], row["InvoiceId"][:8]) == ("platform:correction", "2026-12-")
+
+
+async def test_corrections_are_no_traffic_and_no_segments(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    ledgers.write(tmp_path / "store", ONE)
+    store, cache = LocalStore(tmp_path / "store"), tmp_path / "cache"
+    path = providerbills.write(
+        tmp_path / "bill.csv", [BillRow(UNKNOWN, "x", 5, hours=(15, 16)), BillRow("box", VCPU, 5)]
+    )
+    before = await hourly.requests(store, cache, "digits")
+    await reconcileposting.post(store, cache, path, "*", NOW)
+    assert await hourly.requests(store, cache, "digits") == before == {T0_NS // HOUR_NS: 2}
+    report = await costs.read(store, cache)
+    assert (report.segments, report.charged_picousd, report.balanced) == (1, 10, True)
+    late = await costs.read(store, cache, since_ns=T0_NS + 2 * HOUR_NS)
+    assert (late.segments, late.charged_picousd, late.unallocated_picousd) == (1, 5, 5)  # not "no costs yet"
 
 
 def test_unpriced_container_gets_its_price_from_the_bill(tmp_path: Path):
