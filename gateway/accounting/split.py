@@ -26,3 +26,8 @@ def apportion(total: int, weights: Sequence[int]) -> tuple[int, ...]:
     for index in by_remainder[:left]:
         parts[index] += 1
     return tuple(parts)
+
+
+def apportion_signed(total: int, weights: Sequence[int]) -> tuple[int, ...]:
+    """As `apportion`, also for what is taken back: parts of an amount below zero are none above it."""
+    return apportion(total, weights) if total >= 0 else tuple(-part for part in apportion(-total, weights))

@@ -35,7 +35,8 @@ class Finding(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct, frozen=True):
     """`charged_picousd` is in segments that could be read, `unattributed_picousd` in the gaps between and after them.
 
-    Without a fault the two add up to the bill of all lives that were looked at.
+    Without a fault the two add up to the bill of all lives that were looked at. `corrected_picousd` is what the provider's bills
+    added, or below zero took away, in postings of all times; 0 for one container alone.
     """
 
     segments: int
@@ -44,6 +45,7 @@ class Verdict(msgspec.Struct, frozen=True):
     charged_picousd: int
     unattributed_picousd: int
     findings: tuple[Finding, ...]
+    corrected_picousd: int = 0
     schema_version: int = 1
 
     @property

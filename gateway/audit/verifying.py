@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from gateway.audit import lives, segments
+from gateway.audit import corrections, lives, segments
 from gateway.audit.findings import Finding, Verdict
 from gateway.audit.lives import Life
 from gateway.contract import codec, layout, ledgerkeys
@@ -63,6 +63,7 @@ class _Audit:
         self._found: list[Finding] = []
         self._books: dict[str, PriceBook] = {}
         self._seen_books: set[str] = set()
+        self._corrections: dict[str, bytes] = {}
 
     async def verdict(self) -> Verdict:
         records, kept = await self._listed()
@@ -76,6 +77,8 @@ class _Audit:
             found, cost = lives.check(life, self._books, self._now_ns, is_whole=self._scope.is_of_all_times)
             self._found += found
             unattributed += cost
+        wrong, corrected = corrections.check(self._corrections)
+        self._found += wrong
         read = [one.header for life in touched for one in life.read]
         return Verdict(
             segments=len(kept),
@@ -86,6 +89,7 @@ class _Audit:
             findings=tuple(
                 sorted(self._found, key=lambda one: (not one.is_fault, one.container, one.from_ns, one.key))
             ),
+            corrected_picousd=corrected,
         )
 
     async def _listed(self) -> tuple[list[str], list[str]]:
@@ -99,6 +103,9 @@ class _Audit:
                 self._found.append(Finding("foreign_object", text, is_fault=False, key=info.key))
             elif named.kind == "training":
                 continue
+            elif named.kind == "correction":
+                if not self._scope.container:
+                    self._corrections[info.key] = (await self._store.get(info.key)).body
             elif named.kind == "segment" and self._scope.holds(msgspec.structs.replace(named, kind="open")):
                 self._life(named).seqs.setdefault(named.seq, []).append(info.key)
                 if self._scope.holds(named):

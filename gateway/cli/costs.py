@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ import click
 from gateway.cli import options
 from gateway.errors import InvalidInput
 from gateway.reports import query as words
+from gateway.whoami import user_name
 
 if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
     from gateway.reports.breakdown import Breakdown
     from gateway.reports.findings import Finding
     from gateway.reports.plotdata import PageData
+    from gateway.reports.reconcileresources import ByResource
 
 FORMATS = ("table", "json", "csv", "parquet", "html")
 
@@ -58,9 +61,9 @@ def dimensions(text: str) -> tuple[words.Dimension, ...]:
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots.")
 @click.option(
     "--focus",
-    type=(click.Choice(["1.2"]), click.Path(dir_okay=False, path_type=Path)),
-    metavar="1.2 FILE",
-    help="Write the bill as FOCUS rows in a Parquet file.",
+    type=(click.Choice(["1.2", "1.4"]), click.Path(dir_okay=False, path_type=Path)),
+    metavar="VERSION FILE",
+    help="Write the bill as FOCUS 1.2 or 1.4 rows: CSV into a file named .csv, else Parquet.",
 )
 @click.option(
     "--billing-account", default="steelyard:default", show_default=True, help="For --focus: such as aws:1234."
@@ -104,7 +107,7 @@ def costs(
     if focus is not None:
         if any((by, model, tenant, view, amortize, form, as_json, as_csv, page, out)):
             raise click.UsageError("--focus writes the whole bill: only --since and --until go with it")
-        _focus(store, cache, (since, until), focus[1], (billing_account, price_book))
+        _focus(store, cache, (since, until), focus, (billing_account, price_book))
         return
     asked = [form] if form else []
     if page:
@@ -186,17 +189,23 @@ def _grouped(
 
 
 def _focus(
-    store: str, cache: Path | None, period: tuple[int | None, int | None], out: Path, names: tuple[str, Path | None]
+    store: str,
+    cache: Path | None,
+    period: tuple[int | None, int | None],
+    wanted: tuple[str, Path],
+    names: tuple[str, Path | None],
 ) -> None:
     from gateway.contract import prices
-    from gateway.reports import focus
+    from gateway.reports import focus, focuscolumns, focusrows
 
-    account, book = focus.Account(names[0], names[0]), prices.load(names[1])
+    account, book = focusrows.Account(names[0], names[0]), prices.load(names[1])
+    version: focuscolumns.Version = "1.4" if wanted[0] == "1.4" else "1.2"
+    form: focus.Form = "csv" if wanted[1].suffix == ".csv" else "parquet"
 
     async def _read(opened: "ObjectStore") -> bytes:
-        return await focus.read(opened, _folder(opened, cache), account, book, *period)
+        return await focus.read(opened, _folder(opened, cache), account, book, *period, version=version, form=form)
 
-    _write(out, options.with_store(store, _read))
+    _write(wanted[1], options.with_store(store, _read))
 
 
 def _folder(opened: "ObjectStore", cache: Path | None) -> Path:
@@ -224,17 +233,55 @@ def _exit(ctx: click.Context, faults: "tuple[Finding, ...]") -> None:
 @costs.command
 @options.store
 @click.argument("bill", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--resource",
+    metavar="GLOB",
+    help="Compare by resource, those whose id fits: 'arn:aws:ecs:*/prod/*', or '*' also for what the ledger does not know.",
+)
+@click.option("--post", is_flag=True, help="Write what differs, by resource, into the ledger as corrections.")
+@click.option("--accept-repeated", is_flag=True, help="For --post: rows that are there twice are charged twice.")
 @click.option("--json", "as_json", is_flag=True, help="Exact integers of pico-dollars.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
-def reconcile(store: str, bill: Path, as_json: bool, cache: Path | None) -> None:
-    """Compare the ledger with the provider's BILL: a FOCUS or CUR file, CSV or Parquet, by day and service."""
-    from gateway.reports import export, reconcile
+def reconcile(
+    store: str,
+    bill: Path,
+    resource: str | None,
+    post: bool,
+    accept_repeated: bool,
+    as_json: bool,
+    cache: Path | None,
+) -> None:
+    """Compare the ledger with the provider's BILL: a FOCUS or CUR file, CSV or Parquet, by day and service.
 
-    async def _read(opened: "ObjectStore") -> reconcile.Reconciliation:
+    With --resource or --post by resource, sku and hours. Corrections are new rows, nothing is changed: afterwards reports are
+    the bill's sum for these resources. Posting the same bill again changes nothing; another bill for the same hours adds the
+    difference.
+    """
+    from gateway.reports import export, reconcile, reconcileposting, reconcileview
+
+    if accept_repeated and not post:
+        raise click.UsageError("--accept-repeated goes with --post")
+    now_ns = time.time_ns()
+
+    async def _by_service(opened: "ObjectStore") -> reconcile.Reconciliation:
         return await reconcile.read(opened, _folder(opened, cache), bill)
 
-    found = options.with_store(store, _read)
+    async def _by_resource(opened: "ObjectStore") -> "ByResource":
+        folder = _folder(opened, cache)
+        if not post:
+            return await reconcileposting.read(opened, folder, bill, resource, now_ns=now_ns)
+        author = reconcileposting.Author(user_name(), now_ns)
+        return await reconcileposting.post(opened, folder, bill, resource, author, accept_repeated=accept_repeated)
+
+    if resource is not None or post:
+        compared = options.with_store(store, _by_resource)
+        if as_json:
+            click.echo(export.as_json(compared))
+        else:
+            reconcileview.show_resources(compared, options.console())
+        return
+    found = options.with_store(store, _by_service)
     if as_json:
         click.echo(export.as_json(found))
     else:
-        reconcile.show(found, options.console())
+        reconcileview.show(found, options.console())

@@ -132,6 +132,9 @@ def _show(verdict: "Verdict") -> None:
         f"{verdict.segments:,} segments of {verdict.lives:,} container lives, {verdict.requests:,} requests: "
         f"${usd(verdict.charged_picousd)} posted + ${usd(verdict.unattributed_picousd)} unattributed"
     )
+    if verdict.corrected_picousd:
+        sign = "-" if verdict.corrected_picousd < 0 else "+"
+        click.echo(f"{sign} ${usd(abs(verdict.corrected_picousd))} corrected by the provider's bills")
     click.echo(f"{len(verdict.faults):,} faults" if verdict.faults else "the ledger is whole")
 
 

@@ -10,6 +10,7 @@ ledger/v1/dt=<date>/hr=<hour>/<container>/<boot>-<seq>.jsonl.gz   what happened 
 ledger/v1/containers/<container>/<boot>-open.json, -close.json    when a container's bill began and ended
 ledger/v1/containers/<container>/<boot>-ended.json   when a killed container's bill ended, as its platform says
 ledger/v1/training/<run>/<attempt>.json     what an attempt at training cost, and how much of that was in vain
+ledger/v1/corrections/<generation>.json     what a provider's bill says differently, one posting of one bill; claimed once
 compacted/v1/<table>/dt=<date>/hr=<hour>/<generation>.parquet   segments, charges, postings and requests for other engines
 compacted/v1/plans/dt=<date>/hr=<hour>/<generation>.json       which segments a generation is made of; claimed once
 compacted/v1/manifests/dt=<date>/hr=<hour>/<generation>.json   that it is made: the commit
@@ -43,6 +44,7 @@ KEYS = "keys/"
 SPEND = "spend/v1/"
 RUNS = "runs/"
 TRAINING = f"{LEDGER}training/"
+CORRECTIONS = f"{LEDGER}corrections/"
 SCHEDULES = "schedules/"
 SUBMISSIONS = "submissions/"
 CHAMPION = "champion"
@@ -121,6 +123,11 @@ def container_close(container: str, boot_ns: int) -> str:
 
 def container_ended(container: str, boot_ns: int) -> str:
     return f"{LEDGER}containers/{container}/{boot_ns}-ended.json"
+
+
+def corrections(generation: int) -> str:
+    """Keys sort by generation, which begins at 1."""
+    return f"{CORRECTIONS}{generation:06d}.json"
 
 
 def compacted(kind: str, dt: str = "", hr: str = "", generation: int = 0) -> str:

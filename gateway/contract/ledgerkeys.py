@@ -16,13 +16,17 @@ _SEGMENT = re.compile(
     rf"{layout.LEDGER}dt=(?P<date>\d{{4}}-\d\d-\d\d)/hr=(?P<hour>\d\d)/{_CONTAINER}/(?P<boot>\d{{1,19}})-(?P<seq>\d{{12}})\.jsonl\.gz"
 )
 _RECORD = re.compile(rf"{layout.LEDGER}containers/{_CONTAINER}/(?P<boot>\d{{1,19}})-(?P<kind>open|close|ended)\.json")
+_CORRECTIONS = re.compile(rf"{layout.CORRECTIONS}(?P<generation>\d{{6}})\.json")
 _TRAINING = re.compile(rf"{layout.TRAINING}[a-z0-9][a-z0-9._-]{{0,62}}/\d{{4}}\.json")
 
-Kind = Literal["segment", "open", "close", "ended", "training"]
+Kind = Literal["segment", "open", "close", "ended", "training", "correction"]
 
 
 class LedgerKey(msgspec.Struct, frozen=True):
-    """`container` and `boot_ns` name the life; `seq` and `hour_ns` (when the hour begins) are a segment's only."""
+    """`container` and `boot_ns` name the life; `seq` and `hour_ns` (when the hour begins) are a segment's only.
+
+    Training and corrections are of no life; a correction's `seq` is its generation.
+    """
 
     kind: Kind
     container: str = ""
@@ -43,4 +47,6 @@ def parse(key: str) -> LedgerKey | None:
     if found := _RECORD.fullmatch(key):
         kinds: dict[str, Kind] = {"open": "open", "close": "close", "ended": "ended"}
         return LedgerKey(kinds[found["kind"]], found["container"], int(found["boot"]))
+    if found := _CORRECTIONS.fullmatch(key):
+        return LedgerKey("correction", seq=int(found["generation"]))
     return LedgerKey("training") if _TRAINING.fullmatch(key) else None

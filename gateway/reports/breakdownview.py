@@ -108,7 +108,7 @@ def _table(report: Breakdown) -> Table:
             f"{row.memory_byte_ns / (2**30 * 3600 * 10**9):,.4f}",
             *(f"{count:,}" for count in (row.boots, row.loads)),
             *(scale.amount(cost) for cost in (row.direct_picousd, row.shared_picousd, row.cost_picousd)),
-            f"{100 * row.idle_picousd / row.cost_picousd:.1f}" if row.cost_picousd else "-",
+            f"{100 * row.idle_picousd / row.cost_picousd + 0:.1f}" if row.cost_picousd else "-",
             figures.MICRO.amount(row.per_1000_rows_picousd),
             *([trend(row)] * has_trend),
         ]

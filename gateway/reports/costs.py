@@ -70,7 +70,8 @@ class CostReport(msgspec.Struct, frozen=True):
     """Costs of the segments that begin in [since_ns, until_ns); they cover [from_ns, to_ns].
 
     When `balanced`: sum of full + `other_models_picousd` + `unallocated_picousd` == `charged_picousd`. `unallocated` is the whole
-    bill as long as no model cost anything. `training_spent` is beside the bill, not in it.
+    bill as long as no model cost anything. `corrected` is the part of `charged` that bills of the provider added (`billed` has none
+    of it), below zero where they took away. `training_spent` is beside the bill, not in it.
     """
 
     since_ns: int | None
@@ -89,6 +90,7 @@ class CostReport(msgspec.Struct, frozen=True):
     balanced: bool
     findings: tuple[Finding, ...]
     training_spent: training.Spent | None = None
+    corrected_picousd: int = 0
     schema_version: int = 1
 
     @property
@@ -98,7 +100,7 @@ class CostReport(msgspec.Struct, frozen=True):
 
 
 _SPAN = """
-SELECT count(*), coalesce(min(from_ns), 0), coalesce(max(to_ns), 0)
+SELECT greatest(count(*) FILTER (seq > -2), least(count(*), 1)), coalesce(min(from_ns), 0), coalesce(max(to_ns), 0)
 FROM segments WHERE from_ns >= $since_ns AND from_ns < $until_ns
 """
 
@@ -130,7 +132,7 @@ WITH held AS (
            coalesce(sum(quantity) FILTER (unit = 'byte-ns'), 0) // length_ns AS memory_bytes,
            min(split_part(sku, '/', 1)) AS sku_family
     FROM charges AS c JOIN segments AS s USING (filename)
-    WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND s.to_ns > s.from_ns
+    WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND s.to_ns > s.from_ns -- so no corrections
     GROUP BY filename, container, boot_ns, from_ns, to_ns
 )
 SELECT coalesce(o.platform, sku_family) AS platform, vcpu_milli, memory_bytes, count(DISTINCT (container, boot_ns)),
@@ -140,7 +142,8 @@ GROUP BY ALL ORDER BY cost_picousd DESC, platform, vcpu_milli
 """
 
 _CHARGED = """
-SELECT coalesce(sum(c.cost_picousd), 0) FROM charges AS c JOIN segments AS s USING (filename)
+SELECT coalesce(sum(c.cost_picousd), 0), coalesce(sum(c.cost_picousd) FILTER (seq = -2), 0)
+FROM charges AS c JOIN segments AS s USING (filename)
 WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns
 """
 
@@ -183,7 +186,7 @@ def report(
         raise ModelNotFound(f"model '{model}' has no costs here; models that have: {_names(models)}")
     full = sum(row.full_picousd for row in models)
     unallocated = 0 if models else shared
-    [(charged,)] = connection.execute(_CHARGED, period).fetchall()
+    [(charged, corrected)] = connection.execute(_CHARGED, period).fetchall()
     found = findings.find(connection, **period)
     return CostReport(
         since_ns=since_ns,
@@ -199,6 +202,7 @@ def report(
         billed=tuple(Billed(*row) for row in connection.execute(_BILLED, period).fetchall()),
         posted_picousd=full + unallocated,
         charged_picousd=charged,
+        corrected_picousd=corrected,
         balanced=full + unallocated == charged and not any(finding.kind == "unbalanced" for finding in found),
         findings=found,
     )

@@ -29,7 +29,7 @@ def as_csv(report: CostReport) -> str:
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(columns)
     for row in report.models:
-        writer.writerow([_cell(getattr(row, column)) for column in columns])
+        writer.writerow([cell(getattr(row, column)) for column in columns])
     for name, cost in (("other models", report.other_models_picousd), ("no model yet", report.unallocated_picousd)):
         if cost:
             writer.writerow([{"model": name, "full_picousd": cost}.get(column, "") for column in columns])
@@ -42,7 +42,7 @@ def rows_as_csv(report: Breakdown) -> str:
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     columns = _columns(report)
     writer.writerow(columns)
-    writer.writerows([_cell(row.get(column)) for column in columns] for row in _rows(report))
+    writer.writerows([cell(row.get(column)) for column in columns] for row in _rows(report))
     return text.getvalue()
 
 
@@ -72,7 +72,8 @@ def _rows(report: Breakdown) -> list[dict[str, str | int | None]]:
     return rows
 
 
-def _cell(value: str | int | None) -> str | int:
+def cell(value: str | int | None) -> str | int:
+    """For a CSV: nothing is an empty text, and a text that would run as a formula begins with an apostrophe."""
     if value is None:
         return ""
     if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA):

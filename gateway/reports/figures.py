@@ -17,12 +17,14 @@ class Scale(msgspec.Struct, frozen=True):
     decimals: int
 
     def amount(self, picousd: int | None) -> str:
-        """`2,553.30`; `<0.01` for what is not nothing but rounds to it; `-` where there is no amount."""
+        """`2,553.30`; `<0.01` or `>-0.01` for what is not nothing but rounds to it; `-` where there is no amount."""
         if picousd is None:
             return "-"
         step = Decimal(1).scaleb(-self.decimals)
         value = (Decimal(picousd) / self.picousd).quantize(step)
-        return f"<{step}" if picousd and not value else f"{value:,}"
+        if picousd and not value:
+            return f"<{step}" if picousd > 0 else f">-{step}"
+        return f"{value:,}"
 
 
 MICRO = Scale("µ$", PICO_PER_MICRO, 2)
@@ -31,11 +33,13 @@ USD = Scale("$", PICO_PER_USD, 4)
 
 def scale(bill_picousd: int) -> Scale:
     """Dollars from one dollar on; below, millionths: a short run is all zeros in dollars."""
-    return USD if bill_picousd >= PICO_PER_USD else MICRO
+    return USD if abs(bill_picousd) >= PICO_PER_USD else MICRO
 
 
 def dollars(picousd: int) -> str:
-    """`$1,234.57` from a dollar on, else four significant digits: `$0.002553`."""
+    """`$1,234.57` from a dollar on, else four significant digits: `$0.002553`; `-$0.002553` below zero."""
+    if picousd < 0:
+        return f"-{dollars(-picousd)}"
     value = Decimal(picousd) / PICO_PER_USD
     if not picousd:
         return "$0"

@@ -9,10 +9,19 @@ from typing import Literal
 import duckdb
 import msgspec
 
+from gateway.reports.figures import dollars
 from gateway.wording import moment
 
 Kind = Literal[
-    "unbalanced", "unpriced", "gap", "broken_chain", "not_closed", "never_opened", "foreign_object", "training_unknown"
+    "unbalanced",
+    "unpriced",
+    "gap",
+    "broken_chain",
+    "not_closed",
+    "never_opened",
+    "foreign_object",
+    "training_unknown",
+    "corrected",
 ]
 
 
@@ -48,6 +57,11 @@ SELECT sku, count(DISTINCT (container, boot_ns)), min(from_ns), max(from_ns), ma
 FROM postings JOIN segments USING (filename)
 WHERE account = 'unpriced' AND from_ns >= $since_ns AND from_ns < $until_ns
 GROUP BY sku ORDER BY sku
+"""
+
+_CORRECTED = """
+SELECT count(DISTINCT id), count(DISTINCT bill_sha256), min(bill), sum(cost_picousd), min(hour_ns), max(hour_ns)
+FROM corrections WHERE hour_ns >= $since_ns AND hour_ns < $until_ns
 """
 
 _LINKS = """
@@ -97,7 +111,7 @@ def find(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) ->
     """All findings that touch the period, faults first."""
     found = [*_unbalanced(connection), *_links(connection), *_ends(connection)]
     found += [*_not_closed(connection), *_never_opened(connection)]
-    found = [*_unpriced(connection, since_ns, until_ns), *found]
+    found = [*_unpriced(connection, since_ns, until_ns), *found, *_corrected(connection, since_ns, until_ns)]
     return tuple(finding for finding in found if finding.from_ns < until_ns and finding.to_ns >= since_ns)
 
 
@@ -128,6 +142,17 @@ def _unpriced(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: in
         )
         for sku, containers, from_ns, last_ns, to_ns in connection.execute(_UNPRICED, period).fetchall()
     ]
+
+
+def _corrected(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) -> list[Finding]:
+    """That the bill is not the ledger's alone, and by how much."""
+    period = {"since_ns": since_ns, "until_ns": until_ns}
+    [(count, bills, name, cost, from_ns, to_ns)] = connection.execute(_CORRECTED, period).fetchall()
+    if not count:
+        return []
+    whose = f"bill {name}" if bills == 1 else f"{bills:,} bills, such as {name}"
+    text = f"{count:,} correction{'s' * (count > 1)} of {dollars(cost)} by {whose} are in these sums (costs reconcile --post)"
+    return [Finding("corrected", text, False, from_ns, to_ns)]
 
 
 def _links(connection: duckdb.DuckDBPyConnection) -> list[Finding]:

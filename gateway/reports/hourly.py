@@ -12,6 +12,7 @@ HOUR_NS = 3600 * 10**9
 _HOURS = """
 SELECT s.from_ns // $hour_ns AS hour, coalesce(sum(p.requests) FILTER (p.account = 'infer' AND p.model = $model), 0)
 FROM segments AS s LEFT JOIN postings AS p USING (filename)
+WHERE s.seq > -2
 GROUP BY ALL ORDER BY hour
 """
 

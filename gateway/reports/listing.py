@@ -23,6 +23,9 @@ SILENT_NS = 48 * 3600 * 10**9
 """A killed container has no close record: it must not hold the listing's begin back for ever."""
 HOUR_NS = 3600 * 10**9
 
+_RECORDS = (layout.containers(), layout.TRAINING, layout.CORRECTIONS)
+"""Few, and written at any time: listed again every time."""
+
 Sizes = dict[str, int]
 """Objects by key."""
 Life = tuple[str, int]
@@ -54,11 +57,8 @@ async def listed(store: ObjectStore, before: Listing | None, now_ns: int) -> Lis
     """What there is now. Raises `StoreUnavailable`."""
     if before is None or not 0 <= now_ns - before.whole_ns < WHOLE_EVERY_NS:
         return Listing(now_ns, _sizes([info async for info in store.list(layout.LEDGER)]))
-    records = [info async for info in store.list(layout.containers())]
-    records += [info async for info in store.list(layout.TRAINING)]
-    sizes = {
-        key: size for key, size in before.sizes.items() if not key.startswith((layout.containers(), layout.TRAINING))
-    }
+    records = [info for prefix in _RECORDS async for info in store.list(prefix)]
+    sizes = {key: size for key, size in before.sizes.items() if not key.startswith(_RECORDS)}
     sizes |= _sizes(records)
     begin_ns = _begin_ns(before.sizes, (info.key for info in records), now_ns)
     if begin_ns is not None:
@@ -84,7 +84,7 @@ def _begin_ns(known: Iterable[str], records: Iterable[str], now_ns: int) -> int 
     closed: set[Life] = set()
     for key in known:
         named = ledgerkeys.parse(key)
-        if named is None or named.kind == "training":
+        if named is None or named.kind in {"training", "correction"}:
             continue
         life = named.container, named.boot_ns
         if named.kind == "close":

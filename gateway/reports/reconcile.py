@@ -1,38 +1,20 @@
 """The ledger against a provider's bill (FOCUS or AWS CUR, CSV or Parquet), by day and service. It tells, and changes nothing.
 
 A bill is rounded, discounted and has minimums that the ledger does not know; a service's row may hold more than Steelyard's
-containers. So differences are expected, and their size and sign are the news.
+containers. So differences are expected, and their size and sign are the news. The ledger's side is with what was corrected so far;
+`gateway.reports.reconcileresources` compares by resource, and can post what differs.
 """
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 
-import duckdb
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from gateway.errors import InvalidInput
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import figures, focus, render, tables
-from gateway.reports.breakdownview import percent
+from gateway.reports import bills, focusrows, tables
+from gateway.reports.bills import Bill, Flag
 from gateway.reports.sync import LocalLedger, sync
-
-_SHAPES: tuple[tuple[str, str, str, str], ...] = (
-    ("FOCUS", "ChargePeriodStart", "ServiceName", "EffectiveCost"),
-    ("CUR 2.0", "line_item_usage_start_date", "line_item_product_code", "line_item_unblended_cost"),
-    ("CUR", "lineItem/UsageStartDate", "lineItem/ProductCode", "lineItem/UnblendedCost"),
-)
-"""Columns of time, service and cost."""
-
-_PRODUCTS: Mapping[str, str] = {
-    "AmazonECS": "AWS Fargate",
-    "AWSLambda": "AWS Lambda",
-    "AmazonEC2": "Amazon Elastic Compute Cloud",
-}
-"""Product codes of the CUR under FOCUS's names."""
+from gateway.wording import moment
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -54,6 +36,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
     rows: tuple[Difference, ...]
     ledger_picousd: int
     bill_picousd: int
+    flags: tuple[Flag, ...] = ()
     schema_version: int = 1
 
 
@@ -61,97 +44,48 @@ _CHARGED = """
 SELECT CAST(make_timestamp(CAST(s.from_ns // 1000 AS BIGINT)) AS DATE)::VARCHAR AS day,
        coalesce(platform, split_part(sku, '/', 1)) AS platform, sum(c.cost_picousd)
 FROM charges AS c JOIN segments AS s USING (filename) LEFT JOIN opens AS o USING (container, boot_ns)
+WHERE s.seq > -2
 GROUP BY ALL ORDER BY ALL
+"""
+
+_CORRECTED = """
+SELECT CAST(make_timestamp(CAST(hour_ns // 1000 AS BIGINT)) AS DATE)::VARCHAR AS day, service, sum(cost_picousd)
+FROM corrections GROUP BY ALL ORDER BY ALL
 """
 
 Costs = dict[tuple[str, str], int]
 """Pico-dollars by day and service."""
 
 
-async def read(store: ObjectStore, folder: Path, bill: Path) -> Reconciliation:
+async def read(store: ObjectStore, folder: Path, path: Path) -> Reconciliation:
     """Raises `InvalidInput` for a bill that cannot be read, and as `sync` and `tables.opened` do."""
-    shape, billed = await asyncio.to_thread(bill_costs, bill)
+    bill = await asyncio.to_thread(bills.read, path)
     local = await sync(store, folder)
-    return compare(shape, await asyncio.to_thread(ledger_costs, local), billed)
+    return compare(bill, await asyncio.to_thread(ledger_costs, local))
 
 
-def compare(shape: str, charged: Costs, billed: Costs) -> Reconciliation:
+def compare(bill: Bill, charged: Costs) -> Reconciliation:
     """By day and service, for the days from the bill's first to its last."""
+    billed: Costs = {}
+    for row in bill.rows:
+        key = moment(row.from_ns)[:10], row.service
+        billed[key] = billed.get(key, 0) + row.cost_picousd
     days = sorted(day for day, _ in billed)
-    if not days:
-        raise InvalidInput("the bill has no rows")
     charged = {key: cost for key, cost in charged.items() if days[0] <= key[0] <= days[-1]}
     rows = tuple(
         Difference(*key, charged.get(key, 0), billed.get(key, 0), billed.get(key, 0) - charged.get(key, 0))
         for key in sorted(charged.keys() | billed.keys())
     )
-    return Reconciliation(shape, days[0], days[-1], rows, sum(charged.values()), sum(billed.values()))
+    return Reconciliation(bill.shape, days[0], days[-1], rows, sum(charged.values()), sum(billed.values()), bill.flags)
 
 
 def ledger_costs(local: LocalLedger) -> Costs:
-    """What was charged. Blocking."""
+    """What was charged, and corrected. Blocking."""
     costs: Costs = {}
     with tables.opened(local) as connection:
         for day, platform, cost in connection.execute(_CHARGED).fetchall():
-            key = day, focus.service(platform)[1]
+            key = day, focusrows.service(platform)[1]
             costs[key] = costs.get(key, 0) + cost
+        for day, service, cost in connection.execute(_CORRECTED).fetchall():
+            costs[day, service] = costs.get((day, service), 0) + cost
     return costs
-
-
-def bill_costs(bill: Path) -> tuple[str, Costs]:
-    """The bill's shape and costs, rounded once per row to pico-dollars. Blocking. Raises `InvalidInput`."""
-    costs: Costs = {}
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        try:
-            relation = _opened(connection, bill)
-            shape, at, service, cost = _shape(relation.columns, bill)
-            found = relation.project(
-                f'CAST(CAST("{at}" AS TIMESTAMPTZ) AS DATE)::VARCHAR, "{service}"::VARCHAR, '
-                f'CAST(round(CAST("{cost}" AS DECIMAL(38, 17)) * 1000000000000) AS HUGEINT)'
-            )
-            for day, name, picousd in found.fetchall():
-                key = day or "", _PRODUCTS.get(name or "", name or "")
-                costs[key] = costs.get(key, 0) + int(picousd or 0)
-        except duckdb.Error as error:
-            raise InvalidInput(f"bill {bill} cannot be read: {str(error).splitlines()[0]}") from error
-    return shape, costs
-
-
-def _opened(connection: duckdb.DuckDBPyConnection, bill: Path) -> duckdb.DuckDBPyRelation:
-    """Every value of a CSV is text first: guessing types would make floats of money."""
-    if bill.suffix == ".parquet":
-        return connection.read_parquet(str(bill))
-    return connection.read_csv(str(bill), all_varchar=True, header=True)
-
-
-def _shape(columns: list[str], bill: Path) -> tuple[str, str, str, str]:
-    for shape in _SHAPES:
-        if set(shape[1:]) <= set(columns):
-            return shape
-    raise InvalidInput(
-        f"bill {bill} has neither FOCUS columns (ChargePeriodStart, ServiceName, EffectiveCost) nor those of a CUR"
-    )
-
-
-def show(found: Reconciliation, console: Console) -> None:
-    """Print it. Nothing in it can be taken for markup or terminal control."""
-    scale = figures.scale(max(found.ledger_picousd, found.bill_picousd))
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    table.add_column("day", min_width=10)
-    table.add_column("service", overflow="fold", min_width=12)
-    for heading in ("ledger", "bill", "bill - ledger", "%"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    whole = Difference("all", "", found.ledger_picousd, found.bill_picousd, found.bill_picousd - found.ledger_picousd)
-    for row in (*found.rows, whole):
-        table.add_row(
-            row.day,
-            Text(figures.printable(row.service)),
-            scale.amount(row.ledger_picousd),
-            scale.amount(row.bill_picousd),
-            scale.amount(row.difference_picousd),
-            percent(row.bill_picousd, row.ledger_picousd),
-        )
-    render.show_table(
-        console, f"Ledger against bill ({found.shape}) in {scale.unit}, {found.first_day} to {found.last_day}", table
-    )

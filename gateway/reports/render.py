@@ -24,6 +24,7 @@ _MEANING = {
     "drain": "stopping",
     "idle_cpu": "vCPU time nobody used",
     "idle_mem": "memory nobody used",
+    "correction": "what the provider's bills say differently",
     "unpriced": "billed at a price that is not known: not zero",
     "unattributed": "billed and not explained by any measurement",
 }
@@ -132,7 +133,9 @@ def _bill(report: CostReport, console: Console) -> None:
         f"on {figures.printable(billed.platform)} = {figures.dollars(billed.cost_picousd)}"
         for billed in report.billed
     ]
-    if len(lines) > 1:
+    if report.corrected_picousd:
+        say(console, f"      corrections by the provider's bills: {figures.dollars(report.corrected_picousd)}")
+    if len(lines) > 1 or report.corrected_picousd:
         for line, billed in zip(lines, report.billed, strict=True):
             say(console, f"      {line} ({billed.containers:,} container{'s' * (billed.containers > 1)})")
         lines = [figures.dollars(report.charged_picousd)]

@@ -5,6 +5,8 @@ full            all shared costs of an hour go to what was posted to models in i
 idle-to-cause   idle, boot, drain and unattributed time goes by the memory that models held: what is kept warm keeps the container
                 up. The ledger does not know who asked for a minimum of containers. The rest goes as in `full`
 
+A correction that names a model goes to it in every view; it weighs nothing, for it may be below zero.
+
 An hour without any model's cost is split by the whole period's weights. Without any model nothing can move.
 """
 
@@ -12,7 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from gateway.accounting.split import apportion
+import msgspec
+
+from gateway.accounting.split import apportion_signed
+from gateway.contract.corrections import ACCOUNT
 from gateway.reports.cells import Cell
 from gateway.reports.query import View
 
@@ -31,8 +36,12 @@ def spread(cells: Iterable[Cell], view: View) -> list[Cell]:
         return cells
     by_cost, by_memory = _Weights(owned, "cost"), _Weights(owned, "memory")
     moved = list(owned)
+    owners = {(cell.model, cell.version) for cell in owned}
     for cell in cells:
         if cell.is_owned:
+            continue
+        if cell.activity == ACCOUNT and (cell.model, cell.version) in owners:
+            moved.append(msgspec.structs.replace(cell, own_picousd=0, shared_picousd=cell.own_picousd))
             continue
         is_caused = view == "idle-to-cause" and cell.activity in CAUSED
         weights = (is_caused and by_memory.of(cell.hour_ns)) or by_cost.of(cell.hour_ns) or by_cost.whole()
@@ -42,7 +51,7 @@ def spread(cells: Iterable[Cell], view: View) -> list[Cell]:
 
 def _parts(cell: Cell, weights: Weights) -> list[Cell]:
     """The cell without its money (what it counts stays where it was counted), and where that went."""
-    parts = apportion(cell.own_picousd, list(weights.values()))
+    parts = apportion_signed(cell.own_picousd, list(weights.values()))
     counts = Cell(
         *(cell.hour_ns, cell.model, cell.version, cell.tenant, cell.outcome, cell.activity),
         requests=cell.requests,

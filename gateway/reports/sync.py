@@ -37,6 +37,7 @@ class LocalLedger(msgspec.Struct, frozen=True):
     training: tuple[Path, ...] = ()
     ended: tuple[Path, ...] = ()
     books: tuple[Path, ...] = ()
+    corrections: tuple[Path, ...] = ()
     foreign: tuple[str, ...] = ()
 
 
@@ -74,6 +75,7 @@ async def sync(
         training=_paths(folder, known, "training"),
         ended=_paths(folder, known, "ended"),
         books=await _books(store, folder, opens),
+        corrections=_paths(folder, known, "correction"),
         foreign=tuple(info.key for info in infos if ledgerkeys.parse(info.key) is None),
     )
 

@@ -1,15 +1,17 @@
-"""The ledger as SQL: `segments`, `charges`, `postings`, `requests`, `opens` and `closes` in an in-memory DuckDB.
+"""The ledger as SQL: `segments`, `charges`, `postings`, `requests`, `opens`, `closes` and `corrections` in an in-memory DuckDB.
 
-`segments`, `charges` and `postings` hold what no segment claims too, as account `unattributed`; `chain` are the real segments.
+`segments`, `charges` and `postings` hold what no segment claims too, as account `unattributed`, and what was corrected, as account
+`correction`; `chain` are the real segments.
 All but `requests` are checked against the contract and kept: they are few, and money is only ever summed from postings and
 charges. `requests` is a view that reads the files when asked. Every integer is a HUGEINT: memory times nanoseconds passes
 2**63 within seconds.
 """
 
 import glob
+import itertools
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any  # Any: a row is a contract struct's fields, on the way to SQL
@@ -18,7 +20,7 @@ import duckdb
 import msgspec
 
 from gateway.contract import codec, ledger
-from gateway.reports import heads, unattributed
+from gateway.reports import corrections, heads, unattributed
 from gateway.reports.sync import LocalLedger
 
 MEMORY_MAX = "1GB"  # what a laptop or a small report job spares; more spills to a temporary folder
@@ -62,7 +64,10 @@ def opened(local: LocalLedger) -> Iterator[duckdb.DuckDBPyConnection]:
     with tempfile.TemporaryDirectory(prefix="steelyard-report-") as scratch, _connect(scratch) as connection:
         lines = _columns(ledger.Segment) | _columns(ledger.Charge) | _columns(ledger.Posting)
         lines |= {"type": "VARCHAR", "filename": "VARCHAR", "sha256": "VARCHAR"}
-        _table(connection, "lines", _lines(local), lines, Path(scratch))
+        corrected = corrections.read(local.corrections)
+        every = itertools.chain(_lines(local), corrections.lines(corrected))
+        _table(connection, "lines", every, lines, Path(scratch))
+        _table(connection, "corrections", corrections.rows(corrected), corrections.COLUMNS, Path(scratch))
         _table(connection, "opens", _records(local.opens, ledger.Open), _columns(ledger.Open), Path(scratch))
         _table(connection, "closes", _records(local.closes, ledger.Close), _columns(ledger.Close), Path(scratch))
         _stored_requests(connection, local.segments, Path(scratch))
@@ -122,7 +127,7 @@ def _columns(kind: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _table(
-    connection: duckdb.DuckDBPyConnection, name: str, rows: Iterable[Row], columns: Columns, scratch: Path
+    connection: duckdb.DuckDBPyConnection, name: str, rows: Iterable[Row], columns: Mapping[str, str], scratch: Path
 ) -> None:
     """Through a file: DuckDB reads JSON lines a thousand times faster than it takes single rows."""
     path = scratch / f"{name}.jsonl"
@@ -130,7 +135,7 @@ def _table(
         for row in rows:
             file.write(_encoder.encode(row) + b"\n")
     relation = connection.read_json(
-        glob.escape(str(path)), columns=columns, format="newline_delimited", compression="none"
+        glob.escape(str(path)), columns=dict(columns), format="newline_delimited", compression="none"
     )
     relation.create(name)
     path.unlink()

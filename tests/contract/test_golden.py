@@ -8,7 +8,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.contract import access, codec, features, ledger, manifest, promotions, registry, runs, schedules
+from gateway.contract import (
+    access,
+    codec,
+    corrections,
+    features,
+    ledger,
+    manifest,
+    promotions,
+    registry,
+    runs,
+    schedules,
+)
 from gateway.contract import golden as golden_vectors
 from gateway.errors import ManifestInvalid
 
@@ -23,6 +34,7 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "window": features.FeatureWindow,
     "open": ledger.Open,
     "close": ledger.Close,
+    "correction": corrections.Posted,
     "key": access.KeyRecord,
     "spend": access.SpendRecord,
     "run": runs.RunRecord,
@@ -94,6 +106,16 @@ def test_a_posting_keeps_the_phases_of_a_start() -> None:
     assert (posting.account, posting.phases.imports_ns, posting.phases.ready_ns) == ("boot", 310_000_000, 402_000_000)
     assert posting.phases.warm_up_ns == 0
     assert msgspec.json.encode(posting) == line
+
+
+def test_a_correction_keeps_its_meaning_and_its_id() -> None:
+    read = codec.decode((GOLDEN / "correction-v1.json").read_bytes(), corrections.Posted)
+    assert corrections.problems(read) == ()
+    assert [(line.reason, line.cost_picousd) for line in read.corrections] == [
+        ("price", -10),
+        ("quantity", 1000),
+        ("price", 1000),
+    ]
 
 
 def test_a_line_of_metrics_keeps_its_meaning() -> None:

@@ -95,7 +95,7 @@ async def test_nothing_is_listed_of_lives_that_have_closed(tmp_path: Path) -> No
     end(store, "box")
     await synced(store, tmp_path, 1)
     assert await synced(store, tmp_path, 2) == set(keys)
-    assert (store.lists, store.rows[layout.segments()]) == (2, 0)
+    assert (store.lists, store.rows[layout.segments()]) == (3, 0)
 
 
 async def test_what_came_with_the_close_record_is_not_missed(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
-"""The FOCUS export: every column, typed, and money and quantities that are exactly the bill's, however it is split."""
+"""The FOCUS exports: every column, typed, and money and quantities that are exactly the bill's, however it is split."""
 
+import csv
+import json
 import tempfile
 from collections import defaultdict
 from decimal import Decimal
@@ -15,12 +17,14 @@ from hypothesis import strategies as st
 from gateway.cli.costs import costs as command
 from gateway.contract import prices
 from gateway.contract.ledger import Charge, Posting, Segment
-from gateway.reports import focus, parquet, tables
-from gateway.reports.focus import COLUMNS, Account
+from gateway.reports import focus, tables
+from gateway.reports.focuscolumns import COLUMNS, VERSIONS, Version
+from gateway.reports.focusrows import Account
 from tests.support import ledgers
 from tests.support.ledgers import MEMORY, VCPU, Ledger
 
 BOOK = prices.load()
+versions = st.sampled_from(VERSIONS)
 MANDATORY = [
     "BilledCost",
     "BillingAccountId",
@@ -47,21 +51,21 @@ MANDATORY = [
 ]
 
 
-def exported(ledger: Ledger) -> list[dict[str, Any]]:
+def exported(ledger: Ledger, version: Version = "1.2") -> list[dict[str, Any]]:
     """The file's rows, read back."""
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as reader:
         with tables.opened(ledgers.write(Path(folder), ledger)) as connection:
-            data = parquet.encoded(COLUMNS, focus.rows(connection, Account(), BOOK, 0, 2**63 - 1))
+            data = focus.encoded(version, "parquet", focus.rows(connection, Account(), BOOK, 0, 2**63 - 1))
         path = Path(folder) / "focus.parquet"
         path.write_bytes(data)
         reader.execute("SET TimeZone = 'UTC'")
         described = reader.execute(f"DESCRIBE FROM '{path}'").fetchall()
         times = [name for name, kind, *_ in described if kind == "TIMESTAMP WITH TIME ZONE"]
-        assert times == sorted(name for name in COLUMNS if name.endswith(("PeriodStart", "PeriodEnd")))
+        assert times == sorted(name for name in COLUMNS[version] if name.endswith(("PeriodStart", "PeriodEnd")))
         texts = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in times)
         found = reader.execute(f"SELECT * REPLACE ({texts}) FROM '{path}'")
         names = [name for name, *_ in found.description]
-        assert names == list(COLUMNS)
+        assert names == list(COLUMNS[version])
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
@@ -69,22 +73,33 @@ def bill(ledger: Ledger) -> int:
     return sum(line.cost_picousd for line in ledgers.all_lines(ledger) if isinstance(line, Charge))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32))
-def test_effective_cost_adds_up_to_the_bill_exactly(seed: int):
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), versions)
+def test_costs_add_up_to_the_bill_and_to_each_charge_exactly(seed: int, version: Version):
     ledger = ledgers.random_ledger(seed)
-    rows = exported(ledger)
+    rows = exported(ledger, version)
     for column in ("EffectiveCost", "BilledCost", "ListCost", "ContractedCost"):
         assert sum((row[column] for row in rows), Decimal(0)) * 10**12 == bill(ledger)
     assert sum(row["x_CostPicoUsd"] for row in rows) == bill(ledger)
+    charged: dict[tuple[str, str], int] = defaultdict(int)
+    for key in ledgers.segment_keys(ledger):
+        header, *rest = ledgers.lines(ledger[key])
+        assert isinstance(header, Segment)
+        for line in rest:
+            if isinstance(line, Charge):
+                charged[header.container, line.sku] += line.cost_picousd
+    billed: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for row in rows:
+        billed[row["ResourceId"], row["SkuId"]] += row["BilledCost"] * 10**12
+    assert {key: cost for key, cost in billed.items() if cost} == {key: cost for key, cost in charged.items() if cost}
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**32))
-def test_parts_of_a_charge_have_its_quantity_and_its_dimensions(seed: int):
+@given(st.integers(0, 2**32), versions)
+def test_parts_of_a_charge_have_its_quantity_and_its_dimensions(seed: int, version: Version):
     ledger = ledgers.random_ledger(seed)
     parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in exported(ledger):
+    for row in exported(ledger, version):
         parts[row["x_OriginChargeId"]].append(row)
     lines = ledgers.all_lines(ledger)
     segments = sum(isinstance(line, Segment) for line in lines)
@@ -93,8 +108,40 @@ def test_parts_of_a_charge_have_its_quantity_and_its_dimensions(seed: int):
         quantities[rows[0]["PricingUnit"]] += sum(row["PricingQuantity"] for row in rows)
         for name in ("ResourceId", "SkuId", "ServiceName", "RegionId", "ChargePeriodStart", "ListUnitPrice", "Tags"):
             assert len({str(row[name]) for row in rows}) == 1
+        for row in rows:
+            assert row["ListCost"] == pytest.approx(row["ListUnitPrice"] * row["PricingQuantity"], abs=Decimal("1e-9"))
+        if version == "1.4":
+            assert sum(ratio(row) for row in rows) == 1
     assert abs(quantities["Core-Hours"] - segments * Decimal(2) / 60) < Decimal("1e-9")
     assert quantities["Core-Hours"] or not segments
+
+
+def ratio(row: dict[str, Any]) -> Decimal:
+    """As it stands in the text: no float in between."""
+    [element] = json.loads(row["AllocatedMethodDetails"], parse_float=Decimal)["Elements"]
+    found = element["AllocatedRatio"]
+    assert isinstance(found, Decimal)
+    return found
+
+
+def test_split_is_told_in_the_columns_of_1_4():
+    served = Posting("infer", VCPU, 750, 6 * 10**13, "digits", 3, "acme", "ok", 2, 4)
+    idle = Posting("idle_cpu", VCPU, 250, 6 * 10**13)
+    rows = exported(ledgers.container("box", [[*ledgers.charges(1000, 0), served, idle]]), "1.4")
+    cpu = {row["AllocatedResourceId"]: row for row in rows if row["SkuId"] == VCPU}
+    assert set(cpu) == {"model:digits@3", "platform:idle_cpu"}
+    model = cpu["model:digits@3"]
+    assert (ratio(model), model["AllocatedResourceName"]) == (Decimal("0.75"), "digits@3")
+    assert json.loads(model["AllocatedMethodDetails"])["Elements"][0]["UsageUnit"] == "Core-Seconds"
+    assert json.loads(model["AllocatedMethodDetails"])["Elements"][0]["UsageQuantity"] == 60
+    assert json.loads(model["AllocatedTags"]) == {
+        "steelyard/activity": "infer",
+        "steelyard/outcome": "ok",
+        "steelyard/tenant": "acme",
+    }
+    assert (model["ServiceProviderName"], model["HostProviderName"]) == ("AWS", "AWS")
+    assert not {"ProviderName", "PublisherName", "x_AllocatedMethodId"} & set(model)
+    assert list(COLUMNS["1.4"])[:65] == [name for name in COLUMNS["1.4"] if not name.startswith("x_")]
 
 
 def test_row_says_what_it_is():
@@ -151,6 +198,15 @@ def test_command_writes_the_file(tmp_path: Path):
     with duckdb.connect() as reader:
         [(cost, account)] = reader.execute(f"SELECT sum(EffectiveCost), min(BillingAccountId) FROM '{out}'").fetchall()
     assert (cost * 10**12, account) == (bill(ledger), "aws:123")
+    for version in VERSIONS:
+        table = tmp_path / f"{version}.csv"
+        assert CliRunner().invoke(command, [*options, "--focus", version, str(table)]).exit_code == 0
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == list(COLUMNS[version])
+        assert sum(Decimal(row["BilledCost"]) for row in rows) * 10**12 == bill(ledger)
+        assert all("." in row["BilledCost"] for row in rows)  # else tools take the column for integers
+        assert {row["x_ModelName"][:1] for row in rows} & set("=+-@") == set()
     for wrong in (["--focus", "9.9", "x"], ["--focus", "1.2", "x", "--by", "model"], ["--focus", "1.2", "x", "--json"]):
         assert CliRunner().invoke(command, [*options, *wrong]).exit_code == 2
 
