@@ -21,6 +21,7 @@ from gateway.accounting import books, container
 from gateway.accounting.clock import SystemClock
 from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
+from gateway.accounting.spillfolder import SpillRoot
 from gateway.contract import layout, prices
 from gateway.contract.ledger import Outcome, Phases
 from gateway.dataplane import Call, DataPlane, Observer, Usage
@@ -71,7 +72,10 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         book, meter = await _metered(store, settings, here, clock)
         access = await stack.enter_async_context(_gate(settings, store, here, clock))
         _say_prices(here, book, meter)  # not before it is clear that there will be a bill
-        ledger = await stack.enter_async_context(LedgerWriter(store, here, meter, book, clock, settings.ledger))
+        shelves = SpillRoot(_spill_dir(settings), store.url)
+        ledger = await stack.enter_async_context(
+            LedgerWriter(store, here, meter, book, clock, settings.ledger, shelves=shelves)
+        )
         recorder = await _recorder(stack, settings, store, here, clock)
         runtime = settings.runtime
         workers = stack.enter_context(
@@ -359,6 +363,12 @@ def _workers(options: RuntimeOptions) -> int:
 def _cache_dir(configured: str) -> Path:
     """Downloads of one user are shared between processes; every use verifies the digest again."""
     return Path(configured) if configured else Path(tempfile.gettempdir()) / f"steelyard-cache-{os.getuid()}"
+
+
+def _spill_dir(settings: Settings) -> Path:
+    """Where the ledger waits for a store that is away. The cache leaves files alone that are not its own."""
+    configured = settings.ledger.spill_dir
+    return Path(configured) if configured else _cache_dir(settings.repository.cache_dir) / "ledger"
 
 
 def _cost_page(stack: AsyncExitStack, store: str) -> LivePage:

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from gateway import config
 from gateway.access.gate import AccessOptions
-from gateway.accounting.ledger import LedgerOptions
+from gateway.accounting.options import LedgerOptions
 from gateway.features.options import FeatureOptions
 from gateway.http.options import CompressionOptions, HttpOptions, SageMakerOptions
 from gateway.repository.residents import RepositoryOptions

@@ -8,43 +8,31 @@ is who used its last seconds, never what they cost: the bill up to the last segm
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable
 from importlib import metadata
 from types import TracebackType
-from typing import Annotated, Any  # Any: a coroutine's send and yield types, which nobody uses
 
 import msgspec
-from msgspec import Meta
 
-from gateway.accounting import segment
+from gateway.accounting import background, segment
 from gateway.accounting.clock import Clock
 from gateway.accounting.container import Container
+from gateway.accounting.leftovers import Leftovers
 from gateway.accounting.meter import Meter
-from gateway.accounting.outbox import Outbox, Parcel
+from gateway.accounting.options import LedgerOptions
+from gateway.accounting.outbox import Outbox
+from gateway.accounting.parcel import Parcel
+from gateway.accounting.spill import Shelves, Spill
 from gateway.accounting.statement import Interval, settle
 from gateway.contract import codec, layout
 from gateway.contract.ledger import Basis, Close, Open, Request
 from gateway.contract.prices import PriceBook
-from gateway.contract.words import Positive
+from gateway.objectstore.blocking import in_thread
 from gateway.objectstore.protocol import ObjectStore
 
 logger = logging.getLogger(__name__)
 
 SOFTWARE = f"steelyard {metadata.version('steelyard')}"
-
-
-class LedgerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`flush_interval_s`: what a crash may leave unattributed; a PUT every 10 s costs $1.30 a month on S3.
-
-    `flush_rows`: a segment of 20,000 requests is 1.1 MB and 0.1 s of CPU. `pending_bytes_max`: what an outage of the store may hold
-    in memory before requests are kept as sums only. `drain_s`: how long an exit waits for the store; Fargate kills after 30 s.
-    """
-
-    flush_interval_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
-    flush_rows: Positive = 20_000
-    pending_bytes_max: Positive = 64 << 20
-    put_timeout_s: Annotated[float, Meta(gt=0)] = 30.0
-    drain_s: Annotated[float, Meta(ge=0)] = 10.0
 
 
 class LedgerWriter:
@@ -59,21 +47,29 @@ class LedgerWriter:
         clock: Clock,
         options: LedgerOptions = LedgerOptions(),  # noqa: B008 - frozen
         *,
+        shelves: Shelves | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """`shelves`: local disk for outages of the store, and what earlier lives left there; without, memory only."""
         self._container = container
         self._meter = meter
         self._book = book
         self._clock = clock
         self._options = options
         self._sleep = sleep
+        self._spill: Spill | None = None
+        self._leftovers: Leftovers | None = None
+        if shelves is not None:
+            self._spill = Spill(shelves.own(container.id, container.boot_ns), bytes_max=options.spill_bytes_max)
+            self._leftovers = Leftovers(store, shelves, put_timeout_s=options.put_timeout_s, sleep=sleep, jitter=jitter)
         self._outbox = Outbox(
             store,
             bytes_max=options.pending_bytes_max,
             put_timeout_s=options.put_timeout_s,
             sleep=sleep,
             jitter=jitter,
+            spill=self._spill,
         )
         self._closed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,6 +87,26 @@ class LedgerWriter:
     def pending_bytes(self) -> int:
         """Encoded and not in the store yet."""
         return self._outbox.pending_bytes
+
+    @property
+    def spilled_bytes(self) -> int:
+        """On local disk until the store has it."""
+        return self._spill.used_bytes if self._spill else 0
+
+    @property
+    def spill_failures(self) -> int:
+        """Writes to local disk that did not succeed: what they were to keep is in memory only."""
+        return self._spill.failures if self._spill else 0
+
+    @property
+    def recovered(self) -> int:
+        """Segments that an earlier life left on local disk and that are now in the store."""
+        return self._leftovers.written["segment"] if self._leftovers else 0
+
+    @property
+    def set_aside(self) -> int:
+        """Files found on local disk that are no whole objects of a ledger, or not to be written."""
+        return (self._leftovers.set_aside if self._leftovers else 0) + (self._spill.set_aside if self._spill else 0)
 
     @property
     def failures(self) -> int:
@@ -123,31 +139,52 @@ class LedgerWriter:
         waiting = sum(self._bill(interval) for interval in self._meter.closed)
         return self._outbox.unwritten_picousd + self._unbalanced_picousd + waiting
 
+    @property
+    def unsafe_picousd(self) -> int:
+        """Of this, what is not on local disk either: a kill loses who used it."""
+        return self.unwritten_picousd - self._outbox.unwritten_picousd + self._outbox.unsafe_picousd
+
     async def __aenter__(self) -> "LedgerWriter":
         """Does not wait for the store: the opening record is the first thing in the outbox."""
         self._open()
         self._meter.on_full(self._options.flush_rows, self._close_full)
-        for work in (self._keep_time(), self._keep_encoding(), self._outbox.run()):
-            task = asyncio.create_task(work)
-            task.add_done_callback(_report_crash)
-            self._tasks.append(task)
+        works = [self._keep_time(), self._keep_encoding(), self._outbox.run()]
+        if self._leftovers:
+            works.append(self._leftovers.run())
+        self._tasks = [background.started(work) for work in works]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the last interval and write everything, within `drain_s`; what could not be written is logged with its cost."""
+        """Close the last interval and write everything, within `drain_s`; what could not be written is left on local disk, and
+        what could not be left there is logged with its cost.
+        """
         ended_ns = self._meter.close_last()
         try:
-            await _cancel(self._tasks)
-            await self._within(self._options.drain_s, self._finish(ended_ns))
+            await background.cancel(self._tasks)
+            await background.within(self._options.drain_s, self._finish(ended_ns), self._sleep)
+            await self._outbox.keep(at_exit=True)
         finally:
-            if self.unwritten_picousd:
-                logger.error(
-                    "ledger: %d pico-dollars of container %s are not in the ledger and will be reported as unattributed",
-                    self.unwritten_picousd,
-                    self._container.id,
-                )
+            self._say_unwritten()
+            if self._spill:
+                await in_thread(self._spill.close)
+
+    def _say_unwritten(self) -> None:
+        unsafe_picousd = self.unsafe_picousd
+        if unsafe_picousd:
+            logger.error(
+                "ledger: %d pico-dollars of container %s are not in the ledger and will be reported as unattributed",
+                unsafe_picousd,
+                self._container.id,
+            )
+        if self._spill and self.unwritten_picousd > unsafe_picousd:
+            logger.warning(
+                "ledger: %d pico-dollars of container %s are not in the store; the next gateway here writes them from %s",
+                self.unwritten_picousd - unsafe_picousd,
+                self._container.id,
+                self._spill.name,
+            )
 
     def _open(self) -> None:
         container = self._container
@@ -214,6 +251,7 @@ class LedgerWriter:
             self._cost_picousd += encoded.parcel.cost_picousd
             self._collapsed += encoded.collapsed
             self._meter.note_ledger(encoded.cpu_ns)
+            await self._outbox.keep()
             await _forget(interval.requests)
 
     def _segment(self, interval: Interval, *, keep_requests: bool) -> "_Encoded":
@@ -257,16 +295,6 @@ class LedgerWriter:
         self._outbox.add(Parcel("close record", key, codec.encode(record)))
         await self._outbox.empty()
 
-    async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
-        """Do as much of the work as the time allows."""
-        task = asyncio.create_task(work)
-        task.add_done_callback(_report_crash)
-        deadline = asyncio.ensure_future(self._sleep(seconds))
-        try:
-            await asyncio.wait((task, deadline), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await _cancel((task, deadline))
-
 
 class _Encoded(msgspec.Struct, frozen=True):
     """A segment ready to go. `collapsed` requests were left out of it; `cpu_ns` is what it took."""
@@ -282,15 +310,3 @@ async def _forget(requests: list[Request]) -> None:
     while requests:
         del requests[-500:]
         await asyncio.sleep(0)
-
-
-async def _cancel(tasks: Iterable[asyncio.Future[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _report_crash(task: asyncio.Task[None]) -> None:
-    """Nobody awaits these tasks while the gateway serves, and their end must not end it."""
-    if not task.cancelled() and (error := task.exception()):
-        logger.critical("ledger: stopped by a bug; costs go unattributed until a restart", exc_info=error)

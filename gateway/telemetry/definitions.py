@@ -99,6 +99,18 @@ SHADOWED_RUN_SECONDS = _counter(
 # The ledger's writer.
 LEDGER_SEGMENTS = _counter("ledger_segments", "Ledger segments that are in the store.")
 LEDGER_PENDING_BYTES = _gauge("ledger_pending_bytes", "Ledger objects waiting for the store.", unit="bytes")
+LEDGER_SPILLED_BYTES = _gauge(
+    "ledger_spilled_bytes", "Of these, what is on local disk too or only, where the next start finds it.", unit="bytes"
+)
+LEDGER_SPILL_FAILURES = _counter(
+    "ledger_spill_failures", "Writes to local disk that did not succeed: full, read-only or broken. Then memory only."
+)
+LEDGER_RECOVERED = _counter(
+    "ledger_recovered_segments", "Segments that an earlier life left on local disk, now in the store."
+)
+LEDGER_SET_ASIDE = _counter(
+    "ledger_set_aside_files", "Files on local disk that are no whole ledger objects, or not to be written: see the log."
+)
 LEDGER_FAILURES = _counter("ledger_failures", "Attempts to write the ledger that must be repeated.")
 LEDGER_CONFLICTS = _counter("ledger_conflicts", "1 when another process writes as this container.")
 LEDGER_COLLAPSED = _counter("ledger_collapsed_requests", "Requests that are in the ledger's sums only.")

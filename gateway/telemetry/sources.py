@@ -47,6 +47,14 @@ class LedgerCounters(Protocol):
     @property
     def pending_bytes(self) -> int: ...
     @property
+    def spilled_bytes(self) -> int: ...
+    @property
+    def spill_failures(self) -> int: ...
+    @property
+    def recovered(self) -> int: ...
+    @property
+    def set_aside(self) -> int: ...
+    @property
     def failures(self) -> int: ...
     @property
     def conflicts(self) -> int: ...
@@ -66,6 +74,10 @@ def ledger(writer: LedgerCounters) -> Source:
     def read() -> Iterator[Sample]:
         yield d.LEDGER_SEGMENTS, (), writer.segments_written
         yield d.LEDGER_PENDING_BYTES, (), writer.pending_bytes
+        yield d.LEDGER_SPILLED_BYTES, (), writer.spilled_bytes
+        yield d.LEDGER_SPILL_FAILURES, (), writer.spill_failures
+        yield d.LEDGER_RECOVERED, (), writer.recovered
+        yield d.LEDGER_SET_ASIDE, (), writer.set_aside
         yield d.LEDGER_FAILURES, (), writer.failures
         yield d.LEDGER_CONFLICTS, (), writer.conflicts
         yield d.LEDGER_COLLAPSED, (), writer.collapsed

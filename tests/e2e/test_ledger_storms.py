@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from tests.support import ledgersim
+from tests.support import ledgersim, spillsim
 
 pytestmark = pytest.mark.e2e
 
@@ -17,6 +17,12 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 def test_two_thousand_seeds() -> None:
     for seed in range(1000, 3000):
         ledgersim.run(seed)
+
+
+@pytest.mark.parametrize("disk", spillsim.KINDS[1:])
+def test_four_hundred_seeds_with_a_local_disk(disk: spillsim.DiskKind) -> None:
+    for seed in range(1000, 1400):
+        ledgersim.run(seed, disk=disk)
 
 
 def test_a_thousand_torn_seeds() -> None:

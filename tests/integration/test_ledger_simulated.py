@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from tests.support import ledgersim
+from tests.support import ledgersim, spillsim
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,24 @@ def test_seeds(block: int) -> None:
     for seed in range(block * 30, block * 30 + 30):
         faults |= set(ledgersim.run(seed).faults)
     assert faults == set(ledgersim.FAULTS)
+
+
+@pytest.mark.parametrize("disk", spillsim.KINDS[1:])
+def test_seeds_with_a_local_disk(disk: spillsim.DiskKind) -> None:
+    """Long outages, also at exits and kills: what a whole disk took is in the ledger after the next start."""
+    runs = [ledgersim.run(seed, disk=disk) for seed in range(25)]
+    assert (sum(done.local.writes for done in runs) > 100) == (disk != "absent")
+    assert (sum(done.local.refused for done in runs) > 100) == (disk in {"absent", "full"})
+    assert (sum(done.recovered for done in runs) > 20) == (disk != "absent")
+    assert (sum(done.set_aside for done in runs) > 10) == (disk == "torn")
+
+
+@pytest.mark.parametrize("seed", [77, 70])
+def test_a_kill_at_every_step_with_a_local_disk(seed: int) -> None:
+    steps = ledgersim.run(seed, kill_at=-1, lives=2, disk="present").steps
+    killed = [ledgersim.run(seed, kill_at=step, lives=2, disk="present") for step in range(1, steps - 1)]
+    assert sum(done.lives[0].is_killed for done in killed) > 30
+    assert any(done.recovered for done in killed)
 
 
 @pytest.mark.parametrize("seed", [0, 9])
@@ -41,7 +59,7 @@ def test_torn_objects_stop_the_writer_and_are_named() -> None:
 
 
 def test_a_seed_replays() -> None:
-    first, second = ledgersim.run(17), ledgersim.run(17)
+    first, second = ledgersim.run(17, disk="torn"), ledgersim.run(17, disk="torn")
     assert first.disk.objects == second.disk.objects
     assert (first.verdict, first.steps, first.faults) == (second.verdict, second.steps, second.faults)
 

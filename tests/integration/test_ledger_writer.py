@@ -10,8 +10,9 @@ from typing import cast
 import pytest
 
 from gateway.accounting import ledger, segment
-from gateway.accounting.ledger import LedgerOptions, LedgerWriter
+from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
+from gateway.accounting.options import LedgerOptions
 from gateway.accounting.segment import ParsedSegment
 from gateway.contract import codec, layout
 from gateway.contract.ledger import Close, Open

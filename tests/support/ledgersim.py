@@ -3,7 +3,8 @@
 A seed decides everything: load, pauses, faults, and the step before which a process is killed. `run(seed)` checks the invariants
 whenever an object appears and at the end, and its failures name the seed, which replays them. Faults of the store: refused (503,
 409), slow, answer lost, delivered twice, delivered late (after its sender gave up), and torn: half of the bytes become visible,
-which no store of ours may do and which must stop the writer and be named by the audit.
+which no store of ours may do and which must stop the writer and be named by the audit. With a local disk (`tests.support.spillsim`)
+the store is also away for long, even at exits, and what lives leave on that disk is written by later ones.
 """
 
 import asyncio
@@ -14,10 +15,14 @@ from fractions import Fraction
 from functools import cache
 from random import Random
 
+import msgspec
+
 from gateway.accounting import segment
 from gateway.accounting.container import Container
-from gateway.accounting.ledger import LedgerOptions, LedgerWriter
+from gateway.accounting.ledger import LedgerWriter
+from gateway.accounting.leftovers import Leftovers
 from gateway.accounting.meter import Meter
+from gateway.accounting.options import LedgerOptions
 from gateway.audit.findings import Verdict
 from gateway.audit.verifying import Scope, verify
 from gateway.contract import codec, layout, ledgerkeys
@@ -25,6 +30,7 @@ from gateway.contract.ledger import Outcome
 from gateway.errors import ObjectNotFound, PreconditionFailed, StoreUnavailable
 from gateway.objectstore.protocol import ObjectInfo, StoredObject
 from tests.support.meters import BOOK, GIB, HOUR_NS, SECOND_NS
+from tests.support.spillsim import DiskKind, SimDisk, SimShelves
 from tests.support.virtualloop import Stopped, VirtualLoop
 
 START_NS = 1_793_880_000 * SECOND_NS + 3500 * SECOND_NS  # 100 s before an hour ends
@@ -40,6 +46,7 @@ class Disk:
         self.last: dict[tuple[str, int], tuple[int, str, int]] = {}
         self.torn: list[str] = []
         self.over: set[int] = set()
+        self.may_have_gaps = False
 
     def create(self, key: str, body: bytes, *, is_torn: bool = False) -> bool:
         """False when it is there already."""
@@ -58,7 +65,8 @@ class Disk:
         header = parsed.header
         assert segment.discrepancies(parsed) == ()
         seq, sha256, to_ns = self.last.get((header.container, header.boot_ns), (-1, "", header.boot_ns))
-        assert (header.seq, header.previous_sha256, header.from_ns) == (seq + 1, sha256, to_ns), key
+        if not (self.may_have_gaps and header.seq > seq + 1):
+            assert (header.seq, header.previous_sha256, header.from_ns) == (seq + 1, sha256, to_ns), key
         assert header.to_ns > header.from_ns
         assert header.from_ns // HOUR_NS == (header.to_ns - 1) // HOUR_NS
         self.last[header.container, header.boot_ns] = header.seq, codec.sha256(body), header.to_ns
@@ -81,6 +89,9 @@ class Wire:
         self.trouble = trouble
         self._may_tear = may_tear
         self.is_severed = False
+        self.is_away = False
+        self.ends_away = False
+        self.has_outages = False
         self.acknowledged: set[str] = set()
         self.faults = Counter[str]()
 
@@ -129,6 +140,8 @@ class Wire:
                 yield ObjectInfo(key, len(self._disk.objects[key]))
 
     def _reach(self) -> None:
+        if self.is_away:
+            raise StoreUnavailable("503 for everybody")
         if self.is_severed:
             raise StoreUnavailable("this process is dead")
 
@@ -161,8 +174,11 @@ class Life:
     container: Container
     receipts: dict[str, int] = field(default_factory=dict)
     is_killed: bool = False
+    is_cut: bool = False  # ended during an outage, with nowhere to leave anything
     conflicts: int = 0
     ended_ns: int = 0
+    recovered: int = 0
+    set_aside: int = 0
 
 
 @dataclass(eq=False)
@@ -174,14 +190,21 @@ class Outcomes:
     verdict: Verdict
     steps: int
     faults: Counter[str]
+    local: SimDisk
+    recovered: int = 0
+    set_aside: int = 0
 
 
-def run(seed: int, *, kill_at: int | None = None, may_tear: bool = False, lives: int = 3) -> Outcomes:
+def run(
+    seed: int, *, kill_at: int | None = None, may_tear: bool = False, lives: int = 3, disk: DiskKind = "none"
+) -> Outcomes:
     """Simulate and check. `kill_at`: the one kill, at this step of the first life; else the seed decides."""
     try:
-        return _run(Random(seed), kill_at, may_tear, lives)
+        return _run(Random(seed), kill_at, may_tear, lives, SimDisk(disk, Random(-seed - 1)))
     except Exception as error:
-        error.add_note(f"replay: ledgersim.run({seed}, kill_at={kill_at}, may_tear={may_tear}, lives={lives})")
+        error.add_note(
+            f"replay: ledgersim.run({seed}, kill_at={kill_at}, may_tear={may_tear}, lives={lives}, disk={disk!r})"
+        )
         raise
 
 
@@ -200,7 +223,7 @@ def killed_twice() -> Outcomes:
     raise AssertionError("no such seed")
 
 
-def _run(random: Random, kill_at: int | None, may_tear: bool, count: int) -> Outcomes:
+def _run(random: Random, kill_at: int | None, may_tear: bool, count: int, local: SimDisk) -> Outcomes:
     disk, past, faults, seconds, steps = Disk(), list[Life](), Counter[str](), 0.0, 0
     for number in range(count):
         is_last = number == count - 1
@@ -211,7 +234,8 @@ def _run(random: Random, kill_at: int | None, may_tear: bool, count: int) -> Out
             stop_at = random.randrange(1, 700)
         loop = VirtualLoop(seconds)
         try:
-            life, wire = _live(loop, disk, random, stop_at=stop_at, number=number, may_tear=may_tear)
+            world = _World(loop, disk, local, random, may_tear)
+            life, wire = _live(world, stop_at=stop_at, number=number, is_last=is_last)
         finally:
             asyncio.set_event_loop(None)
             loop.close()
@@ -220,22 +244,51 @@ def _run(random: Random, kill_at: int | None, may_tear: bool, count: int) -> Out
         assert wire.acknowledged <= set(disk.objects), "acknowledged, and gone"
         steps = steps or loop.steps
         seconds = loop.seconds + random.uniform(0.5, 5000)
+    left, set_aside = _collect(disk, local, seconds)
+    recovered = left + sum(life.recovered for life in past)
+    set_aside += sum(life.set_aside for life in past)
     verdict = _audit(disk, seconds)
-    _check_end(disk, past, verdict)
-    return Outcomes(disk, past, verdict, steps, faults)
+    _check_end(disk, past, verdict, local)
+    return Outcomes(disk, past, verdict, steps, faults, local, recovered, set_aside)
 
 
-def _live(
-    loop: VirtualLoop, disk: Disk, random: Random, *, stop_at: int, number: int, may_tear: bool
-) -> tuple[Life, Wire]:
+@dataclass(frozen=True)
+class _World:
+    """What a life lives in."""
+
+    loop: VirtualLoop
+    disk: Disk
+    local: SimDisk
+    random: Random
+    may_tear: bool
+
+
+def _live(world: _World, *, stop_at: int, number: int, is_last: bool) -> tuple[Life, Wire]:
+    loop, disk, random, local = world.loop, world.disk, world.random, world.local
     clock = LoopClock(loop, START_NS + round(loop.seconds * 1e9))
     life = Life(Container("c0", clock.started_ns, "fargate-x86", 2000, 4 * GIB))
-    wire = Wire(disk, random, loop, trouble=random.choice([0, 0.1, 0.5]), may_tear=may_tear)
+    wire = Wire(disk, random, loop, trouble=random.choice([0, 0.1, 0.5]), may_tear=world.may_tear)
     options = LedgerOptions(
         flush_rows=random.choice([5, 50, 20_000]), pending_bytes_max=random.choice([2000, 64 << 20]), drain_s=3600
     )
+    shelves = None if local.kind == "none" else SimShelves(local)
+    if shelves:
+        wire.has_outages = True
+        wire.ends_away = not is_last and random.random() < 0.4
+        options = msgspec.structs.replace(
+            options, spill_bytes_max=random.choice([0, 5000, 1 << 20]), drain_s=5 if wire.ends_away else 3600
+        )
     meter = Meter(life.container, BOOK, clock, detail_rows_max=random.choice([3, 100_000]))
-    writer = LedgerWriter(wire, life.container, meter, BOOK, clock, options, jitter=random.random)  # type: ignore[arg-type]
+    writer = LedgerWriter(
+        wire,
+        life.container,
+        meter,
+        BOOK,
+        clock,
+        options,
+        shelves=shelves,
+        jitter=random.random,  # type: ignore[arg-type]
+    )
     loop.stop_at = stop_at
     try:
         loop.run_until_complete(_serve(meter, writer, clock, random, life, wire, number))
@@ -244,10 +297,18 @@ def _live(
         life.is_killed = bool(tasks)  # else it had ended, and only its loop had not
         life.ended_ns = clock.now_ns()
         wire.is_severed = True
+        if shelves:
+            shelves.is_severed = True
         loop.stop_at = -1
         if tasks:
             loop.run_until_complete(_bury(tasks))
-    life.conflicts = writer.conflicts
+    if life.is_killed:
+        local.crash()
+    local.held.clear()
+    disk.may_have_gaps = bool(local.torn) or local.kind in {"absent", "full"}
+    life.conflicts, life.recovered, life.set_aside = writer.conflicts, writer.recovered, writer.set_aside
+    life.is_cut = wire.ends_away and local.kind in {"absent", "full"}
+    assert local.kind != "present" or life.is_killed or writer.unsafe_picousd == 0
     return life, wire
 
 
@@ -270,8 +331,11 @@ async def _serve(
         for turn in range(random.randrange(2, 14)):
             for index in range(random.choice([0, 1, 4, 12])):
                 _request(meter, clock, random, life, f"{number}-{turn}-{index}")
+            if wire.has_outages:
+                wire.is_away = random.random() < 0.5
             await _pause(random)
         wire.trouble = 0  # the store comes back before the end
+        wire.is_away = wire.ends_away
         meter.mark_draining()
     life.ended_ns = clock.now_ns()
 
@@ -303,13 +367,37 @@ def _audit(disk: Disk, seconds: float) -> Verdict:
         loop.close()
 
 
-def _check_end(disk: Disk, past: list[Life], verdict: Verdict) -> None:
+def _collect(disk: Disk, local: SimDisk, seconds: float) -> tuple[int, int]:
+    """One more start in the same place, with a store that answers: what is left then on the disk is what nobody can use."""
+    loop = VirtualLoop(seconds)
+    try:
+        wire = Wire(disk, Random(0), loop, trouble=0, may_tear=False)
+        left = Leftovers(wire, SimShelves(local), put_timeout_s=30, sleep=asyncio.sleep, jitter=lambda: 1.0)  # type: ignore[arg-type]
+        loop.run_until_complete(_for_a_while(left))
+    finally:
+        loop.close()
+    assert not any(local.files.values())
+    return left.written["segment"], left.set_aside
+
+
+async def _for_a_while(left: Leftovers) -> None:
+    task = asyncio.create_task(left.run())
+    await asyncio.sleep(500)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _check_end(disk: Disk, past: list[Life], verdict: Verdict, local: SimDisk) -> None:
     """Nothing is lost but who used a killed life's last seconds; what that cost is unattributed, to the pico-dollar."""
     if disk.torn:
         faulty = {finding.key for finding in verdict.faults}
         assert set(disk.torn) <= faulty, "a torn object was not named"
         return
-    assert verdict.faults == ()
+    assert local.promised - set(local.torn) <= set(disk.objects), "on disk, and gone"
+    if local.torn:  # the disk lied: what it lost shows as gaps, and nothing else is wrong
+        assert {finding.kind for finding in verdict.faults} <= {"gap", "never_opened"}
+        return
+    assert disk.may_have_gaps or verdict.faults == ()
     assert [life.conflicts for life in past] == [0] * len(past)
     assert verdict.charged_picousd + verdict.unattributed_picousd == _bill(disk, past)
     for life in past:
@@ -328,7 +416,7 @@ def _check_life(disk: Disk, life: Life) -> None:
     assert sum(parsed.header.requests for parsed in segments) == len(detail) + sum(
         parsed.header.collapsed for parsed in segments
     )
-    if life.is_killed:
+    if life.is_killed or life.is_cut:
         assert infer <= sum(life.receipts.values())
     else:
         assert infer == sum(life.receipts.values())

@@ -129,6 +129,10 @@ async def test_the_parts_of_the_gateway_are_read_when_the_page_is_asked_for() ->
     writer: Any = SimpleNamespace(
         segments_written=1,
         pending_bytes=2,
+        spilled_bytes=8,
+        spill_failures=9,
+        recovered=10,
+        set_aside=11,
         failures=3,
         conflicts=0,
         collapsed=5,
@@ -155,8 +159,9 @@ async def test_the_parts_of_the_gateway_are_read_when_the_page_is_asked_for() ->
     assert ("steelyard_release_problem", (("model", "mlp"),)) not in found
     assert [found[f"steelyard_ledger_{name}", ()] for name in (
         "segments_total", "pending_bytes", "failures_total", "conflicts_total", "collapsed_requests_total",
-        "capped_receipts_total", "unwritten_picodollars",
-    )] == [1, 2, 3, 0, 5, 6, 7]  # fmt: skip
+        "capped_receipts_total", "unwritten_picodollars", "spilled_bytes", "spill_failures_total", "recovered_segments_total",
+        "set_aside_files_total",
+    )] == [1, 2, 3, 0, 5, 6, 7, 8, 9, 10, 11]  # fmt: skip
     assert (found["steelyard_in_flight_requests", ()], found["steelyard_in_flight_bytes", ()]) == (1, 100)
     assert found["steelyard_process_cpu_seconds_total", ()] == 2.5
     assert found["steelyard_process_started_seconds", ()] == 5

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.accounting.outbox import Outbox, Parcel
+from gateway.accounting.outbox import Outbox
+from gateway.accounting.parcel import Parcel
 from tests.support.manualclock import until
 from tests.support.memorystore import MemoryStore
 
