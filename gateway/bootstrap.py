@@ -319,7 +319,8 @@ async def _metered(
         platform=here.platform,
         day=here.boot_day,
     )
-    meter = Meter(here, book, clock, window_ns=round(accounting.window_s * 1e9))
+    detail_share = settings.ledger.detail_share
+    meter = Meter(here, book, clock, window_ns=round(accounting.window_s * 1e9), detail_share=detail_share)
     return book, meter
 
 

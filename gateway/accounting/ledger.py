@@ -32,6 +32,7 @@ from gateway.objectstore.protocol import ObjectStore
 
 logger = logging.getLogger(__name__)
 
+MINUTE_NS = 60 * 10**9
 SOFTWARE = f"steelyard {metadata.version('steelyard')}"
 
 
@@ -125,7 +126,7 @@ class LedgerWriter:
 
     @property
     def collapsed(self) -> int:
-        """Requests that are in the ledger's sums only."""
+        """Requests that are in the ledger's sums only, for want of room and not by choice."""
         return self._meter.collapsed + self._collapsed
 
     @property
@@ -218,6 +219,8 @@ class LedgerWriter:
         if self._outbox.is_full:
             return self._meter.next_boundary_ns
         timer_ns = self._meter.from_ns + round(self._options.flush_interval_s * 1e9)
+        if self._options.detail == "minute":
+            timer_ns = (self._meter.from_ns // MINUTE_NS + 1) * MINUTE_NS
         return min(max(timer_ns, self._meter.closable_ns), self._meter.next_boundary_ns)
 
     def _close_full(self) -> None:

@@ -113,7 +113,9 @@ LEDGER_SET_ASIDE = _counter(
 )
 LEDGER_FAILURES = _counter("ledger_failures", "Attempts to write the ledger that must be repeated.")
 LEDGER_CONFLICTS = _counter("ledger_conflicts", "1 when another process writes as this container.")
-LEDGER_COLLAPSED = _counter("ledger_collapsed_requests", "Requests that are in the ledger's sums only.")
+LEDGER_COLLAPSED = _counter(
+    "ledger_collapsed_requests", "Requests that are in the ledger's sums only, for want of room."
+)
 LEDGER_CAPPED = _counter("ledger_capped_receipts", "Receipts cut to what the container can have cost.")
 LEDGER_UNPRICED = _gauge(
     "ledger_unpriced_skus",
