@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from gateway.accounting.billing import beyond_ns
 from gateway.accounting.tariff import tariff
 from gateway.contract.ledger import Charge, Close, Ended, Open
 from gateway.contract.prices import PriceBook
@@ -18,11 +19,14 @@ Span = tuple[int, int]
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A stretch of a life in no segment, and what the platform bills for it: all of that is `unattributed`."""
+    """A stretch of a life in no segment, and what the platform bills for it, and `beyond_ns` after it where the life ends: all of
+    that is `unattributed`.
+    """
 
     from_ns: int
     to_ns: int
     charges: tuple[Charge, ...]
+    beyond_ns: int = 0
 
     @property
     def cost_picousd(self) -> int:
@@ -45,21 +49,46 @@ def end_ns(
     return max(seen_ns, next_boot_ns or 0)
 
 
-def gaps(opened: Open, book: PriceBook, spans: Sequence[Span], until_ns: int) -> tuple[Gap, ...]:
-    """Where [boot, until) is in no span, cut at full hours as segments are.
+def missing(
+    opened: Open,
+    book: PriceBook,
+    spans: Sequence[Span],
+    *,
+    closed: Close | None,
+    ended: Ended | None,
+    next_boot_ns: int | None,
+    is_over: bool,
+) -> tuple[Gap, ...]:
+    """What of this life's bill is in no segment, up to its end and what the platform bills beyond that: its minimum, its steps.
 
-    Raises `SettingsError` when the book does not price what the container held.
+    `is_over`: a segment bills the end already. A life whose container goes on with the next has no end of its own. One that may
+    still run is owed its minimum all the same; what its segments come to claim, this no longer does.
+    Raises `SettingsError` when the book does not know what the container held.
     """
+    after_ns = None if is_over else next_boot_ns
+    until_ns = end_ns(opened, spans, closed=closed, ended=ended, next_boot_ns=after_ns)
+    goes_on = closed is None and ended is None and next_boot_ns is not None
+    is_told = closed is not None and any(to_ns >= until_ns for _, to_ns in spans)
+    if is_over or goes_on or is_told:
+        return gaps(opened, book, spans, until_ns)
+    return gaps(opened, book, spans, until_ns, beyond_ns(book.platform(opened.platform), until_ns - opened.boot_ns))
+
+
+def gaps(
+    opened: Open, book: PriceBook, spans: Sequence[Span], until_ns: int, billed_beyond_ns: int = 0
+) -> tuple[Gap, ...]:
+    """Where [boot, until) is in no span, cut at full hours as segments are; the last bears what is billed beyond it."""
     tariffs = [tariff(book, provisioned) for provisioned in opened.provisioned]
-    return tuple(
-        Gap(
-            from_ns,
-            to_ns,
-            tuple(priced.charge(from_ns - opened.boot_ns, to_ns - opened.boot_ns) for priced in tariffs),
-        )
-        for gap in _between(spans, opened.boot_ns, until_ns)
-        for from_ns, to_ns in _hours(*gap)
-    )
+    found = [hour for gap in _between(spans, opened.boot_ns, until_ns) for hour in _hours(*gap)]
+    if billed_beyond_ns and (not found or found[-1][1] < until_ns):
+        found.append((until_ns, until_ns))
+    made = []
+    for from_ns, to_ns in found:
+        from_age_ns, to_age_ns = from_ns - opened.boot_ns, to_ns - opened.boot_ns
+        beyond = billed_beyond_ns if to_ns == until_ns else 0
+        charges = tuple(priced.charge(from_age_ns, to_age_ns, to_age_ns + beyond) for priced in tariffs)
+        made.append(Gap(from_ns, to_ns, charges, beyond))
+    return tuple(made)
 
 
 def _hours(from_ns: int, to_ns: int) -> Iterable[Span]:

@@ -148,17 +148,22 @@ def _unattributed(life: Life, opened: Open, books: dict[str, PriceBook]) -> tupl
         return [], 0
     spans: Sequence[unclaimed.Span] = [(one.header.from_ns, one.header.to_ns) for one in life.read]
     has_ended = any(one.is_last for one in life.read)  # killed between its last segment and its close record
-    until_ns = unclaimed.end_ns(
-        opened, spans, closed=life.closed, ended=life.ended, next_boot_ns=None if has_ended else life.next_boot_ns
-    )
     try:
-        missing = unclaimed.gaps(opened, book, spans, until_ns)
+        missing = unclaimed.missing(
+            opened,
+            book,
+            spans,
+            closed=life.closed,
+            ended=life.ended,
+            next_boot_ns=life.next_boot_ns,
+            is_over=has_ended,
+        )
     except SettingsError as error:
         return [_finding(life, "wrong_charge", f"{life.name}: {error}")], 0
     cost = sum(gap.cost_picousd for gap in missing)
     if not cost:
         return [], 0
-    seconds = sum(gap.to_ns - gap.from_ns for gap in missing) / 1e9
+    seconds = sum(gap.to_ns - gap.from_ns + gap.beyond_ns for gap in missing) / 1e9
     text = f"{life.name}: {seconds:,.1f} s of its bill, ${usd(cost)}, are in no segment and unattributed"
     return [_finding(life, "unattributed", text, is_fault=False)], cost
 

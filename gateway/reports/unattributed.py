@@ -47,16 +47,16 @@ def find(local: LocalLedger, spans: Mapping[Life, list[Span]], over: Set[Life]) 
         if opened.price_book_sha256 not in books:
             continue
         held = spans.get(life, [])
-        until_ns = unclaimed.end_ns(
+        missing = unclaimed.missing(
             opened,
+            books[opened.price_book_sha256],
             held,
             closed=closes.get(life),
             ended=ended.get(life),
-            next_boot_ns=None
-            if life in over
-            else next((boot_ns for boot_ns in boots[life[0]] if boot_ns > life[1]), None),
+            next_boot_ns=next((boot_ns for boot_ns in boots[life[0]] if boot_ns > life[1]), None),
+            is_over=life in over,
         )
-        for gap in unclaimed.gaps(opened, books[opened.price_book_sha256], held, until_ns):
+        for gap in missing:
             yield _lines(opened, gap)
 
 
@@ -77,6 +77,9 @@ def _lines(opened: Open, gap: Gap) -> Unclaimed:
         cost_picousd=gap.cost_picousd,
         requests=0,
     )
-    postings = [Posting("unattributed", charge.sku, charge.cost_picousd, charge.quantity) for charge in gap.charges]
+    postings = [
+        Posting("unattributed", charge.sku, charge.cost_picousd, charge.quantity + charge.beyond)
+        for charge in gap.charges
+    ]
     name = f"unattributed:{opened.container}/{opened.boot_ns}/{gap.from_ns}"
     return Unclaimed(name, header, (*gap.charges, *postings))

@@ -21,3 +21,8 @@ def test_ten_kills_lose_no_money_and_double_no_record(tmp_path: Path) -> None:
 def test_two_kills_lose_no_money_and_double_no_record(tmp_path: Path) -> None:
     proof = killing.rounds(tmp_path, 2, seed=2)
     assert 0 < proof.verdict.unattributed_picousd < proof.bill_picousd
+
+
+def test_a_kill_that_nobody_follows_costs_the_platform_s_minimum(tmp_path: Path) -> None:
+    proof = killing.rounds(tmp_path, 1, seed=3, ends_well=False)
+    assert 0 < proof.verdict.unattributed_picousd < proof.bill_picousd

@@ -243,7 +243,9 @@ def test_the_platforms_word_ends_a_killed_life(root: Path) -> None:
         if not key.rpartition("/")[2].startswith(str(START_NS)):
             (root / key).unlink()
     _, before = verified(root)
-    assert before["unattributed_picousd"] == 0
+    last_ns = max(segment.decode((root / key).read_bytes()).header.to_ns for key in segments(root))
+    seen = sum(meters.life_picousd(last_ns - START_NS).values())  # whole seconds, for all that is known
+    assert before["charged_picousd"] + before["unattributed_picousd"] == seen  # type: ignore[operator]
     ended_ns = START_NS + 7 * HOUR_NS + 123_456_789
     arguments = ["--store", str(root), "--ended", "2026-11-05T19:58:20.123456", "--evidence", "task stopped"]
     result = CliRunner().invoke(command, ["end", "c0", *arguments])
@@ -251,7 +253,7 @@ def test_the_platforms_word_ends_a_killed_life(root: Path) -> None:
     record = codec.decode((root / layout.container_ended("c0", START_NS)).read_bytes(), Ended)
     assert (record.ended_ns, record.evidence) == (ended_ns // 1000 * 1000, "task stopped")
     _, after = verified(root)
-    bill = sum(meters.bill_picousd(record.ended_ns - START_NS).values())
+    bill = sum(meters.life_picousd(record.ended_ns - START_NS).values())
     assert after["charged_picousd"] + after["unattributed_picousd"] == bill  # type: ignore[operator]
     assert CliRunner().invoke(command, ["end", "c0", *arguments]).exit_code == 0  # the same word twice is one
     other = CliRunner().invoke(command, ["end", "c0", *arguments[:3], "2026-11-06", "--evidence", "x"])

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from gateway.accounting import segment
 from gateway.cli.costs import costs
 from gateway.cli.ledger import ledger
 from gateway.contract import layout
-from tests.support import ledgersim
+from tests.support import ledgersim, meters
 
 
 @pytest.fixture
@@ -49,6 +50,21 @@ def test_the_report_is_the_whole_bill(root: Path) -> None:
     assert report["charged_picousd"] == verdict["charged_picousd"] + verdict["unattributed_picousd"]
     assert report["balanced"]
     assert not any(finding["is_fault"] for finding in report["findings"])  # type: ignore[attr-defined]
+
+
+def test_a_killed_life_that_nobody_followed_is_billed_to_its_platform_s_minimum(root: Path) -> None:
+    """Report and audit agree, on the minute that a life of a few seconds costs."""
+    first = str(ledgersim.START_NS)
+    paths = [path for path in root.glob("ledger/v1/**/*") if path.is_file()]
+    for path in paths:
+        if path.name not in {f"{first}-open.json", f"{first}-{0:012d}.jsonl.gz"}:
+            path.unlink()
+    [only] = root.glob("ledger/v1/dt=*/hr=*/*/*")
+    lasted_ns = segment.decode(only.read_bytes()).header.to_ns - ledgersim.START_NS
+    report, verdict = reported(root), verified(root)
+    assert report["charged_picousd"] == sum(meters.life_picousd(lasted_ns).values())
+    assert unattributed(report) == verdict["unattributed_picousd"] > 0
+    assert report["balanced"]
 
 
 def test_periods_add_up(root: Path) -> None:

@@ -50,8 +50,11 @@ class Proof(msgspec.Struct, frozen=True):
     bill_picousd: int
 
 
-def rounds(folder: Path, count: int, seed: int) -> Proof:
-    """`count` lives that end in a kill at a random moment, and one that ends well. Raises `AssertionError`."""
+def rounds(folder: Path, count: int, seed: int, *, ends_well: bool = True) -> Proof:
+    """`count` lives that end in a kill at a random moment, and one more that `ends_well` or is killed too, with no life to follow.
+
+    Raises `AssertionError`.
+    """
     root = folder / "store"
     root.mkdir()
     asyncio.run(models.publish_tiny(LocalStore(root)))
@@ -59,7 +62,7 @@ def rounds(folder: Path, count: int, seed: int) -> Proof:
     receipts: list[Receipt] = []
     for number in range(count + 1):
         with gateways.running(root, folder, **ENVIRONMENT) as gateway:
-            _load(gateway, receipts, random.uniform(0, 0.8), is_killed=number < count)
+            _load(gateway, receipts, random.uniform(0, 0.8), is_killed=number < count or not ends_well)
     return _proven(root, receipts)
 
 
@@ -96,13 +99,22 @@ def _proven(root: Path, receipts: list[Receipt]) -> Proof:
         (codec.decode(path.read_bytes(), Open) for path in root.glob("ledger/v1/containers/box/*-open.json")),
         key=lambda opened: opened.boot_ns,
     )
-    [close] = [codec.decode(path.read_bytes(), Close) for path in root.glob("ledger/v1/containers/box/*-close.json")]
-    ends = [*(opened.boot_ns for opened in opens[1:]), close.closed_ns]
+    ends = [*(opened.boot_ns for opened in opens[1:]), _end_ns(root, opens[-1])]
     *killed, last = [end_ns - opened.boot_ns for opened, end_ns in zip(opens, ends, strict=True)]
-    # The last one ended: Fargate bills whole seconds, a minute at least.
+    # The last one ended, and nobody went on with its container: Fargate bills whole seconds, a minute at least.
     bill = sum(_bill(age_ns) for age_ns in killed) + _bill(max(60, -(-last // 10**9)) * 10**9)
     assert verdict.charged_picousd + verdict.unattributed_picousd == bill
     return Proof(len(opens), len(receipts), _missing(root, receipts), verdict, bill)
+
+
+def _end_ns(root: Path, last: Open) -> int:
+    """Of the last life: as it said, else its last sign of life."""
+    closes = [codec.decode(path.read_bytes(), Close) for path in root.glob("ledger/v1/containers/box/*-close.json")]
+    if closes:
+        [close] = closes
+        return close.closed_ns
+    paths = root.glob(f"ledger/v1/dt=*/hr=*/box/{last.boot_ns}-*.jsonl.gz")
+    return max([last.opened_ns, *(segment.decode(path.read_bytes()).header.to_ns for path in paths)])
 
 
 def _missing(root: Path, receipts: list[Receipt]) -> int:
