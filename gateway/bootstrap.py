@@ -235,22 +235,12 @@ class _Charger:
         self.price_book = book.sha256
 
     def charge(self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome) -> int:
+        # Positional, in the order of `Meter.charge`.
         cost_picousd = self._charge(
-            request_id=call.request_id,
-            model=resident.name,
-            version=resident.version,
-            variant=resident.variant.id,
-            tenant=call.caller.tenant,
-            door=call.door.name,
-            outcome=outcome,
-            rows=usage.rows,
-            cpu_ns=usage.cpu_ns,
-            request_bytes=usage.request_bytes,
-            response_bytes=usage.response_bytes,
-            queue_ns=usage.queue_ns,
-            run_ns=usage.run_ns,
-            batch_rows=usage.batch_rows,
-        )
+            call.request_id, resident.name, resident.version, outcome, usage.rows, usage.cpu_ns, resident.variant.id,
+            call.caller.tenant, call.door.name, usage.request_bytes, usage.response_bytes, usage.queue_ns, usage.run_ns,
+            usage.batch_rows,
+        )  # fmt: skip
         call.caller.charge(cost_picousd)
         return cost_picousd
 

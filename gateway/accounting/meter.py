@@ -76,6 +76,7 @@ class Meter:
         self._ceiling_picousd = 0
 
         self.loading = Loading(window_ns, is_priced=not self.unpriced)
+        self._is_priced, self._full_picousd = self.vcpu.is_priced, self.loading.full_picousd
         self._phase: PhaseName = "boot"
         self._resident: dict[Version, int] = {}
         self._mark_ns = container.boot_ns
@@ -85,7 +86,6 @@ class Meter:
 
     def charge(
         self,
-        *,
         request_id: str,
         model: str,
         version: int,
@@ -101,7 +101,10 @@ class Meter:
         run_ns: int = 0,
         batch_rows: int = 0,
     ) -> int:
-        """The receipt in pico-dollars: what `cpu_ns` costs. `model` and `tenant` are resolved names, never a caller's free text."""
+        """The receipt in pico-dollars: what `cpu_ns` costs. `model` and `tenant` are resolved names, never a caller's free text.
+
+        By position from where every request passes: keywords would take a tenth of the time.
+        """
         now_ns = self._read_ns()
         if now_ns >= self._hour_end_ns:
             now_ns = self._now()
@@ -115,33 +118,44 @@ class Meter:
         self._charged_cpu_ns = charged_cpu_ns
         self._receipts_picousd = receipts_picousd
 
-        interval = self._interval
         key = (model, version, tenant, outcome)
-        totals = interval.infer.get(key)
+        totals = self._infer.get(key)
         if totals is None:
-            totals = interval.infer[key] = InferTotals()
+            totals = self._infer[key] = InferTotals()
         totals.cost_picousd += cost_picousd
         totals.cpu_ns += cpu_ns
         totals.requests += 1
         totals.rows += rows
-        interval.request_count += 1
-        if self._skip:
-            self._skip -= 1
+        if self._free:
+            self._free -= 1
+        elif not self._is_kept():
             return cost_picousd
-        requests = interval.requests
-        if len(requests) < self._detail_rows_max:
-            # Positional, in the order of `Request`: seven times as fast as by keyword (1.2 us).
-            requests.append(Request(
-                request_id, now_ns, model, version, outcome, rows, cpu_ns, cost_picousd,
-                request_bytes, response_bytes, queue_ns, run_ns, batch_rows, variant, tenant, door,
-            ))  # fmt: skip
-        else:
-            self.collapsed += 1
-        if self._detail_share < 1:
-            self._skip = self._gap()
-        if len(requests) >= self._full_rows:
+        # Positional, in the order of `Request`: seven times as fast as by keyword (1.2 us).
+        self._keep(Request(
+            request_id, now_ns, model, version, outcome, rows, cpu_ns, cost_picousd,
+            request_bytes, response_bytes, queue_ns, run_ns, batch_rows, variant, tenant, door,
+        ))  # fmt: skip
+        if not self._free and len(self._interval.requests) >= self._full_rows:
             self._on_full()
         return cost_picousd
+
+    def _is_kept(self) -> bool:
+        """Whether this request gets a line, where that is not plain; `_free` more do before anybody needs to ask again."""
+        if self._skip:
+            self._skip -= 1
+            return False
+        if self._detail_share < 1:
+            self._skip = self._gap()
+        if len(self._interval.requests) < self._detail_rows_max:
+            return True
+        self.collapsed += 1
+        if len(self._interval.requests) >= self._full_rows:
+            self._on_full()
+        return False
+
+    def _count_free(self) -> None:
+        limit = min(self._detail_rows_max, self._full_rows - 1) if self._detail_share >= 1 else 0
+        self._free = max(0, limit - len(self._interval.requests))
 
     def _covered(self, now_ns: int, charged_cpu_ns: int, receipts_picousd: int) -> tuple[int, int]:
         """CPU and receipts so far where the known ceiling is reached: as they are, or cut to what the box can have cost."""
@@ -231,6 +245,7 @@ class Meter:
         """Have `charge` call this whenever the open interval keeps the detail of `rows` requests or more, and one is added."""
         self._full_rows = rows
         self._on_full = call
+        self._count_free()
 
     def close_interval(self, to_ns: int) -> None:
         """End the open interval, append it to `closed` and begin the next. Nothing is computed per request.
@@ -259,7 +274,7 @@ class Meter:
 
     def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
         """A receipt as its caller is told it: the direct cost, and an estimate of the full one; None where nobody knows."""
-        return (cost_picousd if self.vcpu.is_priced else None), self.loading.full_picousd(cost_picousd)
+        return (cost_picousd if self._is_priced else None), self._full_picousd(cost_picousd)
 
     def _load_window(self) -> None:
         """Tell the loading factor what the interval cost, and what of that receipts are."""
@@ -272,6 +287,9 @@ class Meter:
 
     def _begin(self, from_ns: int) -> None:
         self._interval = Interval(from_ns)
+        self._infer = self._interval.infer
+        self._keep = self._interval.requests.append
+        self._count_free()
         self._hour_end_ns = self.next_boundary_ns
         self._earlier_bill_picousd = self.vcpu.billed_picousd(from_ns - self.boot_ns)
         self._earlier_receipts_picousd = self._receipts_picousd

@@ -67,7 +67,11 @@ class Interval:
     rss_byte_ns: int = 0
     resident_byte_ns: dict[Version, int] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
-    request_count: int = 0
+
+    @property
+    def request_count(self) -> int:
+        """With those that have no line among `requests`."""
+        return sum(totals.requests for totals in self.infer.values())
 
     @property
     def named_ns(self) -> int:

@@ -15,7 +15,7 @@ from gateway.cli.main import main
 class Unweighed(Meter):
     """A meter that takes no notice."""
 
-    def charge(self, **_: Any) -> int:  # Any: what a request used, unread
+    def charge(self, *_: Any, **__: Any) -> int:  # Any: what a request used, unread
         return 0
 
     def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
