@@ -274,8 +274,11 @@ LEDGER = Section(
         Panel(
             "Not in the store yet",
             "bytes",
-            ((_value(d.LEDGER_PENDING_BYTES), "{{instance}}"),),
-            "Grows while the store is away.",
+            (
+                (_value(d.LEDGER_PENDING_BYTES), "{{instance}}"),
+                (_value(d.LEDGER_SPILLED_BYTES), "{{instance}}, of it on local disk"),
+            ),
+            "Grows while the store is away. What is on local disk survives a restart in place.",
         ),
         Panel(
             "Bill not in the store yet",
@@ -290,6 +293,7 @@ LEDGER = Section(
                 (f"60 * {_rate(metric)}", name)
                 for metric, name in (
                     (d.LEDGER_SEGMENTS, "segments"),
+                    (d.LEDGER_RECOVERED, "recovered from disk"),
                     (d.LEDGER_FAILURES, "repeated"),
                     (d.FEATURE_WINDOWS, "windows"),
                     (d.FEATURE_FAILURES, "windows repeated"),
@@ -308,6 +312,8 @@ LEDGER = Section(
                         (d.LEDGER_CONFLICTS, "conflicts"),
                         (d.LEDGER_CAPPED, "capped receipts"),
                         (d.LEDGER_COLLAPSED, "detail lost"),
+                        (d.LEDGER_SPILL_FAILURES, "not taken by local disk"),
+                        (d.LEDGER_SET_ASIDE, "files set aside"),
                         (d.TRACES_DROPPED, "traces lost"),
                     )
                 ),
