@@ -184,7 +184,7 @@ def _levels(statement: Statement) -> None:
     times_ns = _medians(*(lambda level=level: zlib.compress(lines, level) for level in levels))  # type: ignore[misc]
     for level, time_ns in zip(levels, times_ns, strict=True):
         size = len(zlib.compress(lines, level))
-        print(f"gzip level {level}                       {time_ns:6.0f} ns per request, {size / REQUESTS:.0f} bytes")
+        print(f"zlib level {level}                       {time_ns:6.0f} ns per request, {size / REQUESTS:.0f} bytes")
 
 
 def _medians(*works: Callable[[], object]) -> list[float]:
