@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from tests.support import ledgersim, spillsim
+from tests.support import ledgersim, simworld, spillsim
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def test_seeds(block: int) -> None:
     faults = set[str]()
     for seed in range(block * 30, block * 30 + 30):
         faults |= set(ledgersim.run(seed).faults)
-    assert faults == set(ledgersim.FAULTS)
+    assert faults == set(simworld.FAULTS)
 
 
 @pytest.mark.parametrize("disk", spillsim.KINDS[1:])
