@@ -27,7 +27,7 @@ from gateway.contract.ledger import Outcome, Phases
 from gateway.dataplane import Call, DataPlane, Observer, Usage
 from gateway.errors import BucketNotFound, SettingsError, StoreRefused, StoreUnavailable
 from gateway.features.recorder import Recorder
-from gateway.http.service import Service
+from gateway.http.service import Service, Visits
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports.live import LivePage
@@ -144,6 +144,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
             page,
             saturation,
             _cost_page(stack, settings.store),
+            _visits(meter, ledger),
         )
         stack.callback(startup.log)
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
@@ -160,6 +161,13 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
             meter.mark_draining()
 
         yield service, drain
+
+
+def _visits(meter: Meter, ledger: LedgerWriter) -> Visits | None:
+    """Nobody need be told of requests where the container is billed as long as it lives and no answer waits for the ledger."""
+    if not (meter.is_counting_requests or ledger.may_hold_answers):
+        return None
+    return Visits(meter.begin_request, meter.end_request, lambda: ledger.holds_answers, ledger.flush)
 
 
 def _pinned(sources: Sequence[str]) -> "PinnedKeys | None":
@@ -282,6 +290,7 @@ class _Residency:
             cpu_ns=cpu_ns,
             run_ns=run_ns,
             batch_rows=rows,
+            is_request=False,
         )
 
 
@@ -325,15 +334,7 @@ def _say_prices(here: container.Container, book: prices.PriceBook, meter: Meter)
         here.platform_from,
         book.name,
     )
-    billed = book.platform(here.platform).billed
-    if billed != "lifetime":
-        logger.error(
-            "accounting: %s is billed by %s, which this gateway does not weigh while it runs: all costs are UNPRICED. Where "
-            "instances are billed as long as they live, set accounting.platform to a platform that says so (steelyard prices show)",
-            here.platform,
-            billed,
-        )
-    elif meter.unpriced:
+    if meter.unpriced:
         logger.error(
             "accounting: no price for %s in %s on %s: their costs are UNPRICED, not zero. Add them to a price book and make it "
             "current (steelyard prices update FILE), or set accounting.price_book; then start again",

@@ -56,7 +56,7 @@ async def _serve(settings: Settings, startup: Startup, listening: socket.socket)
 
                 stop.then(stopping)
                 # Litestar's types are narrower than ASGI's dictionaries.
-                listener = Listener(app, predictions, settings.server)  # type: ignore[arg-type]
+                listener = Listener(app, predictions, settings.server, service.visits)  # type: ignore[arg-type]
                 service.page.add(sources.counters(lambda: {CONNECTIONS: len(listener.connections)}))
                 service.saturation.watch(
                     "connections", lambda: len(listener.connections) / settings.server.connections_max

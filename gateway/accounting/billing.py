@@ -1,8 +1,8 @@
 """The origin charge of a container's life under its platform's rule: which time counts, in which steps, and how much at least.
 
-Pure, integers only. What a moment owes is billed time so far, so any windows of a life add up to the life: a window's quantity is
-the difference between two moments, and its charge the difference of two rounded bills (infra/decisions/0002). The running meter
-asks for `beyond_ns` when a life ends; whoever checks a bill afterwards asks for `charges`.
+Pure, integers only, over a whole life: whoever checks a bill afterwards asks here. What a moment owes is billed time so far, so
+any windows of a life add up to the life: a window's quantity is the difference between two moments, and its charge the difference
+of two rounded bills (infra/decisions/0002). The running meter counts the same as it goes (`gateway.accounting.billedtime`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,33 +19,46 @@ Span = tuple[int, int]
 
 
 class Life(msgspec.Struct, frozen=True):
-    """What decides the bill. `answered` are the requests or invocations, each from its arrival to its answer, within the life."""
+    """What decides the bill. `answered` are the requests or invocations, each from its arrival to its answer, within the life.
+
+    `draining_ns` is when the container began to stop, 0 where that is not told apart.
+    """
 
     boot_ns: int
     ready_ns: int
     ended_ns: int
     answered: tuple[Span, ...] = ()
+    draining_ns: int = 0
 
 
 def billed_ns(rule: Platform, life: Life, until_ns: int | None = None) -> int:
     """The time that the platform has billed by this moment, at the life's end without one.
 
-    A stretch or an invocation counts when it is over, with the steps it is rounded up to; boot is Lambda's INIT and Cloud Run's
-    start, and counts as one. Of a lifetime every nanosecond counts at once, and what the rule adds at its end.
+    Every billed nanosecond counts at once, and what a step or a minimum adds when it is over. Boot is Lambda's INIT and Cloud Run's
+    start, and counts as an invocation or a request does; so does Cloud Run's shutting down.
     """
     until_ns = life.ended_ns if until_ns is None else min(until_ns, life.ended_ns)
     if rule.billed == "lifetime":
         age_ns = max(0, until_ns - life.boot_ns)
         return age_ns + (beyond_ns(rule, age_ns) if until_ns == life.ended_ns else 0)
-    starting = (life.boot_ns, life.ready_ns)
-    spans = [starting, *life.answered]
-    counted = _merged(spans) if rule.billed == "requests" else spans
-    return sum(_stepped(rule, to_ns - from_ns) for from_ns, to_ns in counted if to_ns <= until_ns)
+    spans = [(life.boot_ns, life.ready_ns), *life.answered]
+    if rule.billed == "invocations":
+        begun = [(from_ns, to_ns) for from_ns, to_ns in spans if from_ns < until_ns]
+        return sum(stepped_ns(rule, to - at) if to <= until_ns else until_ns - at for at, to in begun)
+    if life.draining_ns:
+        spans.append((life.draining_ns, life.ended_ns))
+    return _stretches_ns(rule, _merged(spans), until_ns)
 
 
 def beyond_ns(rule: Platform, age_ns: int) -> int:
     """What is billed beyond the life itself, when it ends at this age: up to the next step, and to the minimum."""
-    return _stepped(rule, age_ns) - age_ns
+    return stepped_ns(rule, age_ns) - age_ns
+
+
+def stepped_ns(rule: Platform, length_ns: int) -> int:
+    """What a time of this length is billed as when it is over."""
+    step_ns = max(1, rule.granularity_ms * MS)
+    return max(-(-length_ns // step_ns) * step_ns, rule.minimum_ms * MS)
 
 
 def charges(rule: Platform, life: Life, tariff: Tariff, boundaries: Sequence[int]) -> tuple[int, ...]:
@@ -63,9 +76,17 @@ def request_picousd(
     return tuple(after - before for before, after in pairwise(bills))
 
 
-def _stepped(rule: Platform, length_ns: int) -> int:
-    step_ns = max(1, rule.granularity_ms * MS)
-    return max(-(-length_ns // step_ns) * step_ns, rule.minimum_ms * MS)
+def _stretches_ns(rule: Platform, stretches: Iterable[Span], until_ns: int) -> int:
+    """A stretch that begins while the step before it is still being paid continues that one: no moment is billed twice."""
+    over_ns = least_ns = began_ns = 0
+    for from_ns, to_ns in stretches:
+        if from_ns >= until_ns:
+            break
+        if from_ns > began_ns + least_ns:
+            over_ns, began_ns, least_ns = over_ns + least_ns, from_ns, 0
+        lasted_ns = min(to_ns, until_ns) - began_ns
+        least_ns = max(least_ns, stepped_ns(rule, lasted_ns) if to_ns <= until_ns else lasted_ns)
+    return over_ns + least_ns
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:

@@ -49,29 +49,31 @@ class Container(msgspec.Struct, frozen=True):
         return f"{datetime.fromtimestamp(self.boot_ns // 10**9, UTC):%Y-%m-%d}"
 
     def provisioned(self, platform: Platform) -> tuple[ProvisionedSku, ProvisionedSku]:
-        """Its vCPUs and its memory, as the platform's skus; as parts of the machine's price where that is all it has.
-
-        Where not the lifetime is billed, the lifetime has no price: these skus are then named after it, and no book has them.
+        """Its vCPUs and its memory, as the platform's skus; as parts of one price where that is all it has: a machine's, or that of
+        a memory with which the vCPUs come.
         """
         if platform.machine_sku:
-            return self._parts(platform.machine_sku)
-        vcpu_sku, memory_sku = platform.vcpu_sku, platform.memory_sku
-        if platform.billed != "lifetime":
-            vcpu_sku, memory_sku = f"{platform.name}/vcpu-lifetime", f"{platform.name}/memory-lifetime"
+            return self._parts(platform.machine_sku, 1)
+        if not platform.vcpu_sku:
+            return self._parts(platform.memory_sku, self.memory_bytes)
         return (
-            ProvisionedSku(vcpu_sku, "milli-vcpu-ns", self.vcpu_milli, self.boot_day),
-            ProvisionedSku(memory_sku, "byte-ns", self.memory_bytes, self.boot_day),
+            ProvisionedSku(platform.vcpu_sku, "milli-vcpu-ns", self.vcpu_milli, self.boot_day),
+            ProvisionedSku(platform.memory_sku, "byte-ns", self.memory_bytes, self.boot_day),
         )
 
-    def _parts(self, sku: str) -> tuple[ProvisionedSku, ProvisionedSku]:
+    def requests(self, platform: Platform) -> ProvisionedSku | None:
+        """Its requests, where the platform bills them."""
+        return ProvisionedSku(platform.request_sku, "requests", 1, self.boot_day) if platform.request_sku else None
+
+    def _parts(self, sku: str, times: int) -> tuple[ProvisionedSku, ProvisionedSku]:
         vcpu = VCPU_WEIGHT * self.vcpu_milli * BYTES_PER_GB
         memory = GB_WEIGHT * self.memory_bytes * 1000
         common = math.gcd(vcpu, memory)
         cut, whole = vcpu // common, (vcpu + memory) // common
         day = self.boot_day
         return (
-            ProvisionedSku(f"{sku}/vcpu", "milli-vcpu-ns", self.vcpu_milli, day, Part(sku, 0, cut, whole)),
-            ProvisionedSku(f"{sku}/memory", "byte-ns", self.memory_bytes, day, Part(sku, cut, whole, whole)),
+            ProvisionedSku(f"{sku}/vcpu", "milli-vcpu-ns", self.vcpu_milli, day, Part(sku, 0, cut, whole, times)),
+            ProvisionedSku(f"{sku}/memory", "byte-ns", self.memory_bytes, day, Part(sku, cut, whole, whole, times)),
         )
 
 

@@ -72,7 +72,11 @@ class LedgerWriter:
             jitter=jitter,
             spill=self._spill,
         )
+        self._before_answers = options.before_answers
+        if options.before_answers == "auto":
+            self._before_answers = "due" if book.platform(container.platform).freezes else "never"
         self._closed = asyncio.Event()
+        self._encoding = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._seq = 0
         self._last_sha256 = ""
@@ -145,6 +149,27 @@ class LedgerWriter:
         """Of this, what is not on local disk either: a kill loses who used it."""
         return self.unwritten_picousd - self._outbox.unwritten_picousd + self._outbox.unsafe_picousd
 
+    @property
+    def may_hold_answers(self) -> bool:
+        return self._before_answers != "never"
+
+    @property
+    def holds_answers(self) -> bool:
+        """Whether the answer that is ready now must wait for `flush`. Not while the store is away: that would help nobody."""
+        if self._before_answers == "never" or self._outbox.is_failing or self._outbox.is_full:
+            return False
+        is_old = self._clock.now_ns() - self._meter.from_ns >= round(self._options.flush_interval_s * 1e9)
+        return is_old or self._before_answers == "each" or self._outbox.pending_bytes > 0 or bool(self._meter.closed)
+
+    async def flush(self) -> None:
+        """Have what has been charged until now written, as far as `answer_wait_s` allows; the rest goes with the next one."""
+        self._close_full()
+        await background.within(self._options.answer_wait_s, self._written(), self._sleep)
+
+    async def _written(self) -> None:
+        await self._encode_closed()
+        await self._outbox.emptied()
+
     async def __aenter__(self) -> "LedgerWriter":
         """Does not wait for the store: the opening record is the first thing in the outbox."""
         self._open()
@@ -194,7 +219,7 @@ class LedgerWriter:
             boot_ns=container.boot_ns,
             opened_ns=self._clock.now_ns(),
             platform=container.platform,
-            provisioned=(self._meter.vcpu.provisioned, self._meter.memory.provisioned),
+            provisioned=tuple(each.provisioned for each in self._meter.tariffs),
             price_book_sha256=self._book.sha256,
             software=SOFTWARE,
             basis=Basis(container.platform_from, container.size_from, self._meter.unpriced),
@@ -238,6 +263,10 @@ class LedgerWriter:
 
     async def _encode_closed(self) -> None:
         """Each interval leaves the meter only when its segment is in the outbox: cancelling in between repeats work, no more."""
+        async with self._encoding:
+            await self._encode_in_order()
+
+    async def _encode_in_order(self) -> None:
         while self._meter.closed:
             interval = self._meter.closed[0]
             try:
@@ -261,7 +290,7 @@ class LedgerWriter:
         """In a thread: the next segment of the chain."""
         began_ns = self._clock.thread_cpu_ns()
         container, boot_ns = self._container.id, self._container.boot_ns
-        statement = settle(interval, boot_ns=boot_ns, vcpu=self._meter.vcpu, memory=self._meter.memory)
+        statement = settle(interval, vcpu=self._meter.vcpu, memory=self._meter.memory, fee=self._meter.fee)
         kept = statement if keep_requests else msgspec.structs.replace(statement, requests=())
         body = segment.encode(
             kept,
@@ -280,9 +309,7 @@ class LedgerWriter:
         )
 
     def _bill(self, interval: Interval) -> int:
-        boot_ns, to_ns = self._container.boot_ns, interval.to_ns
-        ages = (interval.from_ns - boot_ns, to_ns - boot_ns, to_ns + interval.beyond_ns - boot_ns)
-        return sum(tariff.charge(*ages).cost_picousd for tariff in (self._meter.vcpu, self._meter.memory))
+        return self._meter.billed_picousd(interval)
 
     async def _finish(self, ended_ns: int) -> None:
         await self._encode_closed()

@@ -12,12 +12,12 @@ from math import log
 
 import msgspec
 
-from gateway.accounting.billing import beyond_ns
+from gateway.accounting import billedtime
 from gateway.accounting.clock import Clock
 from gateway.accounting.container import Container
 from gateway.accounting.loading import Loading
 from gateway.accounting.statement import MILLI, InferTotals, Interval, PhaseName, Version
-from gateway.accounting.tariff import tariff
+from gateway.accounting.tariff import Tariff, tariff
 from gateway.contract import prices
 from gateway.contract.ledger import Outcome, Phases, Request
 
@@ -54,10 +54,16 @@ class Meter:
         vcpu, memory = container.provisioned(self._rule)
         self.vcpu = tariff(book, vcpu)
         self.memory = tariff(book, memory)
+        fee = container.requests(self._rule)
+        self.fee = None if fee is None else tariff(book, fee)
         self.boot_ns = container.boot_ns
         self.closed: deque[Interval] = deque()
         self.capped = 0
         self.collapsed = 0
+        self._time = billedtime.counted(self._rule, container.boot_ns)
+        self._requests = 0
+        self._counted: set[str] = set()  # requests under way that are in `_requests` already
+        self._draining_since_ns: int | None = None
         self._clock = clock
         self._read_ns = clock.now_ns
         self._detail_rows_max = detail_rows_max
@@ -79,7 +85,7 @@ class Meter:
         self._is_priced, self._full_picousd = self.vcpu.is_priced, self.loading.full_picousd
         self._phase: PhaseName = "boot"
         self._resident: dict[Version, int] = {}
-        self._mark_ns = container.boot_ns
+        self._mark_age_ns = 0
         self._mark_cpu_ns = 0
         self._mark_rss_bytes = clock.rss_bytes()
         self._begin(container.boot_ns)
@@ -100,8 +106,10 @@ class Meter:
         queue_ns: int = 0,
         run_ns: int = 0,
         batch_rows: int = 0,
+        is_request: bool = True,
     ) -> int:
-        """The receipt in pico-dollars: what `cpu_ns` costs. `model` and `tenant` are resolved names, never a caller's free text.
+        """The receipt in pico-dollars: what `cpu_ns` costs, and the request where the platform bills it (`is_request`: it came to
+        the container as one). `model` and `tenant` are resolved names, never a caller's free text.
 
         By position from where every request passes: keywords would take a tenth of the time.
         """
@@ -114,7 +122,7 @@ class Meter:
         receipts_picousd = charged_cpu_ns * self._rate_numerator // self._rate_denominator
         if receipts_picousd > self._ceiling_picousd:
             charged_cpu_ns, receipts_picousd = self._covered(now_ns, charged_cpu_ns, receipts_picousd)
-        cost_picousd = receipts_picousd - self._receipts_picousd
+        cpu_picousd = cost_picousd = receipts_picousd - self._receipts_picousd
         self._charged_cpu_ns = charged_cpu_ns
         self._receipts_picousd = receipts_picousd
 
@@ -122,7 +130,12 @@ class Meter:
         totals = self._infer.get(key)
         if totals is None:
             totals = self._infer[key] = InferTotals()
-        totals.cost_picousd += cost_picousd
+        if self.fee is not None and is_request:
+            fee_picousd = self._count(request_id)
+            totals.fee_picousd += fee_picousd
+            totals.calls += 1
+            cost_picousd += fee_picousd
+        totals.cost_picousd += cpu_picousd
         totals.cpu_ns += cpu_ns
         totals.requests += 1
         totals.rows += rows
@@ -175,9 +188,39 @@ class Meter:
 
     def _raise_ceiling(self, now_ns: int) -> None:
         """This interval's receipts may reach its bill, a little ahead of now but not past the hour. Cached: the bill only grows."""
-        age_ns = min(now_ns + self._ahead_ns, self.next_boundary_ns) - self.boot_ns
+        if self._rule.billed == "lifetime":
+            now_ns = min(now_ns + self._ahead_ns, self.next_boundary_ns)
+        age_ns = self._time.age_ns(now_ns)  # elsewhere nobody knows how much will yet be billed
         bill_picousd = self.vcpu.covered_picousd(age_ns) - self._earlier_bill_picousd
         self._ceiling_picousd = max(self._ceiling_picousd, self._earlier_receipts_picousd + bill_picousd)
+
+    @property
+    def is_counting_requests(self) -> bool:
+        """Whether the platform bills by requests, so that `begin_request` and `end_request` must be called."""
+        return self._rule.billed != "lifetime"
+
+    def begin_request(self) -> int:
+        """One has come; the moment is for `end_request`."""
+        now_ns = self._now()
+        self._time.begin(now_ns)
+        return now_ns
+
+    def end_request(self, began_ns: int, request_id: str = "") -> None:
+        """It is answered, or its caller has left. One that was charged is given by the id it was charged with."""
+        now_ns = self._now()
+        self._time.end(began_ns, now_ns)
+        if request_id in self._counted:
+            self._counted.remove(request_id)
+        else:
+            self._requests += 1
+
+    def _count(self, request_id: str) -> int:
+        """What this request itself costs: the bill for it and all before, less that for all before."""
+        assert self.fee is not None
+        before_picousd = self.fee.billed_picousd(self._requests)
+        self._counted.add(request_id)
+        self._requests += 1
+        return self.fee.billed_picousd(self._requests) - before_picousd
 
     def note_load(self, model: str, version: int, cpu_ns: int, phases: Phases | None = None) -> None:
         """A model was loaded, or failed to be: the CPU that took, and where its time went (the last load's, of several)."""
@@ -212,17 +255,30 @@ class Meter:
     def mark_ready(self) -> None:
         """Boot is over. Without effect after `mark_draining`."""
         if self._phase == "boot":
-            self._enter("serving")
+            now_ns = self._enter("serving")
+            self._time.end(self.boot_ns, now_ns)
 
     def mark_draining(self) -> None:
         """No new work is accepted: idle time is from now on the price of stopping."""
-        if self._phase != "draining":
-            self._enter("draining")
+        if self._phase == "draining":
+            return
+        has_booted = self._phase != "boot"
+        now_ns = self._enter("draining")
+        if self._rule.billed == "requests":  # shutting down is billed, at Cloud Run
+            self._draining_since_ns = now_ns
+            self._time.begin(now_ns)
+        if not has_booted:
+            self._time.end(self.boot_ns, now_ns)
 
     @property
     def unpriced(self) -> tuple[str, ...]:
         """What the container is billed by and the book has no price for."""
-        return tuple(each.provisioned.sku for each in (self.vcpu, self.memory) if not each.is_priced)
+        return tuple(each.provisioned.sku for each in self.tariffs if not each.is_priced)
+
+    @property
+    def tariffs(self) -> tuple[Tariff, ...]:
+        """All that the container is billed by."""
+        return (self.vcpu, self.memory) if self.fee is None else (self.vcpu, self.memory, self.fee)
 
     @property
     def from_ns(self) -> int:
@@ -237,6 +293,8 @@ class Meter:
     @property
     def closable_ns(self) -> int:
         """The earliest end the open interval can have: its bill then covers its receipts. At most `ahead_ns` after the last."""
+        if self._rule.billed != "lifetime":
+            return self._interval.from_ns + 1  # receipts were never ahead
         owed_picousd = self._earlier_bill_picousd + self._receipts_picousd - self._earlier_receipts_picousd
         covered_age_ns = self.vcpu.covering_age_ns(owed_picousd)
         return max(self._interval.from_ns + 1, min(self.boot_ns + covered_age_ns, self.next_boundary_ns))
@@ -257,6 +315,8 @@ class Meter:
         if self._phase == "boot":
             self._interval.boot_named_ns = self._interval.named_ns
         self._interval.to_ns = to_ns
+        self._interval.to_age_ns = self._time.age_ns(to_ns)
+        self._interval.to_requests = self._requests
         self._load_window()
         self.closed.append(self._interval)
         self._begin(to_ns)
@@ -267,7 +327,11 @@ class Meter:
         The last interval also bears what the platform bills beyond the end, by its minimum and its steps.
         """
         ended_ns = max(self._now(), self.closable_ns)
-        self._interval.beyond_ns = beyond_ns(self._rule, ended_ns - self.boot_ns)
+        if self._phase == "boot":
+            self._time.end(self.boot_ns, ended_ns)
+        if self._draining_since_ns is not None:
+            self._time.end(self._draining_since_ns, ended_ns)
+        self._interval.beyond_ns = self._time.last_ns(self._time.age_ns(ended_ns))
         self.close_interval(ended_ns)
         self._hour_end_ns = _NEVER_NS
         return ended_ns
@@ -276,22 +340,35 @@ class Meter:
         """A receipt as its caller is told it: the direct cost, and an estimate of the full one; None where nobody knows."""
         return (cost_picousd if self._is_priced else None), self._full_picousd(cost_picousd)
 
+    def billed_picousd(self, interval: Interval) -> int:
+        """What a closed interval costs, all skus together."""
+        to_age_ns = interval.to_age_ns + interval.beyond_ns
+        cost = sum(each.charge(interval.from_age_ns, to_age_ns).cost_picousd for each in (self.vcpu, self.memory))
+        if self.fee is not None:
+            cost += self.fee.charge(interval.from_requests, interval.to_requests).cost_picousd
+        return cost
+
     def _load_window(self) -> None:
         """Tell the loading factor what the interval cost, and what of that receipts are."""
-        ages = (self._interval.from_ns - self.boot_ns, self._interval.to_ns - self.boot_ns)
-        bill_picousd = sum(
-            each.billed_picousd(ages[1]) - each.billed_picousd(ages[0]) for each in (self.vcpu, self.memory)
-        )
+        interval = self._interval
         receipts_picousd = self._receipts_picousd - self._earlier_receipts_picousd
-        self.loading.add(self._interval.from_ns, self._interval.to_ns, bill_picousd, receipts_picousd)
+        if self.fee is not None:
+            receipts_picousd += sum(totals.fee_picousd for totals in interval.infer.values())
+        self.loading.add(interval.from_ns, interval.to_ns, self.billed_picousd(interval), receipts_picousd)
 
     def _begin(self, from_ns: int) -> None:
-        self._interval = Interval(from_ns)
+        age_ns = self._time.age_ns(from_ns)
+        self._interval = Interval(
+            from_ns,
+            from_age_ns=age_ns,
+            from_requests=self._requests,
+            is_dated=self._rule.billed == "lifetime",
+        )
         self._infer = self._interval.infer
         self._keep = self._interval.requests.append
         self._count_free()
         self._hour_end_ns = self.next_boundary_ns
-        self._earlier_bill_picousd = self.vcpu.billed_picousd(from_ns - self.boot_ns)
+        self._earlier_bill_picousd = self.vcpu.billed_picousd(age_ns)
         self._earlier_receipts_picousd = self._receipts_picousd
         self._ceiling_picousd = self._receipts_picousd
 
@@ -302,15 +379,19 @@ class Meter:
             self.close_interval(self._hour_end_ns)
         return now_ns
 
-    def _enter(self, phase: PhaseName) -> None:
-        self._integrate(self._now())
+    def _enter(self, phase: PhaseName) -> int:
+        """The moment at which the phase began."""
+        now_ns = self._now()
+        self._integrate(now_ns)
         if self._phase == "boot":
             self._interval.boot_named_ns = self._interval.named_ns
         self._phase = phase
+        return now_ns
 
     def _integrate(self, now_ns: int) -> None:
-        """Add the time since the last call to the running phase and, after boot, memory times that time (rss by its mean)."""
-        elapsed_ns = now_ns - self._mark_ns
+        """Add the billed time since the last call to the running phase and, after boot, memory times that (rss by its mean)."""
+        age_ns = self._time.age_ns(now_ns)
+        elapsed_ns = age_ns - self._mark_age_ns
         if elapsed_ns <= 0:  # a container's last interval may end a little ahead of the clock
             return
         cpu_ns, rss_bytes = self._clock.cpu_ns(), self._clock.rss_bytes()
@@ -322,7 +403,7 @@ class Meter:
             held = self._interval.resident_byte_ns
             for version, resident_bytes in self._resident.items():
                 held[version] = held.get(version, 0) + resident_bytes * elapsed_ns
-        self._mark_ns, self._mark_cpu_ns, self._mark_rss_bytes = now_ns, cpu_ns, rss_bytes
+        self._mark_age_ns, self._mark_cpu_ns, self._mark_rss_bytes = age_ns, cpu_ns, rss_bytes
 
 
 def _nobody_listens() -> None:

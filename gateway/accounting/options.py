@@ -20,6 +20,10 @@ class LedgerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     are kept as sums only: a gibibyte is five hours at 1,000 requests a second, and little beside the 20 GiB of a Fargate task; 0
     keeps only sums on disk. `spill_dir`: where; empty means in the gateway's cache. What is there survives a crash, and the next
     gateway started in the same place writes it.
+
+    `before_answers`: whether an answer waits until the ledger is written, for at most `answer_wait_s`: `each`, when `due` (what is
+    unwritten is older than `flush_interval_s`), `never`; `auto` is `due` where the platform freezes the process between calls, for
+    there is no later. Not `each`, for a PUT ($5 a million) costs ten times what such a call does.
     """
 
     detail: Literal["request", "sampled", "minute"] = "request"
@@ -31,6 +35,8 @@ class LedgerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spill_bytes_max: Annotated[int, Meta(ge=0, le=2**50)] = 1 << 30
     put_timeout_s: Annotated[float, Meta(gt=0)] = 30.0
     drain_s: Annotated[float, Meta(ge=0)] = 10.0
+    before_answers: Literal["auto", "each", "due", "never"] = "auto"
+    answer_wait_s: Annotated[float, Meta(gt=0, le=30)] = 1.0
 
     @property
     def detail_share(self) -> float:

@@ -76,6 +76,8 @@ class Outbox:
         self._added = asyncio.Event()
         self._keeping = asyncio.Lock()
         self._number = 0
+        self._emptied = asyncio.Event()
+        self._emptied.set()
         self._failed_in_row = 0
 
     @property
@@ -96,6 +98,15 @@ class Outbox:
         spill = self._spill
         return self.unwritten_picousd - sum(one.cost_picousd for one in self._pending if spill.holds(one.number))
 
+    @property
+    def is_failing(self) -> bool:
+        """The last attempt failed: nobody should wait for the next."""
+        return self._failed_in_row > 0
+
+    async def emptied(self) -> None:
+        """Wait until `run` has nothing left to write."""
+        await self._emptied.wait()
+
     def add(self, parcel: Parcel) -> None:
         """Never waits and never refuses."""
         size = len(parcel.body)
@@ -114,6 +125,7 @@ class Outbox:
             self.pending_bytes += waiting.body_bytes
             self._held_bytes += 0 if waiting.body is None else waiting.body_bytes
             self._pending.append(waiting)
+            self._emptied.clear()
             self._added.set()
 
     async def run(self) -> None:
@@ -197,6 +209,8 @@ class Outbox:
 
     def _done(self, waiting: _Waiting, *, is_written: bool = True) -> None:
         self._pending.popleft()
+        if not self._pending:
+            self._emptied.set()
         waiting.is_done = True
         self.pending_bytes -= waiting.body_bytes
         self._held_bytes -= 0 if waiting.body is None else waiting.body_bytes
@@ -232,4 +246,5 @@ class Outbox:
             each.is_done = True
         self._pending.clear()
         self.pending_bytes = self._held_bytes = 0
+        self._emptied.set()
         logger.error("ledger: %s %s exists with other content: %s", waiting.what, waiting.key, self._on_conflict)

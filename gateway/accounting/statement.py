@@ -27,9 +27,13 @@ MILLI = 1000
 
 @dataclass(slots=True)
 class InferTotals:
-    """Sums over the requests of one account."""
+    """Sums over the requests of one account. `cost_picousd` is that of their CPU; `fee_picousd` what the platform bills for `calls`
+    requests that came from outside.
+    """
 
     cost_picousd: int = 0
+    fee_picousd: int = 0
+    calls: int = 0
     cpu_ns: int = 0
     requests: int = 0
     rows: int = 0
@@ -37,7 +41,7 @@ class InferTotals:
 
 @dataclass(slots=True)
 class Phase:
-    """How long a phase of the container's life lasted within the interval, and the CPU that the process used in it."""
+    """How long a phase of the container's life was billed within the interval, and the CPU that the process used in it."""
 
     wall_ns: int = 0
     cpu_ns: int = 0
@@ -49,11 +53,17 @@ class Interval:
 
     `boot_named_ns` is the CPU of requests and loads during boot. The memory integrals cover only what follows boot. `boot_phases`
     and `load_phases` are what was recorded of how boot and loads spent their time; they weigh nothing. `beyond_ns` is what the
-    platform bills after `to_ns`, when the life ends there.
+    platform bills after `to_ns`, when the life ends there. Ages are billed time of the life, requests those billed in it;
+    `is_dated` says that ages are times since boot.
     """
 
     from_ns: int
     to_ns: int = 0
+    from_age_ns: int = 0
+    to_age_ns: int = 0
+    from_requests: int = 0
+    to_requests: int = 0
+    is_dated: bool = True
     beyond_ns: int = 0
     boot: Phase = field(default_factory=Phase)
     serving: Phase = field(default_factory=Phase)
@@ -107,42 +117,43 @@ class _Claim(msgspec.Struct, frozen=True):
     phases: Phases | None = None
 
 
-def settle(interval: Interval, *, boot_ns: int, vcpu: Tariff, memory: Tariff) -> Statement:
+def settle(interval: Interval, *, vcpu: Tariff, memory: Tariff, fee: Tariff | None = None) -> Statement:
     """The interval's statement: per sku the postings add up to the charge, and the receipts to the `infer` postings."""
-    from_age_ns, to_age_ns = interval.from_ns - boot_ns, interval.to_ns - boot_ns
+    ages = (interval.from_age_ns, interval.to_age_ns, interval.to_age_ns + interval.beyond_ns)
     infer = _infer_postings(interval, vcpu.provisioned.sku)
-    receipts_picousd = sum(posting.cost_picousd for posting in infer)
-    cpu, cpu_postings = _settled(
-        vcpu,
-        (from_age_ns, to_age_ns, to_age_ns + interval.beyond_ns),
-        infer,
-        _cpu_claims(interval, vcpu.provisioned.amount),
-        "idle_cpu",
-    )
-    held, held_postings = _settled(
-        memory,
-        (from_age_ns, to_age_ns, to_age_ns + interval.beyond_ns),
-        [],
-        _memory_claims(interval, memory.provisioned.amount),
-        "idle_mem",
-    )
+    settled = [
+        _settled(vcpu, ages, infer, _cpu_claims(interval, vcpu.provisioned.amount), "idle_cpu", interval.is_dated),
+        _settled(memory, ages, [], _memory_claims(interval, memory.provisioned.amount), "idle_mem", interval.is_dated),
+    ]
+    if fee is not None:
+        counts = (interval.from_requests, interval.to_requests, interval.to_requests)
+        named = _fee_postings(interval, fee.provisioned.sku)
+        others = counts[1] - counts[0] - sum(posting.quantity for posting in named)
+        settled.append(_settled(fee, counts, named, [_Claim("overhead", others)], "overhead", is_dated=False))
+    postings = tuple(posting for _, posted in settled for posting in posted)
     if len(interval.requests) == interval.request_count:
+        receipts_picousd = sum(posting.cost_picousd for posting in postings if posting.account == "infer")
         assert sum(map(_cost_of, interval.requests)) == receipts_picousd
     return Statement(
         interval.from_ns,
         interval.to_ns,
-        (cpu, held),
-        (*cpu_postings, *held_postings),
+        tuple(charge for charge, _ in settled),
+        postings,
         interval.requests,
         interval.request_count,
     )
 
 
 def _settled(
-    tariff: Tariff, ages: tuple[int, int, int], given: list[Posting], claims: list[_Claim], idle: Account
+    tariff: Tariff,
+    ages: tuple[int, int, int],
+    given: list[Posting],
+    claims: list[_Claim],
+    idle: Account,
+    is_dated: bool,
 ) -> tuple[Charge, list[Posting]]:
     """One sku's charge and its postings: those `given`, the rest by claims, and what is billed beyond the end to `boot`."""
-    charge = tariff.charge(*ages)
+    charge = tariff.charge(*ages, is_dated=is_dated)
     if not tariff.is_priced:
         claimed = sum(posting.quantity for posting in given)
         rest = max(0, charge.quantity + charge.beyond - claimed)
@@ -173,6 +184,15 @@ def _infer_postings(interval: Interval, sku: str) -> list[Posting]:
             rows=totals.rows,
         )
         for (model, version, tenant, outcome), totals in sorted(interval.infer.items(), key=lambda item: item[0])
+    ]
+
+
+def _fee_postings(interval: Interval, sku: str) -> list[Posting]:
+    """What the platform bills for each request itself, to those who asked; checks and refusals before a model are overhead."""
+    return [
+        Posting("infer", sku, totals.fee_picousd, totals.calls, model, version, tenant, outcome)
+        for (model, version, tenant, outcome), totals in sorted(interval.infer.items(), key=lambda item: item[0])
+        if totals.calls
     ]
 
 

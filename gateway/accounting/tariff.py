@@ -13,7 +13,8 @@ from gateway.contract import ledger, prices
 
 
 class Tariff(msgspec.Struct, frozen=True):
-    """A provisioned sku with its price: `numerator / denominator` pico-dollars per nanosecond of the container's life.
+    """A provisioned sku with its price: `numerator / denominator` pico-dollars per billed nanosecond of the container's life, or
+    per request. Ages are counted in these.
 
     It is the part between the cuts `low` and `high` of `whole` equal parts of that price. A numerator of 0 says that the sku has
     no price: then it costs nothing that is known.
@@ -52,8 +53,13 @@ class Tariff(msgspec.Struct, frozen=True):
         whole_picousd = -(-picousd * self.whole // self.high)
         return -(-whole_picousd * self.denominator // self.numerator)
 
-    def charge(self, from_age_ns: int, to_age_ns: int, beyond_age_ns: int | None = None) -> ledger.Charge:
-        """What the platform bills between two ages of the container; at its end also what it bills up to `beyond_age_ns`."""
+    def charge(
+        self, from_age_ns: int, to_age_ns: int, beyond_age_ns: int | None = None, *, is_dated: bool = True
+    ) -> ledger.Charge:
+        """What the platform bills between two ages of the container; at its end also what it bills up to `beyond_age_ns`.
+
+        `is_dated`: the interval's times say where its ages begin; else the charge does.
+        """
         last_ns = to_age_ns if beyond_age_ns is None else beyond_age_ns
         assert 0 <= from_age_ns <= to_age_ns <= last_ns
         return ledger.Charge(
@@ -62,6 +68,7 @@ class Tariff(msgspec.Struct, frozen=True):
             quantity=self.provisioned.amount * (to_age_ns - from_age_ns),
             cost_picousd=self.billed_picousd(last_ns) - self.billed_picousd(from_age_ns),
             beyond=self.provisioned.amount * (last_ns - to_age_ns),
+            since=0 if is_dated else from_age_ns,
         )
 
     def _part(self, picousd: int) -> int:
@@ -75,6 +82,6 @@ def tariff(book: prices.PriceBook, provisioned: ledger.ProvisionedSku) -> Tariff
     price = book.price(sku, provisioned.priced_on)
     if price is None:
         return Tariff(provisioned, 0, 1)
-    rate: Fraction = price.rate * (1 if part else provisioned.amount)
+    rate: Fraction = price.rate * (part.times if part else provisioned.amount)
     cuts = (part.low, part.high, part.whole) if part else (0, 1, 1)
     return Tariff(provisioned, rate.numerator, rate.denominator, *cuts)

@@ -77,7 +77,11 @@ def missing(
 def gaps(
     opened: Open, book: PriceBook, spans: Sequence[Span], until_ns: int, billed_beyond_ns: int = 0
 ) -> tuple[Gap, ...]:
-    """Where [boot, until) is in no span, cut at full hours as segments are; the last bears what is billed beyond it."""
+    """Where [boot, until) is in no span, cut at full hours as segments are; the last bears what is billed beyond it. None where
+    not the lifetime is billed: then nobody knows from the time alone what a stretch without a segment cost.
+    """
+    if book.platform(opened.platform).billed != "lifetime":
+        return ()
     tariffs = [tariff(book, provisioned) for provisioned in opened.provisioned]
     found = [hour for gap in _between(spans, opened.boot_ns, until_ns) for hour in _hours(*gap)]
     if billed_beyond_ns and (not found or found[-1][1] < until_ns):

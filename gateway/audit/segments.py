@@ -7,11 +7,11 @@ import msgspec
 from gateway.accounting import segment
 from gateway.accounting.billing import beyond_ns
 from gateway.accounting.segment import ParsedSegment
-from gateway.accounting.tariff import tariff
+from gateway.accounting.tariff import Tariff, tariff
 from gateway.audit.findings import Finding
 from gateway.contract import codec, layout
-from gateway.contract.ledger import Open, Segment
-from gateway.contract.prices import PriceBook
+from gateway.contract.ledger import Charge, Open, Segment
+from gateway.contract.prices import Platform, PriceBook
 from gateway.errors import ManifestInvalid, SettingsError, WrittenByNewer
 from gateway.wording import moment
 
@@ -75,9 +75,7 @@ def _money(key: str, parsed: ParsedSegment, opened: Open | None, books: "dict[st
             yield Finding("wrong_charge", text, key=key, container=header.container, from_ns=header.from_ns)
             continue
         try:
-            # Only a life's last segment bills beyond its end, and then exactly what the platform's rule adds there.
-            beyond = beyond_ns(book.platform(opened.platform), ages[1]) if charge.beyond else 0
-            due = tariff(book, held).charge(*ages, ages[1] + beyond)
+            due = _due(charge, tariff(book, held), book.platform(opened.platform), ages)
         except SettingsError as error:
             yield Finding(
                 "wrong_charge", f"{key}: {error}", key=key, container=header.container, from_ns=header.from_ns
@@ -89,6 +87,15 @@ def _money(key: str, parsed: ParsedSegment, opened: Open | None, books: "dict[st
                 f"its price book and its container's size make that {due.cost_picousd:,} p$"
             )
             yield Finding("wrong_charge", text, key=key, container=header.container, from_ns=header.from_ns)
+
+
+def _due(charge: Charge, priced: Tariff, rule: Platform, ages: tuple[int, int]) -> Charge:
+    """What the charge must be. How much was billed follows from the time only where the lifetime is."""
+    if rule.billed != "lifetime":
+        return priced.charge(charge.since, charge.since + charge.quantity // priced.provisioned.amount, is_dated=False)
+    # Only a life's last segment bills beyond its end, and then exactly what the platform's rule adds there.
+    beyond = beyond_ns(rule, ages[1]) if charge.beyond else 0
+    return priced.charge(*ages, ages[1] + beyond)
 
 
 def _times(key: str, parsed: ParsedSegment) -> Iterator[Finding]:

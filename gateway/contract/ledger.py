@@ -28,20 +28,21 @@ Account = Literal[
     "unattributed",
     "unpriced",
 ]
-Unit = Literal["milli-vcpu-ns", "byte-ns"]
+Unit = Literal["milli-vcpu-ns", "byte-ns", "requests"]
 
 
-class Part(msgspec.Struct, frozen=True):
-    """One price cut in two: between `low` and `high` of `whole` equal parts of what `sku` costs."""
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One price cut in two: between `low` and `high` of `whole` equal parts of what `times` units of `sku` cost."""
 
     sku: str
     low: Count
     high: Positive
     whole: Positive
+    times: Positive = 1
 
 
 class ProvisionedSku(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the container holds for its whole life: `amount` thousandths of a vCPU, or bytes of memory.
+    """What the container holds for its whole life: `amount` thousandths of a vCPU, or bytes of memory; or 1, of its requests.
 
     `priced_on` is the day whose price holds for all of the life, where the book has several ("": the newest). A machine with one
     price has a `part` of it for its vCPUs and one for its memory.
@@ -125,9 +126,10 @@ class Segment(msgspec.Struct, frozen=True, tag="segment"):
 
 
 class Charge(msgspec.Struct, frozen=True, tag="charge", omit_defaults=True):
-    """What the platform bills for the interval: price times `quantity` (provisioned amount times nanoseconds).
+    """What the platform bills for the interval: price times `quantity` (provisioned amount times billed nanoseconds, or requests).
 
-    The last one of a life also bills `beyond`: what the platform's minimum and its steps add after the end, posted to `boot`. A sku
+    Where not the lifetime is billed, `since` is how much (nanoseconds, requests) the life had been billed before the interval. The
+    last one of a life also bills `beyond`: what the platform's minimum and its steps add after the end, posted to `boot`. A sku
     without a price costs 0 here, and its quantity is posted to `unpriced`.
     """
 
@@ -136,6 +138,7 @@ class Charge(msgspec.Struct, frozen=True, tag="charge", omit_defaults=True):
     quantity: Count
     cost_picousd: Count
     beyond: Count = 0
+    since: Count = 0
 
 
 class Phases(msgspec.Struct, omit_defaults=True):
@@ -165,7 +168,8 @@ class Phases(msgspec.Struct, omit_defaults=True):
 class Posting(msgspec.Struct, frozen=True, tag="posting", omit_defaults=True):
     """A part of one sku's charge, by account and, where there is one, by model.
 
-    `quantity` is the measured weight, in the charge's unit. Only `infer` postings carry `requests` and `rows`. The vCPU posting of
+    `quantity` is the measured weight, in the charge's unit. Only `infer` postings of the vCPU carry `requests` and `rows`, so that
+    those of what the platform bills per request do not count them again. The vCPU posting of
     a `load`, or of the `boot` that ended in the interval, says in `phases` where the time went when the gateway recorded it.
     """
 
@@ -183,7 +187,10 @@ class Posting(msgspec.Struct, frozen=True, tag="posting", omit_defaults=True):
 
 
 class Request(msgspec.Struct, frozen=True, tag="request", omit_defaults=True, gc=False):
-    """One receipt. `cpu_ns` is decode, its share of the batch's run, and encode; `cost_picousd` is what that costs, directly."""
+    """One receipt. `cpu_ns` is decode, its share of the batch's run, and encode; `cost_picousd` is what that costs, directly.
+
+    Where the platform bills every request, that is in it.
+    """
 
     id: str
     at_ns: Count

@@ -90,7 +90,8 @@ class Platform(msgspec.Struct, frozen=True):
 
     `billed` says which time: the container's `lifetime`, each of its `invocations`, or the stretches in which it has `requests` to
     answer. Each such time counts in steps of `granularity_ms` (0: to the nanosecond), and `minimum_ms` at least. `request_sku` is
-    beside that, per request.
+    beside that, per request. `freezes`: between invocations the process stands still and may never go on, so what is in its memory
+    then may be lost.
     """
 
     name: str
@@ -101,8 +102,11 @@ class Platform(msgspec.Struct, frozen=True):
     billed: Literal["lifetime", "invocations", "requests"] = "lifetime"
     granularity_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
     minimum_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
+    freezes: bool = False
 
     def __post_init__(self) -> None:
+        if self.freezes and self.billed != "invocations":
+            raise ValueError(f"platform '{self.name}' freezes between invocations, so it is billed by them")
         if bool(self.machine_sku) == bool(self.memory_sku) or (self.machine_sku and self.vcpu_sku):
             raise ValueError(
                 f"platform '{self.name}' needs either machine_sku or memory_sku (and vcpu_sku where vCPUs have a price)"

@@ -19,6 +19,7 @@ from gateway.http.messages import Request, Response
 from gateway.http.options import HttpOptions
 from gateway.http.predictions import Predictions, Route
 from gateway.http.reading import Reader
+from gateway.http.service import Visits
 from gateway.telemetry.reasons import reason_of
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Host(Protocol):
     app: Application
     predictions: Predictions
     options: HttpOptions
+    visits: Visits | None
     loop: asyncio.AbstractEventLoop
     now_s: float
     is_draining: bool
@@ -54,6 +56,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Host) -> None:
         self._listener = listener
         self._options = listener.options
+        self._visits = listener.visits
+        self._visit: tuple[int, str] | None = None  # of the request being answered: since when, and its id
         self._admission = listener.predictions.dataplane.admission
         self._loop = listener.loop
         self._reader = Reader(self, listener.options, self._admission)
@@ -196,6 +200,8 @@ class Connection(asyncio.Protocol):
         parsed = self._reader.parsed
         while parsed and not self._is_blocked and not self._is_over:
             request = parsed.popleft()
+            if self._visits is not None:
+                self._visit = (self._visits.begin(), "")
             route = self._listener.predictions.match(request.target)
             if route is None:
                 self._spawn(self._answer_by_asgi(request))
@@ -204,14 +210,23 @@ class Connection(asyncio.Protocol):
             else:
                 body = problems.body("use POST")
                 self._respond(Response(405, b"application/json", body, b"allow: POST\r\n"), request)
+            if self._task is None:
+                self._end_visit()
         if self._last is not None and not self.is_behind and not self._is_over:
             self._last_words(self._last)
+
+    def _end_visit(self) -> None:
+        if self._visits is not None and self._visit is not None:
+            self._visits.end(*self._visit)
+            self._visit = None
 
     # Answering.
 
     def _predict(self, route: Route, request: Request) -> None:
         predictions = self._listener.predictions
         request_id = predictions.request_id()
+        if self._visit is not None:
+            self._visit = (self._visit[0], request_id)
         if predictions.is_slow(request):
             self._spawn(self._answer_inflated(request_id, route, request))
             return
@@ -225,7 +240,7 @@ class Connection(asyncio.Protocol):
             response = predictions.refusal(request_id, route, error, request)
         except Exception as error:
             response = self._failed(request_id, route, error, request)
-        if predictions.packs(response, request):
+        if predictions.packs(response, request) or (self._visits is not None and self._visits.holds()):
             self._spawn(self._respond_packed(response, request))
         else:
             self._respond(response, request)
@@ -272,6 +287,8 @@ class Connection(asyncio.Protocol):
         predictions = self._listener.predictions
         if predictions.packs(response, request):
             response = await predictions.packed(response, request)
+        if self._visits is not None and self._visits.holds():
+            await self._visits.keep()
         self._respond(response, request)
 
     async def _answer_later(self, request_id: str, route: Route, pending: Pending, request: Request) -> None:
@@ -359,6 +376,7 @@ class Connection(asyncio.Protocol):
             self._listener.predictions.dataplane.drop(self._pending)
             self._pending.call.caller.leave()
             self._pending = None
+        self._end_visit()
         if not task.cancelled() and (error := task.exception()):
             logger.error("connection: a bug", exc_info=error)
             self._abort()

@@ -9,6 +9,7 @@ from gateway.http.asgi import Application
 from gateway.http.connection import Connection
 from gateway.http.options import HttpOptions
 from gateway.http.predictions import Predictions
+from gateway.http.service import Visits
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +20,13 @@ BACKLOG = 2048  # connections the kernel keeps while the loop is busy; a burst o
 class Listener:
     """One listening socket and its connections. All methods run on the event loop."""
 
-    def __init__(self, app: Application, predictions: Predictions, options: HttpOptions) -> None:
+    def __init__(
+        self, app: Application, predictions: Predictions, options: HttpOptions, visits: Visits | None = None
+    ) -> None:
         self.app = app
         self.predictions = predictions
         self.options = options
+        self.visits = visits
         self.loop = asyncio.get_running_loop()
         self.now_s = self.loop.time()
         self.is_draining = False

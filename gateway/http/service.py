@@ -1,5 +1,7 @@
 """What the HTTP room needs of the process behind it; `gateway.bootstrap` opens one."""
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from gateway.access.gate import Gate
@@ -11,6 +13,17 @@ from gateway.telemetry.exposition import MetricsPage
 from gateway.telemetry.measures import Measures
 from gateway.telemetry.requestlog import RequestLog
 from gateway.telemetry.saturation import Saturation
+
+
+class Visits(msgspec.Struct, frozen=True):
+    """For a platform that bills by requests: it is told of each, whatever it asks for. `begin` gives what `end` takes, with the id
+    of a prediction's request. While `holds()`, an answer waits for `keep`.
+    """
+
+    begin: Callable[[], int]
+    end: Callable[[int, str], None]
+    holds: Callable[[], bool]
+    keep: Callable[[], Awaitable[None]]
 
 
 class Service(msgspec.Struct):
@@ -30,6 +43,7 @@ class Service(msgspec.Struct):
     page: MetricsPage
     saturation: Saturation
     cost_page: LivePage
+    visits: Visits | None = None
     ready: bool = True
     ready_wait_s: float = 2.0
     load_wait_s: float = 120.0

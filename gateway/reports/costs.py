@@ -109,7 +109,7 @@ SELECT model, version,
        sum(p.requests),
        coalesce(sum(p.requests) FILTER (outcome <> 'ok'), 0),
        coalesce(sum(rows) FILTER (outcome = 'ok'), 0),
-       coalesce(sum(quantity) FILTER (account = 'infer'), 0) // 1000,
+       coalesce(sum(quantity) FILTER (account = 'infer' AND p.requests > 0), 0) // 1000,
        coalesce(sum(p.cost_picousd) FILTER (account = 'infer'), 0),
        coalesce(sum(p.cost_picousd) FILTER (account = 'resident'), 0),
        coalesce(sum(p.cost_picousd) FILTER (account = 'load'), 0)

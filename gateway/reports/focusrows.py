@@ -94,6 +94,7 @@ class _Unit(msgspec.Struct, frozen=True):
 _UNITS = {
     "milli-vcpu-ns": _Unit(1000 * NS_PER_HOUR, "Core-Hours", "Core-Seconds", "vCPU time"),
     "byte-ns": _Unit(BYTES_PER_GB * NS_PER_HOUR, "GB-Hours", "GB-Seconds", "memory"),
+    "requests": _Unit(1, "Requests", "Requests", "requests"),
 }
 _METERS = {"vcpu": "vCPU time", "memory": "memory"}
 """By the end of the ledger's skus; the meter of another is its own name."""

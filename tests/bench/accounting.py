@@ -208,7 +208,7 @@ def _meter(detail_share: float = 1) -> Meter:
 
 
 def _settle(meter: Meter) -> Statement:
-    return settle(meter.closed[0], boot_ns=meter.boot_ns, vcpu=meter.vcpu, memory=meter.memory)
+    return settle(meter.closed[0], vcpu=meter.vcpu, memory=meter.memory)
 
 
 def _encode(statement: Statement) -> bytes:

@@ -29,7 +29,7 @@ def charge(meter: Meter, cpu_ns: int, *, model: str = "digits", outcome: Outcome
 
 
 def statement(meter: Meter, interval: Interval) -> Statement:
-    return settle(interval, boot_ns=BOOT_NS, vcpu=meter.vcpu, memory=meter.memory)
+    return settle(interval, vcpu=meter.vcpu, memory=meter.memory)
 
 
 def close(meter: Meter, clock: ManualClock) -> Statement:

@@ -61,10 +61,22 @@ def test_requests_at_once_are_one_stretch_and_silence_is_free() -> None:
     assert billing.billed_ns(CLOUD_RUN, life) == (400 + 300 + 100) * MS
 
 
-def test_an_answer_counts_when_it_is_given() -> None:
+def test_what_lasts_is_billed_as_it_lasts_and_rounded_up_when_it_is_over() -> None:
     life = lived((1000, 1150), ready_ms=100)
-    assert billing.billed_ns(CLOUD_RUN, life, BOOT_NS + 1149 * MS) == 100 * MS
-    assert billing.billed_ns(CLOUD_RUN, life, BOOT_NS + 1150 * MS) == 300 * MS
+    for rule in (CLOUD_RUN, LAMBDA):
+        assert billing.billed_ns(rule, life, BOOT_NS + 1149 * MS) == (100 + 149) * MS
+    assert billing.billed_ns(CLOUD_RUN, life, BOOT_NS + 1150 * MS) == (100 + 200) * MS
+
+
+def test_no_moment_is_billed_twice() -> None:
+    """Ten answers of 1 ms within 100 ms are one step and not ten; the next one after that is another."""
+    life = lived(*((1000 + 11 * index, 1001 + 11 * index) for index in range(10)), (1101, 1102))
+    assert billing.billed_ns(CLOUD_RUN, life) == 200 * MS
+
+
+def test_shutting_down_is_billed_by_cloud_run_and_not_by_lambda() -> None:
+    life = Life(BOOT_NS, BOOT_NS, BOOT_NS + 10_000 * MS, (), BOOT_NS + 9_950 * MS)
+    assert [billing.billed_ns(rule, life) for rule in (CLOUD_RUN, LAMBDA)] == [100 * MS, 0]
 
 
 @pytest.mark.parametrize(("book", "platform"), PLATFORMS, ids=lambda value: value.name)
@@ -116,7 +128,7 @@ def test_for_every_sku_and_window_the_postings_are_the_origin_charge(
             meter.close_interval(clock.now_ns())
     ended_ns = meter.close_last()
 
-    statements = [settle(each, boot_ns=BOOT_NS, vcpu=meter.vcpu, memory=meter.memory) for each in meter.closed]
+    statements = [settle(each, vcpu=meter.vcpu, memory=meter.memory) for each in meter.closed]
     life = Life(BOOT_NS, BOOT_NS, ended_ns)
     boundaries = [BOOT_NS, *(statement.to_ns for statement in statements)]
     for index, priced in enumerate((meter.vcpu, meter.memory)):
@@ -140,7 +152,7 @@ def test_a_minimum_is_the_price_of_having_started() -> None:
     meter.mark_ready()
     clock.work(SECOND_NS)
     meter.close_last()
-    statement = settle(meter.closed[0], boot_ns=BOOT_NS, vcpu=meter.vcpu, memory=meter.memory)
+    statement = settle(meter.closed[0], vcpu=meter.vcpu, memory=meter.memory)
     for charge in statement.charges:
         assert charge.beyond == 59 * charge.quantity  # one second lived, 59 s beyond it
         boot = sum(each.cost_picousd for each in statement.postings if (each.account, each.sku) == ("boot", charge.sku))
@@ -164,7 +176,7 @@ def test_without_a_price_everything_is_unpriced_and_the_work_is_still_counted() 
     assert meter.unpriced == ("fargate-spot-x86/vcpu", "fargate-spot-x86/memory")
     assert meter.charge(request_id="r", model="m", version=1, outcome="ok", rows=1, cpu_ns=SECOND_NS // 2) == 0
     meter.close_last()
-    statement = settle(meter.closed[0], boot_ns=BOOT_NS, vcpu=meter.vcpu, memory=meter.memory)
+    statement = settle(meter.closed[0], vcpu=meter.vcpu, memory=meter.memory)
     accounts = {(posting.account, posting.sku): posting.quantity for posting in statement.postings}
     assert accounts == {
         ("infer", "fargate-spot-x86/vcpu"): 500 * SECOND_NS,
@@ -173,11 +185,12 @@ def test_without_a_price_everything_is_unpriced_and_the_work_is_still_counted() 
     }
 
 
-def test_what_is_not_billed_by_lifetime_is_unpriced_rather_than_billed_as_if_it_were() -> None:
-    for name in ("lambda-x86", "cloud-run-requests"):
-        book = prices.shipped_for(name)
-        skus = Container("c", BOOT_NS, name, 1000, GIB).provisioned(book.platform(name))
-        assert [tariff(book, sku).is_priced for sku in skus] == [False, False]
+def test_of_lambdas_memory_a_part_is_the_vcpus_that_come_with_it() -> None:
+    book = prices.shipped_for("lambda-x86")
+    vcpu, memory = Container("c", BOOT_NS, "lambda-x86", 1000, 1769 << 20).provisioned(book.platform("lambda-x86"))
+    bills = [tariff(book, each).billed_picousd(SECOND_NS) for each in (vcpu, memory)]
+    assert sum(bills) == round(Fraction("0.0000166667") * Fraction(1769, 1024) * PICO_PER_USD)
+    assert bills[0] / bills[1] == pytest.approx(9 * 1024 / 1769)
 
 
 def test_a_part_is_covered_when_it_says_so() -> None:

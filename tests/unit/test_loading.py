@@ -58,7 +58,7 @@ def test_with_the_factor_of_a_window_its_receipts_come_to_its_bill(used: list[tu
     assert meter.quoted(5) == (5, None)
     clock.work(10 * SECOND_NS)
     meter.close_interval(clock.now_ns())
-    bill = settle(meter.closed[0], boot_ns=BOOT_NS, vcpu=meter.vcpu, memory=meter.memory).cost_picousd
+    bill = settle(meter.closed[0], vcpu=meter.vcpu, memory=meter.memory).cost_picousd
     full = [meter.quoted(receipt)[1] for receipt in receipts]
     if sum(receipts):
         assert bill - len(receipts) <= sum(each or 0 for each in full) <= bill
