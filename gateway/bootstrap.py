@@ -334,6 +334,14 @@ def _say_prices(here: container.Container, book: prices.PriceBook, meter: Meter)
         here.platform_from,
         book.name,
     )
+    for price in book.assumed(here.platform, here.boot_day):
+        logger.warning(
+            "accounting: %s is billed at $%s per %s, which is ASSUMED: %s. Put what you pay into a book (steelyard prices update)",
+            price.sku,
+            price.usd,
+            price.unit,
+            price.assumed,
+        )
     if meter.unpriced:
         logger.error(
             "accounting: no price for %s in %s on %s: their costs are UNPRICED, not zero. Add them to a price book and make it "

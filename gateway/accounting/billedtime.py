@@ -95,7 +95,7 @@ class Stretches:
     def end(self, began_ns: int, now_ns: int) -> None:
         self._running -= 1
         if not self._running:
-            self._least_ns = max(self._least_ns, stepped_ns(self._rule, now_ns - self._began_ns))
+            self._least_ns = stepped_ns(self._rule, now_ns - self._began_ns)
 
     def age_ns(self, now_ns: int) -> int:
         lasted_ns = now_ns - self._began_ns if self._running else 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli import options, pricediff
-from gateway.contract.prices import Platform, PriceBook, load, shipped
+from gateway.contract.prices import Platform, PriceBook, load, refuse_future, shipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,8 +48,9 @@ def check(file: Path) -> None:
 
     A book that is not ends with an error that names what is wrong.
     """
-    book = load(file)
+    book = _sound(file)
     _say_unpriced(book)
+    _say_assumed(book)
     _say_differences(_like(book), book)
     click.echo(f"{file} is sound: {len(book.prices):,} prices, {len(book.platforms):,} platforms, sha256 {book.sha256}")
 
@@ -62,7 +63,7 @@ def update(file: Path, store: str, actor: str) -> None:
     """Make this price book the one that new containers are billed by. Running ones keep theirs."""
     from gateway.accounting import books
 
-    book = load(file)
+    book = _sound(file)
 
     async def move(opened: "ObjectStore") -> "tuple[Moved, PriceBook]":
         moved = await books.make_current(opened, book, now_ns=time.time_ns(), actor=actor)
@@ -70,11 +71,20 @@ def update(file: Path, store: str, actor: str) -> None:
 
     moved, before = options.with_store(store, move, create=True)
     _say_unpriced(book)
+    _say_assumed(book)
     if moved.before is moved.current:
         click.echo(f"{book.sha256} is current already, since {_moment(moved.current.since_ns)}")
         return
     _say_differences(before, book)
     click.echo(f"current for containers that start from now on: {book.name}, sha256 {book.sha256}")
+
+
+def _sound(file: Path) -> PriceBook:
+    book = load(file)
+    for platform in book.platforms:
+        book.platform(platform.name)
+    refuse_future(book, f"{datetime.now(UTC):%Y-%m-%d}")
+    return book
 
 
 def _used(store: str) -> tuple[PriceBook, ...]:
@@ -100,10 +110,11 @@ def _show(book: PriceBook, console: "Console") -> None:
     for heading in ("sku", "USD", "per", "of", "age", "until", "platforms", "source"):
         table.add_column(heading, justify="right" if heading in {"USD", "age"} else "left", no_wrap=heading != "source")
     for price in book.prices:
+        usd = price.usd + (" ASSUMED" if price.assumed else "")
         days = (today - date.fromisoformat(price.as_of)).days
         age = f"{days} d" + (" OLD" if days > STALE_DAYS else "")
         users = ", ".join(known.name for known in book.platforms if price.sku in {sku for sku, _ in known.skus})
-        cells = (price.sku, price.usd, price.unit, price.as_of, age, price.until or "-", users or "-", price.source)
+        cells = (price.sku, usd, price.unit, price.as_of, age, price.until or "-", users or "-", price.source)
         table.add_row(*map(Text, cells))
     console.print(table)
     console.print()
@@ -140,6 +151,12 @@ def _say_unpriced(book: PriceBook) -> None:
     for known in book.platforms:
         if missing := book.unpriced(known.name, today):
             click.echo(f"note: platform {known.name} is UNPRICED in {', '.join(missing)}", err=True)
+
+
+def _say_assumed(book: PriceBook) -> None:
+    for price in book.prices:
+        if price.assumed:
+            click.echo(f"note: the price of {price.sku}, ${price.usd}, is ASSUMED: {price.assumed}", err=True)
 
 
 def _moment(at_ns: int) -> str:

@@ -7,6 +7,7 @@ that comes to is `gateway.accounting.billing`.
 
 import itertools
 import tomllib
+from collections.abc import Mapping
 from datetime import date
 from fractions import Fraction
 from importlib import resources
@@ -48,12 +49,15 @@ _PER_UNIT = {
     "gb-second": BYTES_PER_GB * 10**9,
     "million-requests": 10**6,
 }
-VCPU_UNITS = ("vcpu-hour", "vcpu-second")
-MEMORY_UNITS = ("gb-hour", "gb-second")
+VCPU_UNITS: tuple[Unit, ...] = ("vcpu-hour", "vcpu-second")
+MEMORY_UNITS: tuple[Unit, ...] = ("gb-hour", "gb-second")
 
 
 class Price(msgspec.Struct, frozen=True):
-    """List price of one sku. `as_of` is the day the source stated it; from `until` on (a day, "" for open) it holds no more."""
+    """List price of one sku. `as_of` is the day the source stated it; from `until` on (a day, "" for open) it holds no more.
+
+    `assumed` says why it is no list price but an assumption, "" when it is one. It is charged by, and said aloud.
+    """
 
     sku: str
     unit: Unit
@@ -61,6 +65,7 @@ class Price(msgspec.Struct, frozen=True):
     as_of: Date
     source: str
     until: Date | Literal[""] = ""
+    assumed: str = ""
 
     def __post_init__(self) -> None:
         if Fraction(self.usd) == 0:
@@ -157,7 +162,9 @@ class PriceBook:
     def __init__(self, data: bytes, *, name: str) -> None:
         """Raises `SettingsError` naming the file and the key."""
         try:
-            file = codec.convert_strict(tomllib.loads(data.decode()), PriceFile)
+            raw = tomllib.loads(data.decode())
+            refuse_newer(raw, PriceFile, what=f"price book {name}")
+            file = codec.convert_strict(raw, PriceFile)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
             raise SettingsError(f"price book {name}: {error}") from error
         _refuse_overlaps(file.price, name)
@@ -202,9 +209,36 @@ class PriceBook:
                     )
         return platform
 
+    def assumed(self, name: str, on: str = "") -> tuple[Price, ...]:
+        """The prices of a platform that are assumptions."""
+        prices = [self.price(sku, on) for sku, _ in self.platform(name).skus]
+        return tuple(price for price in prices if price is not None and price.assumed)
+
     def unpriced(self, name: str, on: str = "") -> tuple[str, ...]:
         """The skus of a platform that have no price on that day."""
         return tuple(sku for sku, _ in self.platform(name).skus if self.price(sku, on) is None)
+
+
+def refuse_newer(raw: Mapping[str, object], kind: type[msgspec.Struct], *, what: str) -> None:
+    """Raises `SettingsError` for a file that a newer Steelyard's reader is needed for."""
+    written, known = raw.get("schema_version", 1), codec.schema_version(kind)
+    if isinstance(written, int) and written > known:
+        raise SettingsError(
+            f"{what} has schema_version {written}; this Steelyard reads up to {known}: upgrade it first"
+        )
+
+
+def refuse_future(book: PriceBook, today: str) -> None:
+    """Raises `SettingsError` for a sku whose first price is yet to come: no source can have stated what holds then. A later price
+    may follow one that holds now.
+    """
+    for price in book.prices:
+        first = min(other.as_of for other in book.prices if other.sku == price.sku)
+        if first > today:
+            raise SettingsError(
+                f"price book {book.name}: the first price of '{price.sku}' is dated {first}, and today is {today}: "
+                "date it by the day its source stated it"
+            )
 
 
 def _refuse_overlaps(all_prices: tuple[Price, ...], name: str) -> None:

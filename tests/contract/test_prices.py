@@ -135,10 +135,22 @@ def test_a_platform_that_bills_nothing_or_twice_is_refused(lines: str, message: 
         book(BOOK.replace("platform = []\n", "") + f'[[platform]]\nname = "p"\n{lines}\n')
 
 
-def test_every_shipped_book_is_sound_and_only_spot_machine_and_one_memory_have_no_price() -> None:
-    unpriced = {sku for each in prices.shipped() for known in each.platforms for sku in each.unpriced(known.name)}
-    spot = {f"fargate-spot-{arch}/{part}" for arch in ("x86", "arm") for part in ("vcpu", "memory")}
-    assert unpriced == spot | {"machine", "cloud-run-instances/memory"}
+def test_every_shipped_book_is_sound_and_only_a_machine_of_ones_own_has_no_price() -> None:
+    books = prices.shipped()
+    assert {sku for each in books for known in each.platforms for sku in each.unpriced(known.name)} == {"machine"}
+    assumed = {price.sku for each in books for known in each.platforms for price in each.assumed(known.name)}
+    assert assumed == {f"fargate-spot-{arch}/{part}" for arch in ("x86", "arm") for part in ("vcpu", "memory")}
+
+
+def test_a_book_for_a_newer_steelyard_says_so() -> None:
+    with pytest.raises(SettingsError, match=r"book\.toml has schema_version 2; this Steelyard reads up to 1: upgrade"):
+        book(BOOK.replace("schema_version = 1", "schema_version = 2") + 'added_later = "x"\n')
+
+
+def test_a_sku_that_has_no_price_yet_is_refused_and_one_that_changes_is_not() -> None:
+    prices.refuse_future(book(BOOK + 'until = "2026-07-01"\n' + LATER), "2026-05-01")
+    with pytest.raises(SettingsError, match=r"the first price of 'cpu' is dated 2026-04-01, and today is 2026-03-31"):
+        prices.refuse_future(book(BOOK), "2026-03-31")
 
 
 def test_a_price_per_hour_by_setting_makes_a_book_of_its_own() -> None:

@@ -56,7 +56,13 @@ def test_on_ecs_the_task_says_size_platform_and_the_begin_of_the_bill(root: Path
 
 
 def test_a_missing_price_is_served_and_shouted_about(root: Path, tmp_path: Path) -> None:
-    with gateways.running(root, tmp_path, STEELYARD_ACCOUNTING__PLATFORM="fargate-spot-x86") as gateway:
+    text = prices.load().data.decode().replace('\nsku = "fargate-spot-x86/', '\nsku = "away/')
+    (tmp_path / "own.toml").write_text(text)
+    own = {
+        "STEELYARD_ACCOUNTING__PLATFORM": "fargate-spot-x86",
+        "STEELYARD_ACCOUNTING__PRICE_BOOK": str(tmp_path / "own.toml"),
+    }
+    with gateways.running(root, tmp_path, **own) as gateway:
         answer = gateway.post("/v1/predict/tiny", {"rows": [ROW]})
         metrics = gateway.get("/metrics").body.decode()
         assert gateway.terminate() == 0
@@ -71,6 +77,14 @@ def test_a_missing_price_is_served_and_shouted_about(root: Path, tmp_path: Path)
     report = CliRunner().invoke(costs, ["--store", str(root), "--cache", str(tmp_path / "copy")])
     assert report.exit_code == 1
     assert "UNPRICED: no price was known for fargate-spot-x86/memory" in report.output
+
+
+def test_an_assumed_price_is_charged_and_said(root: Path, tmp_path: Path) -> None:
+    with gateways.running(root, tmp_path, STEELYARD_ACCOUNTING__PLATFORM="fargate-spot-arm") as gateway:
+        answer = gateway.post("/v1/predict/tiny", {"rows": [ROW]})
+        assert gateway.terminate() == 0
+    assert int(answer.headers["steelyard-cost-picousd"]) > 0
+    assert "fargate-spot-arm/vcpu is billed at $0.012952 per vcpu-hour, which is ASSUMED" in gateway.log.read_text()
 
 
 def test_once_an_interval_is_closed_the_full_cost_is_estimated(root: Path, tmp_path: Path) -> None:

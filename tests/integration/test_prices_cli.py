@@ -23,9 +23,10 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture
 def dearer(tmp_path: Path) -> Path:
-    """The shipped book with Fargate's vCPU a tenth dearer, one sku less and one more."""
+    """The shipped book with Fargate's vCPU a tenth dearer, one sku less and one more, and one that no platform bills by."""
     text = SHIPPED.data.decode().replace('usd = "0.04048"', 'usd = "0.044528"')
     text = text.replace('sku = "g5.xlarge"', 'sku = "g5.2xlarge"')
+    text = text.replace('vcpu_sku = "fargate-spot-x86/vcpu"', 'vcpu_sku = "fargate-spot-x86/core"')
     path = tmp_path / "own.toml"
     path.write_text(text)
     return path
@@ -57,26 +58,35 @@ def test_show_names_source_age_unit_and_platform(root: Path) -> None:
     assert "fargate-x86 " in line
     assert "vantage.sh" in line
     assert "cloud-run-requests/vcpu" in shown.stdout
-    [rule] = [line for line in shown.stdout.splitlines() if line.startswith("fargate-spot-arm")]
-    assert " ".join(rule.split()) == (
-        "fargate-spot-arm its lifetime 1,000 ms 60 s fargate-spot-arm/vcpu, fargate-spot-arm/memory"
-    )
+    [rule] = [line for line in shown.stdout.splitlines() if line.startswith("fargate-spot-arm ")]
+    assert " ".join(rule.split()) == ("fargate-spot-arm its lifetime 1,000 ms 60 s -")
+    [spot] = [line for line in shown.stdout.splitlines() if line.startswith("fargate-spot-arm/vcpu")]
+    assert "0.012952 ASSUMED" in spot
     assert "no book was chosen" in shown.stderr
 
 
 def test_check_compares_with_the_release_in_percent(dearer: Path) -> None:
     checked = run("check", dearer)
     assert checked.exit_code == 0, checked.output
-    assert "3 differences" in checked.stdout
+    assert "4 differences" in checked.stdout
     assert "fargate-x86/vcpu: +10.00 %, $0.04048 per vcpu-hour (2026-04-01) -> $0.044528" in checked.stdout
     assert "g5.2xlarge: new" in checked.stdout
     assert "g5.xlarge: no longer priced" in checked.stdout
-    assert "UNPRICED in fargate-spot-x86/vcpu" in checked.stderr
+    assert "platform fargate-spot-x86: bills by another rule" in checked.stdout
+    assert "UNPRICED in fargate-spot-x86/core" in checked.stderr
+    assert "the price of fargate-spot-arm/vcpu, $0.012952, is ASSUMED: changes by day and region" in checked.stderr
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [('"0.04048"', '"0"', "is zero"), ('"0.04048"', '"-1"', "usd"), ("fargate-arm/vcpu", "c7i.large", "twice")],
+    [
+        ('"0.04048"', '"0"', "is zero"),
+        ('"0.04048"', '"-1"', "usd"),
+        ("fargate-arm/vcpu", "c7i.large", "twice"),
+        ("2026-08-11", "2999-08-11", "first price of 'c7i.large' is dated 2999-08-11"),
+        ('unit = "gb-hour"', 'unit = "vcpu-hour"', "needs a price per gb-hour or gb-second"),
+        ("schema_version = 1", "schema_version = 9", "upgrade it first"),
+    ],
 )
 def test_a_book_that_is_not_sound_is_refused_and_stays_out_of_the_store(
     old: str, new: str, message: str, dearer: Path, root: Path

@@ -170,7 +170,8 @@ def test_a_machine_is_cut_nine_to_one_as_aws_splits_it() -> None:
 
 def test_without_a_price_everything_is_unpriced_and_the_work_is_still_counted() -> None:
     clock = ManualClock(BOOT_NS)
-    meter = Meter(Container("c", BOOT_NS, "fargate-spot-x86", 1000, GIB), BOOKS[0], clock)
+    unpriced = prices.PriceBook(BOOKS[0].data.replace(b'\nsku = "fargate-spot-x86/', b'\nsku = "away/'), name="b")
+    meter = Meter(Container("c", BOOT_NS, "fargate-spot-x86", 1000, GIB), unpriced, clock)
     meter.mark_ready()
     clock.work(SECOND_NS, cpu_ns=SECOND_NS)
     assert meter.unpriced == ("fargate-spot-x86/vcpu", "fargate-spot-x86/memory")
