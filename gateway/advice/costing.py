@@ -112,6 +112,14 @@ def break_even_rps(cpu: Unit, gpu: Unit, *, floor: int) -> float | None:
     return rate if rate < replicas * gpu.rps_high else None
 
 
+def million_ng(costed: Costed, unit: Unit, coefficients: Coefficients) -> int:
+    """Nanograms of a million requests, the middle of what is modelled; 0 where nothing is known."""
+    found = footprint(costed, unit, coefficients)
+    if found is None:
+        return 0
+    return round(Fraction(found.operational_ng.value + found.embodied_ng.value) * 10**6 / Fraction(costed.requests))
+
+
 def footprint(costed: Costed, unit: Unit, coefficients: Coefficients) -> Footprint | None:
     """Of all of the traffic; None where there are no coefficients for the GPU."""
     offer = unit.offer

@@ -178,8 +178,10 @@ def _tier(table: tuple[Scenario, ...], every: tuple[Unit, ...], traffic: Traffic
     )
 
 
-def curves(measured: Measured, manifest: Manifest, offers: OfferFile, wish: Wish) -> tuple[Curve, ...]:
-    """Cost per million at constant rates, of every offer that can serve."""
+def curves(
+    measured: Measured, manifest: Manifest, offers: OfferFile, coefficients: Coefficients, wish: Wish
+) -> tuple[Curve, ...]:
+    """Cost and carbon per million at constant rates, of every offer that can serve."""
     capacity = _capacity(measured, wish)
     every = units.of_offers(offers, measured, manifest, capacity, objective_ns=wish.objective_ns, target=wish.target)
     cold_start_ns = measured.served.cold_start_ns + wish.provision_ns
@@ -188,10 +190,17 @@ def curves(measured: Measured, manifest: Manifest, offers: OfferFile, wish: Wish
         top * 10 ** (-step / CURVE_STEPS_PER_DECADE) for step in reversed(range(CURVE_DECADES * CURVE_STEPS_PER_DECADE))
     ]
 
-    def points(unit: Unit, rps: float) -> tuple[tuple[float, int], ...]:
+    def costs(unit: Unit, rps: float) -> list[costing.Costed]:
         at = msgspec.structs.replace(unit, rps=rps)
-        costs = (costing.cost(at_rate(one), at, floor=wish.floor, cold_start_ns=cold_start_ns) for one in rates)
-        return tuple((one, cost.million_picousd) for one, cost in zip(rates, costs, strict=True))
+        return [costing.cost(at_rate(one), at, floor=wish.floor, cold_start_ns=cold_start_ns) for one in rates]
+
+    def points(unit: Unit, rps: float) -> tuple[tuple[float, int], ...]:
+        return tuple((one, cost.million_picousd) for one, cost in zip(rates, costs(unit, rps), strict=True))
+
+    def grams(unit: Unit) -> tuple[tuple[float, int], ...]:
+        found = zip(rates, costs(unit, unit.rps), strict=True)
+        carbon = ((one, costing.million_ng(cost, unit, coefficients)) for one, cost in found)
+        return tuple((one, ng) for one, ng in carbon if ng)
 
     return tuple(
         Curve(
@@ -200,6 +209,7 @@ def curves(measured: Measured, manifest: Manifest, offers: OfferFile, wish: Wish
             points=points(unit, unit.rps),
             low=points(unit, unit.rps_high) if unit.rps_high > unit.rps_low else (),
             high=points(unit, unit.rps_low) if unit.rps_high > unit.rps_low else (),
+            grams=grams(unit),
         )
         for unit in every
         if unit.rps

@@ -7,7 +7,7 @@ import csv
 import io
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -22,6 +22,9 @@ LINES_MAX = 5_000_000
 
 BINS_MAX = 1_000_000
 """Two years of minutes."""
+
+COUNT_MAX = 10**12
+"""Of one step: more is a mistake in the file."""
 
 SIMULATED_MAX = 30_000
 """Requests of one simulation: the 99th percentile of the busiest bin within some percent, in a fraction of a second."""
@@ -149,17 +152,31 @@ def _filled(counts: Mapping[int, int]) -> tuple[float, ...]:
 
 def _rows(name: str, text: str) -> list[tuple[float, int | None]]:
     rows: list[tuple[float, int | None]] = []
-    for number, row in enumerate(csv.reader(io.StringIO(text)), 1):
+    for number, row in _lines(name, text):
         if number > LINES_MAX:
             raise InvalidInput(f"{name} has more than {LINES_MAX:,} lines; give counts by minute or hour instead")
         if not row or not "".join(row).strip():
             continue
         try:
-            rows.append((_seconds(row[0]), _count(row[1]) if len(row) > 1 and row[1].strip() else None))
+            at = _seconds(row[0])
         except (ValueError, OverflowError) as error:
-            if number > 1:
-                raise InvalidInput(f"{name}, line {number}: {error}") from error
+            if number == 1:
+                continue  # a heading
+            raise InvalidInput(f"{name}, line {number}: {error}") from error
+        try:
+            rows.append((at, _count(row[1]) if len(row) > 1 and row[1].strip() else None))
+        except ValueError as error:
+            raise InvalidInput(f"{name}, line {number}: {error}") from error
     return rows
+
+
+def _lines(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text), strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InvalidInput(f"{name}, line {reader.line_num}: no CSV: {error}") from error
 
 
 def _seconds(text: str) -> float:
@@ -167,7 +184,10 @@ def _seconds(text: str) -> float:
     try:
         at = float(text)
     except ValueError:
-        parsed = datetime.fromisoformat(text)
+        try:
+            parsed = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"{text[:40]!r} is no time, ISO or in seconds since 1970") from None
         at = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
     if not 0 <= at < 1e10:
         raise ValueError(f"'{text[:40]}' is no time between 1970 and 2286, ISO or in seconds")
@@ -175,7 +195,6 @@ def _seconds(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise ValueError(f"a count is negative: {count}")
-    return count
+    if not text.strip().isdecimal() or int(text) > COUNT_MAX:
+        raise ValueError(f"{text[:40]!r} is no count: a whole number of requests, up to {COUNT_MAX:,}")
+    return int(text)

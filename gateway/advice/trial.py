@@ -43,12 +43,12 @@ def serve(store: Path, manifest: Manifest, one: Tensors) -> Served:
         cold_start_ns = time.perf_counter_ns() - began_ns
         for _ in range(WARM_UP):
             ask(connection, path, body)
-        cpu_ns = _cpu_ns(process.pid)
+        cpu_ns = process_cpu_ns(process.pid)
         answers: list[int] = []
         until_ns = time.perf_counter_ns() + int(SECONDS * 1e9)
         while len(answers) < ANSWERS_MIN or (len(answers) < ANSWERS_MAX and time.perf_counter_ns() < until_ns):
             answers.append(ask(connection, path, body))
-        cpu_ns = _cpu_ns(process.pid) - cpu_ns
+        cpu_ns = process_cpu_ns(process.pid) - cpu_ns
         return Served(
             request_cpu_ns=max(1, cpu_ns // len(answers)),
             answer_ns=tuple(answers),
@@ -129,7 +129,7 @@ def _finite(element: Any) -> Any:
     return 0 if isinstance(element, float) and not math.isfinite(element) else element
 
 
-def _cpu_ns(pid: int) -> int:
+def process_cpu_ns(pid: int) -> int:
     """CPU time of all threads, in nanoseconds (docs.kernel.org/scheduler/sched-stats.html); the process's ticks are of 10 ms."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():

@@ -54,7 +54,12 @@ TRACE_BYTES_MAX = 256 << 20
     "--energy", type=click.Path(path_type=Path), metavar="FILE", help="Coefficients of your own; see infra/energy."
 )
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw cost against rate.")
+@click.option(
+    "--svg",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw dollars and grams against the rate.",
+)
 @click.option("--seed", type=int, default=0, help="Of the simulation.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
 def advise(
@@ -95,16 +100,18 @@ def advise(
         from gateway.advice import measuring
 
         traffic = await _traffic(opened, model, rps, trace, cache)
+        click.echo("measuring, some 15 seconds; a busy machine makes the figures worse", err=True)
         return traffic, *await measuring.measure(opened, model, version)
 
-    click.echo("measuring, some 15 seconds; a busy machine makes the figures worse", err=True)
+    if svg is not None and not svg.parent.is_dir():
+        raise click.UsageError(f"{svg} cannot be written: there is no folder {svg.parent}")
     traffic, measured, manifest = options.with_store(store, ask)
     wish = Wish(
         objective_ns=round(objective_ms * 1e6), floor=min_replicas, provision_ns=round(provision_s * 1e9), seed=seed
     )
     advice = judging.advise(measured, manifest, traffic, offered, footprints, wish)
     if svg is not None:
-        _write(svg, chart.draw(judging.curves(measured, manifest, offered, wish), advice))
+        _write(svg, chart.draw(judging.curves(measured, manifest, offered, footprints, wish), advice))
     if form == "json":
         click.echo(msgspec.json.encode(advice))
     else:

@@ -69,6 +69,9 @@ def test_the_drawing_is_well_formed_and_stands_alone(json_and_svg: tuple[dict[st
     for name in ("fargate-arm", "lambda-x86", "g4dn.xlarge"):
         assert name in words
     assert "http" not in svg.replace("http://www.w3.org/2000/svg", "")
+    assert "grams: modelled" in words
+    assert " g" in words
+    assert len(list(tree.iter("{http://www.w3.org/2000/svg}polyline"))) >= 2 * 9  # dollars and grams
     numbers = [
         float(n)
         for line in tree.iter("{http://www.w3.org/2000/svg}polyline")
@@ -76,6 +79,8 @@ def test_the_drawing_is_well_formed_and_stands_alone(json_and_svg: tuple[dict[st
     ]
     assert numbers
     assert all(-1 <= number <= 961 for number in numbers)
+    for panel in tree.iter("{http://www.w3.org/2000/svg}g"):
+        assert "today" in "".join(panel.itertext())
 
 
 def test_plain_output_has_the_verdict_last_and_no_control_codes(root: Path):
@@ -108,6 +113,7 @@ def test_refusals_say_what_to_do(root: Path, tmp_path: Path):
     assert isinstance(refused(root, "--rps", "-1"), InvalidInput)
     assert isinstance(refused(root, "--rps", "1", "--version", "7"), ModelNotFound)
     assert isinstance(refused(root, "--rps", "1", "--offers", str(tmp_path / "none.toml")), SettingsError)
+    assert "there is no folder" in ran(root, "--rps", "1", "--svg", str(tmp_path / "none" / "x.svg")).output
     both = ran(root, "--rps", "1", "--trace", __file__)
     assert both.exit_code == 2
     assert "exclude each other" in both.output

@@ -62,6 +62,13 @@ def test_counts_last_until_the_next_step():
         ("at,n\n2026-11-01,0\n2026-11-02,0\n", "all counts are 0"),
         ("at,n\n1.1,5\n1.2,5\n", "closer than a second"),
         ("1\n9000000000\n", "spans"),
+        ("1,1.5\n2,3\n", r"line 1: '1\.5' is no count: a whole number"),
+        ("at,n\n1,1e99\n", "line 2: '1e99' is no count"),
+        ("at,n\n1,1000000000001\n", "line 2: '1000000000001' is no count"),
+        ("at\n2026-13-01\n", "line 2: '2026-13-01' is no time"),
+        ('at\n"2026-11-01\n', "no CSV: unexpected end of data"),
+        ("at\n" + "x" * 200_000, "line 2: no CSV: field larger"),
+        ("at\na\0b\n", r"line 2: 'a\\x00b' is no time"),
     ],
 )
 def test_refuses_a_trace_that_is_none(text: str, says: str):
