@@ -127,17 +127,23 @@ GROUP BY ALL ORDER BY cost_picousd DESC, account
 
 _BILLED = """
 WITH held AS (
-    SELECT container, boot_ns, to_ns - from_ns AS length_ns, sum(c.cost_picousd) AS cost_picousd,
-           coalesce(sum(quantity) FILTER (unit = 'milli-vcpu-ns'), 0) // length_ns AS vcpu_milli,
-           coalesce(sum(quantity) FILTER (unit = 'byte-ns'), 0) // length_ns AS memory_bytes,
+    SELECT container, boot_ns, to_ns - from_ns AS span_ns, sum(c.cost_picousd) AS cost_picousd,
+           coalesce(sum(quantity) FILTER (unit = 'milli-vcpu-ns'), 0) AS vcpu,
+           coalesce(sum(quantity) FILTER (unit = 'byte-ns'), 0) AS memory,
+           bool_or(unit = 'requests') AS is_counted,
            min(split_part(sku, '/', 1)) AS sku_family
     FROM charges AS c JOIN segments AS s USING (filename)
     WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND s.to_ns > s.from_ns -- so no corrections
     GROUP BY filename, container, boot_ns, from_ns, to_ns
-)
-SELECT coalesce(o.platform, sku_family) AS platform, vcpu_milli, memory_bytes, count(DISTINCT (container, boot_ns)),
+), sized AS (
+    -- Where requests are billed, not all of the time is: the size is then the opening record's, which lists vCPUs first.
+    SELECT held.*, platform, CASE WHEN is_counted THEN (provisioned -> '$[0].amount')::HUGEINT END AS amount
+    FROM held LEFT JOIN opens USING (container, boot_ns)
+), lasting AS (SELECT *, coalesce(vcpu // amount, span_ns) AS length_ns FROM sized)
+SELECT coalesce(platform, sku_family) AS platform, coalesce(amount, vcpu // span_ns) AS vcpu_milli,
+       coalesce(memory // nullif(length_ns, 0), 0) AS memory_bytes, count(DISTINCT (container, boot_ns)),
        sum(length_ns), sum(cost_picousd) AS cost_picousd
-FROM held LEFT JOIN opens AS o USING (container, boot_ns)
+FROM lasting WHERE length_ns > 0 OR cost_picousd > 0
 GROUP BY ALL ORDER BY cost_picousd DESC, platform, vcpu_milli
 """
 

@@ -81,6 +81,13 @@ def test_a_function_is_billed_for_its_start_and_its_calls_and_nothing_between(ro
 
     report = CliRunner().invoke(costs, ["--store", str(root), "--cache", str(tmp_path / "copy"), "--format", "json"])
     assert report.exit_code == 0, report.output
+    [billed] = json.loads(report.stdout)["billed"]  # one size for all of the life, and the time that was billed of it
+    assert (billed["platform"].split("-")[0], billed["vcpu_milli"], billed["memory_bytes"]) == (
+        "lambda",
+        1000,
+        MB << 20,
+    )
+    assert billed["container_ns"] == billed_ns
     out = tmp_path / "out.parquet"
     focus = CliRunner().invoke(
         costs, ["--store", str(root), "--cache", str(tmp_path / "copy"), "--focus", "1.2", str(out)]

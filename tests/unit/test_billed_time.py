@@ -216,3 +216,22 @@ def test_a_receipt_is_never_more_than_what_the_call_has_been_billed_until_then()
     assert box.receipts - FEE["lambda-x86"] <= bill
     assert box.receipts - FEE["lambda-x86"] >= bill - 20  # what one more CPU nanosecond would cost
     assert box.meter.capped == 1
+
+
+def test_a_request_without_a_price_is_unpriced_and_counted() -> None:
+    data = prices.shipped_for("cloud-run-requests").data.replace(
+        b'\nsku = "cloud-run-requests/requests"', b'\nsku = "away"'
+    )
+    box = Simulated("cloud-run-requests", (1000, GIB))
+    box.book = prices.PriceBook(data, name="own.toml")
+    box.meter = Meter(box.container, box.book, box.clock)
+    box.meter.mark_ready()
+    assert box.meter.unpriced == ("cloud-run-requests/requests",)
+    for _ in range(2):
+        box.begin()
+        box.clock.work(MS)
+    box.charge(0, 0)
+    assert box.receipts == 0
+    _, statements = box.finish()
+    fee = [each for each in statements[-1].postings if each.sku == "cloud-run-requests/requests"]
+    assert [(each.account, each.quantity, each.cost_picousd) for each in fee] == [("infer", 1, 0), ("unpriced", 1, 0)]
