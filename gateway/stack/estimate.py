@@ -263,7 +263,7 @@ def _function(stack: _Stack, function: Resource, traffic: Traffic, calls: int) -
     memory_mb = int(function.values.get("memory_size") or 128)
     vcpus = min(Fraction(1), Fraction(memory_mb, LAMBDA_VCPU_MB))  # one request keeps one thread busy
     gb_s = calls * traffic.cpu_s / vcpus * Fraction(memory_mb, 1024)
-    sku = "lambda-arm/memory" if arm else "lambda-x86/memory"
+    sku = "lambda-arm/duration" if arm else "lambda-x86/duration"
     second, request = stack.sku_usd(sku), stack.sku_usd("lambda/requests")
     usd = None if second is None or request is None else gb_s * second + request * calls / 1_000_000
     name = function.values.get("function_name") or function.address
