@@ -68,6 +68,7 @@ def lines(dataplane: DataPlane, admission: Admission, *, app: Any = None, **opti
         dataplane, access, iter(map(str, range(10**9))), Measures(TelemetryOptions()), RequestLog("none")
     )
     host = SimpleNamespace(
+        visits=None,
         app=app,
         predictions=predictions,
         options=HttpOptions(**options),
