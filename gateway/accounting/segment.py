@@ -7,6 +7,7 @@ Pure: the ledger writer calls `encode` in a worker thread, an auditor calls `dec
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 import msgspec
 
@@ -16,9 +17,11 @@ from gateway.contract.ledger import Charge, Line, Posting, Request, Segment
 from gateway.errors import ManifestInvalid
 
 try:
-    from isal import isal_zlib as packing
+    from isal import isal_zlib
 except ImportError:  # only writers need it, and the extra `gateway` brings it
-    packing = zlib
+    packing: ModuleType = zlib
+else:
+    packing = isal_zlib
 
 GZIP = 31
 """zlib's window bits for a gzip header, which zlib writes without a time or a name: nothing but the lines decides the bytes."""
