@@ -17,7 +17,7 @@ _NAME = "$name || ':' || container || '/' || boot_ns || '-' || seq"
 
 _DETAIL = f"""
 INSERT INTO lines BY NAME
-SELECT $type AS type, {_NAME} AS filename, COLUMNS(c -> c <> 'phases') FROM one_file
+SELECT $type AS type, {_NAME} AS filename, COLUMNS(lambda c: c <> 'phases') FROM one_file
 """
 
 _SUMS = """
