@@ -5,7 +5,7 @@ all that a segment's header has, so whatever is true of one is true of the other
 the next must carry, begin and end, and charges that its postings add up to. A single segment is the shortest stretch.
 """
 
-STRETCH = "container::VARCHAR AS container, boot_ns::BIGINT AS boot_ns, first_seq::BIGINT AS seq"
+STRETCH = "n.container::VARCHAR AS container, n.boot_ns::BIGINT AS boot_ns, n.first_seq::BIGINT AS seq"
 
 QUERY = f"""
 WITH followed AS (
@@ -27,18 +27,18 @@ SELECT 'segment' AS type, {STRETCH}, max(seq)::BIGINT AS last_seq, count(*)::BIG
        NULL::VARCHAR AS model, NULL::BIGINT AS version, NULL::VARCHAR AS tenant, NULL::VARCHAR AS outcome,
        sum(cost_picousd)::DECIMAL(38, 0) AS cost_picousd, NULL::DECIMAL(38, 0) AS quantity, NULL::DECIMAL(38, 0) AS beyond,
        sum(requests)::DECIMAL(38, 0) AS requests, NULL::DECIMAL(38, 0) AS "rows", NULL::BIGINT AS entries
-FROM numbered GROUP BY container, boot_ns, first_seq, price_book_sha256
+FROM numbered AS n GROUP BY n.container, n.boot_ns, n.first_seq, price_book_sha256
 UNION ALL BY NAME
 SELECT 'charge' AS type, {STRETCH}, c.sku::VARCHAR AS sku, c.unit::VARCHAR AS unit,
        sum(c.cost_picousd)::DECIMAL(38, 0) AS cost_picousd, sum(c.quantity)::DECIMAL(38, 0) AS quantity,
        sum(c.beyond)::DECIMAL(38, 0) AS beyond, count(*)::BIGINT AS entries
-FROM charges AS c JOIN numbered USING (filename) GROUP BY container, boot_ns, first_seq, c.sku, c.unit
+FROM charges AS c JOIN numbered AS n USING (filename) GROUP BY n.container, n.boot_ns, n.first_seq, c.sku, c.unit
 UNION ALL BY NAME
 SELECT 'posting' AS type, {STRETCH}, p.account::VARCHAR AS account, p.sku::VARCHAR AS sku, p.model::VARCHAR AS model,
        p.version::BIGINT AS version, p.tenant::VARCHAR AS tenant, p.outcome::VARCHAR AS outcome,
        sum(p.cost_picousd)::DECIMAL(38, 0) AS cost_picousd, sum(p.quantity)::DECIMAL(38, 0) AS quantity,
        sum(p.requests)::DECIMAL(38, 0) AS requests, sum(p.rows)::DECIMAL(38, 0) AS "rows", count(*)::BIGINT AS entries
-FROM postings AS p JOIN numbered USING (filename)
-GROUP BY container, boot_ns, first_seq, p.account, p.sku, p.model, p.version, p.tenant, p.outcome
+FROM postings AS p JOIN numbered AS n USING (filename)
+GROUP BY n.container, n.boot_ns, n.first_seq, p.account, p.sku, p.model, p.version, p.tenant, p.outcome
 ORDER BY type, container, boot_ns, seq, account, sku, unit, model, version, tenant, outcome
 """

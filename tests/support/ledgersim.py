@@ -24,6 +24,7 @@ from gateway.contract import codec, layout, ledgerkeys
 from gateway.contract.ledger import Outcome
 from gateway.errors import ObjectNotFound, PreconditionFailed, StoreUnavailable
 from gateway.objectstore.protocol import ObjectInfo, StoredObject
+from gateway.reports import hourproof
 from tests.support.meters import BOOK, GIB, HOUR_NS, SECOND_NS
 from tests.support.virtualloop import Stopped, VirtualLoop
 
@@ -298,7 +299,9 @@ def _audit(disk: Disk, seconds: float) -> Verdict:
     loop = VirtualLoop(seconds)
     try:
         wire = Wire(disk, Random(0), loop, trouble=0, may_tear=False)
-        return loop.run_until_complete(verify(wire, Scope(), now_ns=START_NS + round(seconds * 1e9)))  # type: ignore[arg-type]
+        return loop.run_until_complete(
+            verify(wire, Scope(), now_ns=START_NS + round(seconds * 1e9), reader=hourproof.read)
+        )  # type: ignore[arg-type]
     finally:
         loop.close()
 
