@@ -139,7 +139,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
             request_log,
             page,
             saturation,
-            _cost_page(stack, settings.store),
+            _cost_page(stack, settings.store, meter),
         )
         stack.callback(startup.log)
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
@@ -361,14 +361,14 @@ def _cache_dir(configured: str) -> Path:
     return Path(configured) if configured else Path(tempfile.gettempdir()) / f"steelyard-cache-{os.getuid()}"
 
 
-def _cost_page(stack: AsyncExitStack, store: str) -> LivePage:
+def _cost_page(stack: AsyncExitStack, store: str, meter: Meter) -> LivePage:
     """Copies of the ledger are kept by user and store."""
     copies = (
         Path(tempfile.gettempdir())
         / f"steelyard-ledger-{os.getuid()}"
         / hashlib.sha256(store.encode()).hexdigest()[:16]
     )
-    cost_page = LivePage(store, copies, asyncio.get_running_loop().time)
+    cost_page = LivePage(store, copies, asyncio.get_running_loop().time, note_cpu=meter.note_report)
     stack.push_async_callback(cost_page.aclose)
     return cost_page
 
