@@ -24,7 +24,22 @@ from gateway.reports import corrections, heads, hourlines, unattributed
 from gateway.reports.hourlines import Life, Span
 from gateway.reports.sync import LocalLedger
 
-MEMORY_MAX = "1GB"  # what a laptop or a small report job spares; more spills to a temporary folder
+
+class Limits(msgspec.Struct, frozen=True):
+    """What DuckDB may use: memory, beyond which it spills to a temporary folder, and threads (0: one per core)."""
+
+    memory: str = "1GB"  # what a laptop or a small report job spares
+    threads: int = 0
+
+
+_limits = Limits()
+
+
+def limit(limits: Limits) -> None:
+    """Hold this whole process to it: for one that makes reports beside something that matters more."""
+    global _limits  # noqa: PLW0603 - as a resource limit of the system: set once, before anything is opened
+    _limits = limits
+
 
 _VIEWS = """
 CREATE VIEW segments AS
@@ -89,7 +104,8 @@ def _connect(scratch: str) -> duckdb.DuckDBPyConnection:
         config={
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
-            "memory_limit": MEMORY_MAX,
+            "memory_limit": _limits.memory,
+            **({"threads": str(_limits.threads)} if _limits.threads else {}),
             "temp_directory": scratch,
         }
     )

@@ -21,6 +21,8 @@ import msgspec
 from gateway.contract import layout
 from gateway.objectstore.local import LocalStore
 from gateway.objectstore.protocol import ObjectInfo
+from gateway.reports.once import Order
+from gateway.reports.query import Query
 from gateway.reports.sync import sync
 from tests.bench import ledgermade
 
@@ -89,6 +91,11 @@ def _reports(folder: Path, requests: int, hours: int, jobs: int) -> int:
             assert (said["charged_picousd"], said["balanced"]) == (cost, True)
             assert not any(finding["is_fault"] for finding in said["findings"])
             assert sum(row["requests"] for row in said["models"]) == made
+    order = Order(str(root), copies, Query(), "html")
+    os.chmod(copies, 0o700)
+    page = _ran([sys.executable, "-m", "gateway.reports.once"], msgspec.json.encode(order))
+    _line("the gateway's /costs, in its own process", page, bare)
+    failures += page.seconds > SECONDS_MAX or page.rss_bytes > RSS_MAX
     verdict = _ran([sys.executable, "-m", "gateway", "ledger", "verify", "--store", str(root)])
     _line("ledger verify, every byte", verdict, bare)
     print(verdict.output.strip())
@@ -100,11 +107,13 @@ def _line(name: str, ran: Ran, bare: Ran) -> None:
     print(f"{name:<44} {ran.seconds:8.2f} {ran.rss_bytes / 1e6:8.0f} {ran.seconds / bare.seconds:12.2f}", flush=True)
 
 
-def _ran(command: list[str]) -> Ran:
-    """To its end. Raises `CalledProcessError` when it fails."""
+def _ran(command: list[str], told: bytes = b"") -> Ran:
+    """To its end; `told` is its standard input. Raises `CalledProcessError` when it fails."""
     began = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as given:
+        given.write(told)
+        given.seek(0)
+        process = subprocess.Popen(command, stdin=given, stdout=output)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
