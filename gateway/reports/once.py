@@ -18,7 +18,9 @@ from gateway.objectstore.opening import open_store
 from gateway.reports.query import Query
 
 REFUSED = 3
-MEMORY_MAX = "256MB"  # DuckDB's: a report over 100 million requests then takes 300 MB in all, which a container of 2 GB spares
+MEMORY_MAX = (
+    "256MB"  # DuckDB's: a report over 100 million requests then takes 300 MB in all, which a container of 2 GB spares
+)
 THREADS = 1  # the other cores stay with predictions
 BYTES_MAX = 16 * 2**20  # what the gateway holds of an answer, some times over; more is a job for the command
 
