@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 
+from gateway.errors import ManifestInvalid
 from gateway.reports.hours import LocalHour
 
 Life = tuple[str, int]
@@ -28,7 +29,21 @@ FROM hour_sums
 
 
 def insert(connection: duckdb.DuckDBPyConnection, hours: Sequence[LocalHour]) -> None:
-    """Into `lines`. Files were proven by their digests when they were fetched."""
+    """Into `lines`. Files were proven by their digests when they were fetched.
+
+    Raises `ManifestInvalid` for copies that were damaged since.
+    """
+    try:
+        _insert(connection, hours)
+    except duckdb.Error as error:
+        paths = [path for hour in hours for path in (hour.sums, *hour.detail) if path is not None]
+        raise ManifestInvalid(
+            f"copies of the compacted ledger in {paths[0].parent} are damaged ({str(error).splitlines()[0]}); "
+            "delete that folder and run again"
+        ) from error
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, hours: Sequence[LocalHour]) -> None:
     sums = [hour.sums for hour in hours if hour.sums is not None]
     if sums:
         _view(connection, "hour_sums", sums, with_names=True)

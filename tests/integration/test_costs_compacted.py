@@ -1,5 +1,6 @@
 """Reports say the same of a ledger whether it is compacted, partly or wholly, with its segments or without; to the pico-dollar."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -175,3 +176,14 @@ async def test_a_file_that_is_not_the_manifests_is_refused_by_name(
     with pytest.raises(ManifestInvalid, match=f"{key} (is missing|was changed).*ledger verify"):
         await costs.read(store, tmp_path / "copies")
     assert not list((tmp_path / "copies").rglob(".*[!n]"))  # nothing half-written is left
+
+
+async def test_a_copy_that_was_damaged_since_is_refused_by_name(objects: dict[str, bytes], tmp_path: Path) -> None:
+    store = expired(await compacted(objects, tmp_path / "w"))
+    await costs.read(store, tmp_path / "copies")
+    copy = next((tmp_path / "copies" / "sha256").iterdir())
+    copy.write_bytes(bytes(copy.stat().st_size))
+    with pytest.raises(ManifestInvalid, match="delete that folder and run again"):
+        await costs.read(store, tmp_path / "copies")
+    shutil.rmtree(copy.parent)
+    assert (await costs.read(store, tmp_path / "copies")).segments

@@ -15,6 +15,7 @@ from gateway.cli.ledger import ledger as command
 from gateway.contract import codec, layout
 from gateway.contract.compacted import File, Manifest, Plan
 from gateway.contract.ledger import Close
+from tests.bench import ledgermade
 from tests.support import ledgersim
 
 HOUR_NS = 3600 * 10**9
@@ -262,3 +263,12 @@ def test_a_period_reads_its_hours_alone(root: Path) -> None:
     (root / file_of(root, "requests", "13")).unlink()
     assert faults(root, "--until", "2026-11-05T13:00") == set()
     assert [kind for kind, _ in faults(root, "--since", "2026-11-05T13:30")] == ["missing_file"]
+
+
+def test_the_benchs_ledger_is_whole(tmp_path: Path) -> None:
+    """What is measured with is a ledger like any other."""
+    ledgermade.make(tmp_path, hours=2, per_segment=5, jobs=1)
+    verdict = verified(tmp_path)
+    assert verdict["findings"] == []
+    assert (verdict["segments"], verdict["requests"]) == (720, 3600)
+    assert (verdict["requests"], verdict["charged_picousd"]) == ledgermade.total(tmp_path)
