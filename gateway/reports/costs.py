@@ -101,7 +101,8 @@ class CostReport(msgspec.Struct, frozen=True):
 
 
 _SPAN = """
-SELECT greatest(coalesce(sum(segments) FILTER (seq > -2), 0), least(count(*), 1)), coalesce(min(from_ns), 0), coalesce(max(to_ns), 0)
+SELECT greatest(coalesce(sum(segments) FILTER (seq > -2), 0), least(count(*), 1)), coalesce(min(from_ns), 0),
+       coalesce(max(to_ns), 0)
 FROM segments WHERE from_ns >= $since_ns AND from_ns < $until_ns
 """
 

@@ -53,13 +53,18 @@ def default_folder(url: str, environ: Mapping[str, str]) -> Path:
 
 
 async def sync(
-    store: ObjectStore, folder: Path, needs: Needs = EVERYTHING, *, now_ns: Callable[[], int] = time.time_ns
+    store: ObjectStore,
+    folder: Path,
+    needs: Needs = EVERYTHING,
+    *,
+    is_whole: bool = False,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> LocalLedger:
-    """Copy what is new and needed into `folder`, making it where missing.
+    """Copy what is new and needed into `folder`, making it where missing. `is_whole`: list everything, whatever is known.
 
     Raises `StoreUnavailable`, and `ManifestInvalid` for a compacted file that is not what its manifest says.
     """
-    before = await asyncio.to_thread(listing.read, folder / LISTED)
+    before = None if is_whole else await asyncio.to_thread(listing.read, folder / LISTED)
     found = await listing.listed(store, before, now_ns())
     kinds, foreign = await asyncio.to_thread(_by_kind, found.sizes)
     manifests = await _manifests(store, folder, found, kinds["segment"])
