@@ -143,7 +143,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
             request_log,
             page,
             saturation,
-            _cost_page(stack, settings.store),
+            _cost_page(stack, settings.store, meter),
             _visits(meter, ledger),
         )
         stack.callback(startup.log)
@@ -371,14 +371,14 @@ def _spill_dir(settings: Settings) -> Path:
     return Path(configured) if configured else _cache_dir(settings.repository.cache_dir) / "ledger"
 
 
-def _cost_page(stack: AsyncExitStack, store: str) -> LivePage:
+def _cost_page(stack: AsyncExitStack, store: str, meter: Meter) -> LivePage:
     """Copies of the ledger are kept by user and store."""
     copies = (
         Path(tempfile.gettempdir())
         / f"steelyard-ledger-{os.getuid()}"
         / hashlib.sha256(store.encode()).hexdigest()[:16]
     )
-    cost_page = LivePage(store, copies, asyncio.get_running_loop().time)
+    cost_page = LivePage(store, copies, asyncio.get_running_loop().time, note_cpu=meter.note_report)
     stack.push_async_callback(cost_page.aclose)
     return cost_page
 

@@ -242,6 +242,13 @@ class Meter:
         if self._phase != "boot":
             self._interval.ledger_cpu_ns += cpu_ns
 
+    def note_report(self, cpu_ns: int) -> None:
+        """CPU of a process of ours that made a cost report and has ended: this process's clock does not count it."""
+        self._integrate(self._now())
+        phase = {"boot": self._interval.boot, "serving": self._interval.serving, "draining": self._interval.draining}
+        phase[self._phase].cpu_ns += cpu_ns
+        self.note_ledger(cpu_ns)
+
     def note_resident(self, model: str, version: int, resident_bytes: int) -> None:
         """From now on this version holds so much memory."""
         self._integrate(self._now())

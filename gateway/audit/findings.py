@@ -18,6 +18,8 @@ Kind = Literal[
     "never_opened",
     "unattributed",
     "foreign_object",
+    "missing_file",
+    "unfinished",
 ]
 
 

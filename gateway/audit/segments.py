@@ -1,6 +1,6 @@
 """One stored segment against itself, its key and its container's opening record. Pure, blocking; runs in worker threads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -62,13 +62,20 @@ def _money(key: str, parsed: ParsedSegment, opened: Open | None, books: "dict[st
     header = parsed.header
     for problem in segment.discrepancies(parsed):
         yield Finding("unbalanced", f"{key}: {problem}", key=key, container=header.container, from_ns=header.from_ns)
+    yield from charged(key, header, parsed.charges, opened, books)
+
+
+def charged(
+    key: str, header: Segment, charges: Sequence[Charge], opened: Open | None, books: "dict[str, PriceBook]"
+) -> Iterator[Finding]:
+    """Whether these are what the price book makes of the container's size and the segment's time."""
     book = books.get(header.price_book_sha256)
     if book is None or opened is None:
         return  # missing or edited: said once for the book, not for each of its segments
     ages = (header.from_ns - header.boot_ns, header.to_ns - header.boot_ns)
     if not 0 <= ages[0] < ages[1]:
         return  # `_times` says so
-    for charge in parsed.charges:
+    for charge in charges:
         held = next((known for known in opened.provisioned if known.sku == charge.sku), None)
         if held is None:
             text = f"{key}: charges for '{charge.sku}', which its container did not hold"

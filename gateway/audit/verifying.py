@@ -1,17 +1,19 @@
 """Reads a ledger from its store and says whether it is whole: `steelyard ledger verify`.
 
 Every object is fetched from the store itself, never from a copy, a few at a time; of each only its header is kept. A ledger of
-10,000 segments takes some megabytes here.
+10,000 segments takes some megabytes here. Segments that have expired are read from the hours that they were compacted into.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
 
-from gateway.audit import corrections, lives, segments
+from gateway.audit import archive, corrections, lives, segments
+from gateway.audit.archive import Archive
 from gateway.audit.findings import Finding, Verdict
+from gateway.audit.hours import Reader
 from gateway.audit.lives import Life
 from gateway.contract import codec, layout, ledgerkeys
 from gateway.contract.ledger import Close, Ended, Open
@@ -47,18 +49,20 @@ class Scope(msgspec.Struct, frozen=True):
         return named.kind != "segment" or (named.hour_ns < self.until_ns and named.hour_ns + _HOUR_NS > self.since_ns)
 
 
-async def verify(store: ObjectStore, scope: Scope, *, now_ns: int) -> Verdict:
-    """Raises `StoreUnavailable`; whatever is wrong with the ledger is a finding."""
-    return await _Audit(store, scope, now_ns).verdict()
+async def verify(store: ObjectStore, scope: Scope, *, now_ns: int, reader: Reader) -> Verdict:
+    """Raises `StoreUnavailable`; whatever is wrong with the ledger is a finding. `reader` reads compacted files."""
+    return await _Audit(store, scope, now_ns, reader).verdict()
 
 
 class _Audit:
     """One run."""
 
-    def __init__(self, store: ObjectStore, scope: Scope, now_ns: int) -> None:
+    def __init__(self, store: ObjectStore, scope: Scope, now_ns: int, reader: Reader) -> None:
         self._store = store
         self._scope = scope
         self._now_ns = now_ns
+        self._reader = reader
+        self._archive = Archive({}, frozenset(), ())
         self._lives: dict[tuple[str, int], Life] = {}
         self._found: list[Finding] = []
         self._books: dict[str, PriceBook] = {}
@@ -67,9 +71,11 @@ class _Audit:
 
     async def verdict(self) -> Verdict:
         records, kept = await self._listed()
-        await _each(records, self._record)
-        await _each(sorted({*self._wanted_books()}), self._book)
-        await _each(kept, self._segment)
+        await archive.each(records, self._record, at_once=FETCHES)
+        await archive.each(sorted({*self._wanted_books()}), self._book, at_once=FETCHES)
+        await self._read_archive()
+        await archive.each(kept, self._segment, at_once=FETCHES)
+        expired = self._expired({*kept})
         touched = [life for life in self._lives.values() if self._scope.is_of_all_times or life.read]
         lives.chain_lives([*self._lives.values()])
         unattributed = 0
@@ -81,7 +87,7 @@ class _Audit:
         self._found += wrong
         read = [one.header for life in touched for one in life.read]
         return Verdict(
-            segments=len(kept),
+            segments=len(kept) + expired,
             lives=len(touched),
             requests=sum(header.requests for header in read),
             charged_picousd=sum(header.cost_picousd for header in read),
@@ -178,31 +184,50 @@ class _Audit:
         named = ledgerkeys.parse(key)
         assert named is not None
         life = self._life(named)
+        compacted = self._archive.segments.get(key)
         try:
             data = (await self._store.get(key)).body
         except ObjectNotFound:
+            if compacted is not None:
+                life.read.append(compacted)
+                return
             self._found.append(Finding("gap", f"{key} was removed during the audit", key=key, container=life.container))
             return
         checked, found = await asyncio.to_thread(segments.check, key, data, life.opened, self._books)
         self._found += found
         if checked is None:
+            if compacted is not None:
+                life.read.append(compacted)
             return
+        if compacted is not None and compacted.sha256 != checked.sha256:
+            text = f"{key} is not the segment that was compacted: its digest was {compacted.sha256}"
+            self._found.append(Finding("broken_chain", text, key=key, container=life.container))
         life.read.append(checked)
         if checked.header.price_book_sha256 not in self._seen_books:
             await self._book(checked.header.price_book_sha256)
 
+    async def _read_archive(self) -> None:
+        opens = {name: life.opened for name, life in self._lives.items()}
+        self._archive = await archive.read(
+            self._store,
+            lambda begin_ns: begin_ns < self._scope.until_ns and begin_ns + _HOUR_NS > self._scope.since_ns,
+            opens,
+            self._books,
+            self._reader,
+        )
+        self._found += self._archive.findings
 
-async def _each(keys: Sequence[str], work: Callable[[str], Awaitable[None]]) -> None:
-    """All of them, `FETCHES` at a time; the first failure ends it."""
-    left = iter(keys)
-
-    async def some() -> None:
-        for key in left:
-            await work(key)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(FETCHES):
-                group.create_task(some())
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+    def _expired(self, kept: set[str]) -> int:
+        """Give lives their segments that only the archive has; how many were read."""
+        count = 0
+        for key in self._archive.listed:
+            named = ledgerkeys.parse(key)
+            if named is None or named.kind != "segment" or self._scope.container not in {"", named.container}:
+                continue
+            life = self._life(named)
+            if key not in life.seqs.get(named.seq, []):
+                life.seqs.setdefault(named.seq, []).append(key)
+            if key not in kept and key in self._archive.segments:
+                life.read.append(self._archive.segments[key])
+                count += 1
+        return count

@@ -12,7 +12,11 @@ from gateway.cli import options
 from gateway.cli.costs import moment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.audit.findings import Verdict
+    from gateway.audit.hours import Contents
+    from gateway.contract.compacted import Table
     from gateway.objectstore.protocol import ObjectStore
 
 FINDINGS_MAX = 50  # more than a screen; the JSON has all
@@ -33,16 +37,22 @@ def ledger() -> None:
 def verify(ctx: click.Context, store: str, since: int | None, until: int | None, container: str, form: str) -> None:
     """Name everything that is wrong with the ledger; exit code 1 when something is.
 
-    Reads every object from the store: digests and chain, sums, prices, gaps, duplicates, clocks. What no segment claims of a
-    container's bill is shown as unattributed, which is a note; it needs the whole ledger, without --since and --until.
+    Reads every object from the store, compacted files too: digests and chain, sums, prices, gaps, duplicates, clocks. What no
+    segment claims of a container's bill is shown as unattributed, which is a note; it needs the whole ledger, without --since and
+    --until.
     """
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
     from gateway.audit.verifying import END_NS, Scope
     from gateway.audit.verifying import verify as audit
 
+    def read(paths: "Mapping[Table, Path]") -> "Contents":
+        from gateway.reports import hourproof  # needs DuckDB, and only a compacted ledger does
+
+        return hourproof.read(paths)
+
     scope = Scope(0 if since is None else since, END_NS if until is None else until, container)
-    verdict = options.with_store(store, lambda opened: audit(opened, scope, now_ns=time.time_ns()))
+    verdict = options.with_store(store, lambda opened: audit(opened, scope, now_ns=time.time_ns(), reader=read))
     if form == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(verdict), indent=2).decode())
     else:

@@ -19,6 +19,7 @@ from gateway.reports import amortizing, cells, findings, spreading, tables
 from gateway.reports.amortizing import Amortized
 from gateway.reports.cells import Cell, HourUse, Span
 from gateway.reports.findings import Finding
+from gateway.reports.hours import Needs
 from gateway.reports.query import DIMENSIONS, Dimension, Query
 from gateway.reports.sync import LocalLedger, sync
 from gateway.wording import moment
@@ -105,7 +106,7 @@ async def read(store: ObjectStore, folder: Path, query: Query) -> Breakdown:
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`, `InvalidInput`.
     """
-    local = await sync(store, folder)
+    local = await sync(store, folder, Needs(query.since_ns, query.until_ns, is_compared=True))
     made, answered = await asyncio.to_thread(_compute, local, query)
     return report(made, query.by, await trained(store, made, answered))
 

@@ -67,7 +67,7 @@ SELECT s.from_ns // 3600000000000 * 3600000000000 AS hour_ns, model, version, te
        coalesce(sum(p.rows) FILTER (outcome = 'ok'), 0),
        coalesce(sum(p.quantity) FILTER (unit = 'milli-vcpu-ns'), 0) // 1000,
        coalesce(sum(p.quantity) FILTER (unit = 'byte-ns'), 0),
-       count(*) FILTER (account = 'load' AND unit = 'milli-vcpu-ns')
+       coalesce(sum(entries) FILTER (account = 'load' AND unit = 'milli-vcpu-ns'), 0)
 FROM postings AS p JOIN segments AS s USING (filename) LEFT JOIN units USING (sku)
 WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns
 GROUP BY ALL ORDER BY ALL
@@ -79,7 +79,8 @@ WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND s.seq = 0 GROUP BY AL
 """
 
 _SPAN = """
-SELECT greatest(count(*) FILTER (s.seq > -2), least(count(*), 1)), coalesce(min(from_ns), 0), coalesce(max(to_ns), 0),
+SELECT greatest(coalesce(sum(segments) FILTER (s.seq > -2), 0), least(count(*), 1)), coalesce(min(from_ns), 0),
+       coalesce(max(to_ns), 0),
        (SELECT coalesce(sum(c.cost_picousd), 0) FROM charges AS c JOIN segments AS s USING (filename)
         WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns)
 FROM segments AS s WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns

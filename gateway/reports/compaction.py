@@ -20,22 +20,19 @@ from gateway.audit import lives, segments
 from gateway.audit.findings import Finding
 from gateway.audit.lives import Life
 from gateway.contract import codec, layout, ledgerkeys
-from gateway.contract.compacted import TABLES, File, Input, Manifest, Plan, Table
+from gateway.contract.compacted import TABLES, Contents, File, Input, Manifest, Plan, Table
 from gateway.contract.ledger import Open
 from gateway.contract.prices import PriceBook
 from gateway.errors import ManifestInvalid, ObjectNotFound, PreconditionFailed, SettingsError
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import heads, hourfiles
-from gateway.reports.sync import sync
+from gateway.reports import copies, heads, hourfiles, hours
+from gateway.reports.hours import Hour
 
-HOUR_NS = 3600 * 10**9
 GRACE_NS = 15 * 60 * 10**9
 """After an hour's end its segments come within seconds; what an outage keeps longer is the next generation."""
 CHUNK_BYTES = 1 << 20
 
 T = TypeVar("T", bound=msgspec.Struct)
-Hour = tuple[str, str]
-"""dt and hr."""
 LifeName = tuple[str, int]
 """Container and boot."""
 
@@ -53,22 +50,24 @@ async def compact(store: ObjectStore, folder: Path, *, now_ns: int, grace_ns: in
     Raises `StoreUnavailable`: what was written stays and the next run goes on there; `ManifestInvalid` when an object that a plan
     determines was changed.
     """
-    local = await sync(store, folder, is_whole=True)
-    manifests = {(one.dt, one.hr, one.generation): one async for one in _records(store, "manifests", Manifest)}
-    plans = [plan async for plan in _records(store, "plans", Plan)]
-    committed = [
-        await _finish(store, folder, plan) for plan in plans if (plan.dt, plan.hr, plan.generation) not in manifests
-    ]
+    manifests = {(one.dt, one.hr, one.generation) for one in await _records(store, folder, "manifests", Contents)}
+    plans = await _records(store, folder, "plans", Plan)
+    listed = [info async for info in store.list(layout.LEDGER)]
+    unfinished = [plan for plan in plans if (plan.dt, plan.hr, plan.generation) not in manifests]
     done = {given.key for plan in plans for given in plan.inputs}
+    left = _by_hour((info.key for info in listed), done, now_ns - grace_ns)
+    wanted = {given.key for plan in unfinished for given in plan.inputs}.union(*left.values())
+    opened = [info for info in listed if (named := ledgerkeys.parse(info.key)) is not None and named.kind == "open"]
+    await copies.fetch(store, folder, [*opened, *(info for info in listed if info.key in wanted)])
+    committed = [await _finish(store, folder, plan) for plan in unfinished]
     generations: dict[Hour, int] = defaultdict(int)
     for plan in plans:
         generations[plan.dt, plan.hr] = max(generations[plan.dt, plan.hr], plan.generation + 1)
-    opens = await asyncio.to_thread(_opens, local.opens)
-    books = await _books(store, (opened.price_book_sha256 for opened in opens.values()))
+    opens = await asyncio.to_thread(_opens, [folder / info.key for info in opened])
+    books = await _books(store, (record.price_book_sha256 for record in opens.values()))
     refused: list[Finding] = []
-    keys = (path.relative_to(folder).as_posix() for path in local.segments)
-    for hour, left in sorted(_by_hour(keys, done, now_ns - grace_ns).items()):
-        inputs, found = await _checked(folder, left, opens, books)
+    for hour, keys in sorted(left.items()):
+        inputs, found = await _checked(folder, keys, opens, books)
         refused += found
         if not found:
             plan = await _claimed(store, Plan(*hour, generations[hour], inputs))
@@ -76,9 +75,13 @@ async def compact(store: ObjectStore, folder: Path, *, now_ns: int, grace_ns: in
     return Compacted(tuple(committed), tuple(refused))
 
 
-async def _records(store: ObjectStore, kind: str, record: type[T]) -> AsyncIterator[T]:
-    async for info in store.list(layout.compacted(kind)):
-        yield codec.decode((await store.get(info.key)).body, record, what=info.key)
+async def _records(store: ObjectStore, folder: Path, kind: str, record: type[T]) -> list[T]:
+    """All of a kind; they never change, so copies are as good."""
+    infos = [info async for info in store.list(layout.compacted(kind))]
+    await copies.fetch(store, folder, infos)
+    return await asyncio.to_thread(
+        lambda: [codec.decode((folder / info.key).read_bytes(), record, what=info.key) for info in infos]
+    )
 
 
 def _by_hour(keys: Iterable[str], done: set[str], closed_ns: int) -> dict[Hour, list[str]]:
@@ -86,10 +89,10 @@ def _by_hour(keys: Iterable[str], done: set[str], closed_ns: int) -> dict[Hour, 
     found: dict[Hour, list[str]] = defaultdict(list)
     for key in keys:
         named = ledgerkeys.parse(key)
-        assert named is not None
-        if key not in done and named.hour_ns + HOUR_NS <= closed_ns:
-            dt, hr = key.removeprefix(layout.LEDGER).split("/")[:2]
-            found[dt.removeprefix("dt="), hr.removeprefix("hr=")].append(key)
+        if named is None or named.kind != "segment" or key in done:
+            continue
+        if named.hour_ns + hours.HOUR_NS <= closed_ns:
+            found[hours.of_segment(key)].append(key)
     return {hour: sorted(left) for hour, left in found.items()}
 
 
@@ -169,7 +172,13 @@ async def _finish(store: ObjectStore, folder: Path, plan: Plan) -> Manifest:
 async def _input(store: ObjectStore, folder: Path, given: Input) -> Path:
     """The local copy with exactly the planned bytes."""
     path = folder / given.key
-    if codec.sha256(await asyncio.to_thread(path.read_bytes)) != given.sha256:
+    try:
+        data = await asyncio.to_thread(path.read_bytes)
+    except FileNotFoundError as error:
+        raise ManifestInvalid(
+            f"{given.key} was planned and is gone: put it back from a copy, then run again"
+        ) from error
+    if codec.sha256(data) != given.sha256:
         raise ManifestInvalid(f"ledger segment {path} was changed since it was planned; delete this copy and run again")
     return path
 

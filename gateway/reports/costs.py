@@ -17,6 +17,7 @@ from gateway.errors import ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import cells, findings, spreading, tables, training
 from gateway.reports.findings import Finding
+from gateway.reports.hours import Needs
 from gateway.reports.sync import LocalLedger, sync
 
 END_NS = 2**63 - 1
@@ -100,7 +101,8 @@ class CostReport(msgspec.Struct, frozen=True):
 
 
 _SPAN = """
-SELECT greatest(count(*) FILTER (seq > -2), least(count(*), 1)), coalesce(min(from_ns), 0), coalesce(max(to_ns), 0)
+SELECT greatest(coalesce(sum(segments) FILTER (seq > -2), 0), least(count(*), 1)), coalesce(min(from_ns), 0),
+       coalesce(max(to_ns), 0)
 FROM segments WHERE from_ns >= $since_ns AND from_ns < $until_ns
 """
 
@@ -166,7 +168,7 @@ async def read(
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`.
     """
-    local = await sync(store, folder)
+    local = await sync(store, folder, Needs(since_ns, until_ns))
     computed = await asyncio.to_thread(_compute, local, since_ns, until_ns, model)
     costs = await training.costs(store, [(row.model, row.version) for row in computed.models])
     until = END_NS if until_ns is None else until_ns

@@ -67,7 +67,7 @@ FROM corrections WHERE hour_ns >= $since_ns AND hour_ns < $until_ns
 _LINKS = """
 WITH linked AS (
     SELECT container, boot_ns, seq, from_ns, previous_sha256,
-           lag(seq) OVER life AS before_seq, lag(to_ns) OVER life AS before_to_ns, lag(sha256) OVER life AS before_sha256
+           lag(last_seq) OVER life AS before_seq, lag(to_ns) OVER life AS before_to_ns, lag(sha256) OVER life AS before_sha256
     FROM chain
     WINDOW life AS (PARTITION BY container, boot_ns ORDER BY seq, filename)
 )
@@ -80,8 +80,8 @@ ORDER BY container, boot_ns, seq
 
 _ENDS = """
 WITH lives AS (
-    SELECT container, boot_ns, count(*) AS segments, min(from_ns) AS from_ns, max(to_ns) AS to_ns,
-           sum(cost_picousd) AS cost_picousd, arg_max(sha256, seq) AS last_sha256
+    SELECT container, boot_ns, sum(segments) AS segments, min(from_ns) AS from_ns, max(to_ns) AS to_ns,
+           sum(cost_picousd) AS cost_picousd, arg_max(sha256, last_seq) AS last_sha256
     FROM chain
     GROUP BY ALL
 )
@@ -168,7 +168,7 @@ def _link(
         return Finding("gap", f"{name}: segments before {seq} are missing", True, boot_ns, from_ns)
     if seq > before + 1:
         return Finding("gap", f"{name}: segments {before + 1} to {seq - 1} are missing", True, before_to_ns, from_ns)
-    if seq == before:
+    if seq <= before:
         return Finding("broken_chain", f"{name}: there are two segments {seq}", True, from_ns, from_ns)
     if not is_chained:
         text = f"{name}: segment {seq} does not carry the digest of segment {before}"

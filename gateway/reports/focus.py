@@ -18,6 +18,7 @@ from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import export, focusrows, parquet, tables
 from gateway.reports.focuscolumns import COLUMNS, TEXT, Version
 from gateway.reports.focusrows import Account, Origin, Part
+from gateway.reports.hours import Needs
 from gateway.reports.sync import LocalLedger, sync
 
 Form = Literal["parquet", "csv"]
@@ -61,7 +62,7 @@ async def read(
     form: Form = "parquet",
 ) -> bytes:
     """A file with all rows of the period. Raises as `breakdown.read` does."""
-    local = await sync(store, folder)
+    local = await sync(store, folder, Needs(since_ns, until_ns))
     period = (since_ns or 0, 2**63 - 1 if until_ns is None else until_ns)
     return await asyncio.to_thread(_encoded, local, account, book, period, (version, form))
 

@@ -2,22 +2,29 @@
 
 DuckDB writes no time and no random name into a file; with one thread, a total order of rows and fixed row groups, rows decide the
 bytes (and DuckDB's version, which a file names). Whole numbers are BIGINT, quantities DECIMAL(38,0): memory times nanoseconds
-passes 2**63, and a HUGEINT would be written as a float.
+passes 2**63, and a HUGEINT would be written as a float. Every field of the contract's lines has a column.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
+import msgspec
 
 from gateway.contract.compacted import TABLES, Table
-from gateway.reports import tables
+from gateway.contract.ledger import Phases
+from gateway.reports import hoursums, tables
 from gateway.reports.sync import LocalLedger
 
 ROWS_PER_GROUP = 122_880
 """DuckDB's own default, stated because it decides the bytes; some 4 MB of requests."""
 
 _LIFE = "s.container::VARCHAR AS container, s.boot_ns::BIGINT AS boot_ns, s.seq::BIGINT AS seq"
+
+_PHASES = [field.name for field in msgspec.structs.fields(Phases)]
+_SHAPE = "{" + ", ".join(f'"{name}": "BIGINT"' for name in _PHASES) + "}"
+_PACKED = ", ".join(f"{name} := coalesce(p.read.{name}, 0)" for name in _PHASES)
+"""A phase that did not happen is not in the line."""
 
 QUERIES: dict[Table, str] = {
     "segments": f"""
@@ -29,16 +36,17 @@ ORDER BY container, boot_ns, seq
 """,
     "charges": f"""
 SELECT {_LIFE}, c.sku::VARCHAR AS sku, c.unit::VARCHAR AS unit, c.quantity::DECIMAL(38, 0) AS quantity,
-       c.cost_picousd::BIGINT AS cost_picousd
+       c.cost_picousd::BIGINT AS cost_picousd, c.beyond::DECIMAL(38, 0) AS beyond
 FROM charges AS c JOIN segments AS s USING (filename)
-ORDER BY container, boot_ns, seq, sku, c.quantity, c.cost_picousd
+ORDER BY container, boot_ns, seq, sku, c.quantity, c.cost_picousd, c.beyond
 """,
     "postings": f"""
 SELECT {_LIFE}, p.account::VARCHAR AS account, p.sku::VARCHAR AS sku, p.cost_picousd::BIGINT AS cost_picousd,
        p.quantity::DECIMAL(38, 0) AS quantity, p.model::VARCHAR AS model, p.version::BIGINT AS version,
-       p.tenant::VARCHAR AS tenant, p.outcome::VARCHAR AS outcome, p.requests::BIGINT AS requests, p.rows::BIGINT AS "rows"
-FROM postings AS p JOIN segments AS s USING (filename)
-ORDER BY container, boot_ns, seq, account, sku, model, version, tenant, outcome, p.cost_picousd, p.quantity
+       p.tenant::VARCHAR AS tenant, p.outcome::VARCHAR AS outcome, p.requests::BIGINT AS requests, p.rows::BIGINT AS "rows",
+       CASE WHEN p.read IS NOT NULL THEN struct_pack({_PACKED}) END AS phases
+FROM (SELECT *, from_json(phases, '{_SHAPE}') AS read FROM postings) AS p JOIN segments AS s USING (filename)
+ORDER BY container, boot_ns, seq, account, sku, model, version, tenant, outcome, p.cost_picousd, p.quantity, phases
 """,
     "requests": f"""
 SELECT r.id::VARCHAR AS id, r.at_ns::BIGINT AS at_ns, {_LIFE}, r.model::VARCHAR AS model, r.version::BIGINT AS version,
@@ -49,6 +57,7 @@ SELECT r.id::VARCHAR AS id, r.at_ns::BIGINT AS at_ns, {_LIFE}, r.model::VARCHAR 
 FROM requests AS r JOIN segments AS s USING (filename)
 ORDER BY model, version, at_ns, container, boot_ns, seq, id
 """,
+    "sums": hoursums.QUERY,
 }
 """Requests of one model lie together in time order: a query for a model skips the other row groups."""
 
@@ -57,8 +66,13 @@ def write(segments: Sequence[Path], folder: Path) -> dict[Table, tuple[Path, int
     """A file in `folder` for each table, with its rows; one without rows too. Raises `ManifestInvalid` for a damaged segment."""
     local = LocalLedger(segments=tuple(segments), opens=(), closes=())
     with tables.opened(local) as connection:
-        connection.execute("SET threads = 1")
-        return {table: (folder / f"{table}.parquet", _copy(connection, table, folder)) for table in TABLES}
+        return copy(connection, folder)
+
+
+def copy(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[Table, tuple[Path, int]]:
+    """What `write` makes, of a connection that has the hour's `segments`, `charges`, `postings` and `requests`."""
+    connection.execute("SET threads = 1")
+    return {table: (folder / f"{table}.parquet", _copy(connection, table, folder)) for table in TABLES}
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, table: Table, folder: Path) -> int:

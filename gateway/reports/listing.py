@@ -32,11 +32,15 @@ Life = tuple[str, int]
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """All keys below the ledger's prefix, as far as known. `whole_ns` is when all of them were listed together."""
+    """All keys below the ledger's prefix, as far as known. `whole_ns` is when all of them were listed together.
+
+    `manifests` are those of compacted hours; empty when all of them are to be listed.
+    """
 
     whole_ns: int
     sizes: Sizes
-    schema_version: int = 1
+    manifests: Sizes = {}
+    schema_version: int = 2
 
 
 def read(path: Path) -> Listing | None:
@@ -45,12 +49,12 @@ def read(path: Path) -> Listing | None:
         found = msgspec.json.decode(path.read_bytes(), type=Listing)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return found if found.schema_version == 1 else None
+    return found if found.schema_version == 2 else None
 
 
 def is_worth_keeping(found: Listing) -> bool:
     """A small ledger is listed whole every time."""
-    return len(found.sizes) > PAGE
+    return len(found.sizes) + len(found.manifests) > PAGE
 
 
 async def listed(store: ObjectStore, before: Listing | None, now_ns: int) -> Listing:
@@ -65,7 +69,7 @@ async def listed(store: ObjectStore, before: Listing | None, now_ns: int) -> Lis
         begin = _hour(begin_ns)
         sizes = {key: size for key, size in sizes.items() if not key.startswith(layout.segments()) or key < begin}
         sizes |= _sizes([info async for info in store.list(layout.segments(), start_after=begin)])
-    return Listing(before.whole_ns, sizes)
+    return Listing(before.whole_ns, sizes, before.manifests)
 
 
 def _sizes(found: Iterable[ObjectInfo]) -> Sizes:

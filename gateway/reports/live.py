@@ -1,12 +1,14 @@
 """The live cost page's answers, as bytes: made by a process of its own, shared by who asks meanwhile, kept for a minute.
 
 A report may take seconds of CPU and hundreds of megabytes, and an interpreter has one lock: in this process it would make
-predictions wait. `gateway.http.costs` asks, `gateway.bootstrap` opens and closes it.
+predictions wait. `gateway.http.costs` asks, `gateway.bootstrap` opens and closes it. That process runs in the container that is
+billed, so what it used is told to the meter, which posts it to `ledger`: without that it would look idle.
 """
 
 import asyncio
 import contextlib
 import logging
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,14 +28,33 @@ ANSWERS_MAX = 16  # kept or being made, of at most `once.BYTES_MAX` each; browsi
 WAITING_MAX = 4  # made or waiting to be made: one at a time, so that the fourth still answers within minutes
 
 
-class LivePage:
-    """All methods run on the event loop. `now_s` is a clock that never goes back."""
+def _nobody_asks(cpu_ns: int) -> None:
+    """Where nothing is billed."""
 
-    def __init__(self, store: str, folder: Path, now_s: Callable[[], float], *, command: tuple[str, ...] = ()) -> None:
+
+def _children_cpu_ns() -> int:
+    """CPU of all processes that this one has waited for, however they ended, exact to a microsecond."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round((used.ru_utime + used.ru_stime) * 1e6) * 1000
+
+
+class LivePage:
+    """All methods run on the event loop. `now_s` is a clock that never goes back; `note_cpu` is told what each report used."""
+
+    def __init__(
+        self,
+        store: str,
+        folder: Path,
+        now_s: Callable[[], float],
+        *,
+        command: tuple[str, ...] = (),
+        note_cpu: Callable[[int], None] = _nobody_asks,
+    ) -> None:
         self.started = 0
         self._store = store
         self._folder = folder
         self._now_s = now_s
+        self._note_cpu = note_cpu
         self._command = command or (sys.executable, "-m", "gateway.reports.once")
         self._one = asyncio.Semaphore(1)
         self._answers: dict[tuple[Query, Form], tuple[float, asyncio.Task[bytes]]] = {}
@@ -76,6 +97,7 @@ class LivePage:
 
     async def _run(self, order: bytes) -> bytes:
         pipe = asyncio.subprocess.PIPE
+        before_ns = _children_cpu_ns()
         process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe, stderr=pipe)
         try:
             async with asyncio.timeout(TIME_MAX_S):
@@ -87,6 +109,7 @@ class LivePage:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+            self._note_cpu(_children_cpu_ns() - before_ns)  # one report at a time, and no other children
         if process.returncode == 0:
             return data
         raise _refused(said) if process.returncode == REFUSED else _failed(process.returncode, said)

@@ -18,6 +18,10 @@ from gateway.objectstore.opening import open_store
 from gateway.reports.query import Query
 
 REFUSED = 3
+MEMORY_MAX = (
+    "256MB"  # DuckDB's: a report over 100 million requests then takes 300 MB in all, which a container of 2 GB spares
+)
+THREADS = 1  # the other cores stay with predictions
 BYTES_MAX = 16 * 2**20  # what the gateway holds of an answer, some times over; more is a job for the command
 
 Form = Literal["html", "json", "csv"]
@@ -56,10 +60,11 @@ def main() -> int:
 async def _made(order: Order) -> bytes:
     folder = _own(Path(order.folder))
     try:
-        from gateway.reports import breakdown, export, plotdata  # noqa: PLC0415 # duckdb may be missing
+        from gateway.reports import breakdown, export, plotdata, tables  # noqa: PLC0415 # duckdb may be missing
         from gateway.reports.page import html  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise Unavailable(f"cost reports need '{error.name}' here: pip install 'steelyard[reports]'") from error
+    tables.limit(tables.Limits(MEMORY_MAX, THREADS))
     async with contextlib.aclosing(open_store(order.store)) as store:
         if order.form == "html":
             data = html(await plotdata.read(store, folder, order.query), is_live=True).encode()

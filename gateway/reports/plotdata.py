@@ -11,6 +11,7 @@ import msgspec
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import amortizing, breakdown, tables
 from gateway.reports.breakdown import END_NS, Breakdown, Row, Sheet
+from gateway.reports.hours import Needs
 from gateway.reports.query import Dimension, Query
 from gateway.reports.sync import LocalLedger, sync
 from gateway.wording import moment
@@ -70,7 +71,8 @@ FROM looked_at GROUP BY ALL ORDER BY ALL
 async def read(store: ObjectStore, folder: Path, query: Query) -> PageData:
     """As `breakdown.read`, and raises the same."""
     # Reading blocks: the command has nothing else to do, and the live page calls this in a process of its own.
-    local = await sync(store, folder)
+    needs = Needs(query.since_ns, query.until_ns, is_compared=True, requests_max=REQUESTS_MAX)
+    local = await sync(store, folder, needs)
     data, made, answered = gather(local, query)
     training = await breakdown.trained(store, made, answered)
     return msgspec.structs.replace(data, report=msgspec.structs.replace(data.report, training=training))

@@ -1,16 +1,15 @@
 """Brings the ledger's objects from the store into a local folder, where DuckDB reads them.
 
 Ledger objects never change, so one whose copy has the listed size is not fetched again, and `listing` does not list again where
-nothing can be new. What is listed is what is reported: a file that only the folder has is ignored. Several reports may share a
-folder: a file appears in it whole or not at all.
+nothing can be new. What is listed is what is reported: a file that only the folder has is ignored. A segment that a manifest lists
+is read from the compacted files (`hours`), and only there; it is not fetched.
 """
 
 import asyncio
 import contextlib
-import os
-import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,16 +19,21 @@ from gateway.contract.ledger import Open
 from gateway.contract.ledgerkeys import Kind
 from gateway.errors import ManifestInvalid, ObjectNotFound
 from gateway.objectstore.protocol import ObjectInfo, ObjectStore
-from gateway.reports import listing
-
-FETCHES = 8  # enough to hide S3's first-byte latency (tens of ms); at most that many segments are in memory
+from gateway.reports import copies, hours, listing
+from gateway.reports.hours import LocalHour, Needs
+from gateway.reports.listing import Listing, Sizes
 
 LISTED = ".listed.json"
 """No key begins with a dot; a folder that lost this file lists everything again, and fetches nothing twice."""
+EVERYTHING = Needs()
+RECORDS: tuple[Kind, ...] = ("open", "close", "training", "ended", "correction")
 
 
 class LocalLedger(msgspec.Struct, frozen=True):
-    """Local copies of all that the store listed. `foreign` are keys under the ledger's prefix that this version cannot read."""
+    """Local copies of all that the store listed. `foreign` are keys under the ledger's prefix that this version cannot read.
+
+    `hours` are compacted, `segments` are not.
+    """
 
     segments: tuple[Path, ...]
     opens: tuple[Path, ...]
@@ -39,6 +43,7 @@ class LocalLedger(msgspec.Struct, frozen=True):
     books: tuple[Path, ...] = ()
     corrections: tuple[Path, ...] = ()
     foreign: tuple[str, ...] = ()
+    hours: tuple[LocalHour, ...] = ()
 
 
 def default_folder(url: str, environ: Mapping[str, str]) -> Path:
@@ -48,36 +53,69 @@ def default_folder(url: str, environ: Mapping[str, str]) -> Path:
 
 
 async def sync(
-    store: ObjectStore, folder: Path, *, is_whole: bool = False, now_ns: Callable[[], int] = time.time_ns
+    store: ObjectStore,
+    folder: Path,
+    needs: Needs = EVERYTHING,
+    *,
+    is_whole: bool = False,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> LocalLedger:
-    """Copy what is new into `folder`, making it where missing. `is_whole`: list everything, whatever is known.
+    """Copy what is new and needed into `folder`, making it where missing. `is_whole`: list everything, whatever is known.
 
-    Raises `StoreUnavailable`.
+    Raises `StoreUnavailable`, and `ManifestInvalid` for a compacted file that is not what its manifest says.
     """
     before = None if is_whole else await asyncio.to_thread(listing.read, folder / LISTED)
     found = await listing.listed(store, before, now_ns())
-    infos = [ObjectInfo(key, size) for key, size in sorted(found.sizes.items())]
-    known = [info for info in infos if ledgerkeys.parse(info.key) is not None]
-    missing = iter(await asyncio.to_thread(lambda: [info for info in known if not _has(folder, info)]))
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(FETCHES):
-                group.create_task(_fetch(store, folder, missing))
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+    kinds, foreign = await asyncio.to_thread(_by_kind, found.sizes)
+    manifests = await _manifests(store, folder, found, kinds["segment"])
+    found = msgspec.structs.replace(found, manifests=manifests)
+    compacted = hours.by_hour(folder, manifests)
+    segments = await asyncio.to_thread(lambda: list(hours.uncompacted(kinds["segment"], compacted)))
+    records = [key for kind in RECORDS for key in kinds[kind]]
+    await copies.fetch(store, folder, [ObjectInfo(key, found.sizes[key]) for key in (*records, *segments)])
     if listing.is_worth_keeping(found):
-        await asyncio.to_thread(_write, folder / LISTED, msgspec.json.encode(found))
-    opens = _paths(folder, known, "open")
+        await asyncio.to_thread(copies.write, folder / LISTED, msgspec.json.encode(found))
+    newest = max([*compacted, *(hours.of_segment(key) for key in segments[-1:])], default=None)
+    opens = _paths(folder, kinds["open"])
     return LocalLedger(
-        segments=_paths(folder, known, "segment"),
+        segments=_paths(folder, segments),
         opens=opens,
-        closes=_paths(folder, known, "close"),
-        training=_paths(folder, known, "training"),
-        ended=_paths(folder, known, "ended"),
+        closes=_paths(folder, kinds["close"]),
+        training=_paths(folder, kinds["training"]),
+        ended=_paths(folder, kinds["ended"]),
         books=await _books(store, folder, opens),
-        corrections=_paths(folder, known, "correction"),
-        foreign=tuple(info.key for info in infos if ledgerkeys.parse(info.key) is None),
+        corrections=_paths(folder, kinds["correction"]),
+        foreign=foreign,
+        hours=await hours.synced(store, folder, compacted, needs, newest),
     )
+
+
+async def _manifests(store: ObjectStore, folder: Path, found: Listing, segments: list[str]) -> Sizes:
+    """All of them, copied. A new one can only be of an hour that has segments without one, or of a later one."""
+    known, begin = dict(found.manifests), ""
+    if known:
+        await copies.fetch(store, folder, [ObjectInfo(key, size) for key, size in known.items()])
+        compacted = hours.by_hour(folder, known)
+        first = await asyncio.to_thread(lambda: next(hours.uncompacted(segments, compacted), None))
+        if first is None:
+            return known
+        begin = layout.compacted("manifests", *hours.of_segment(first)).rpartition("/")[0]
+    infos = [info async for info in store.list(layout.compacted("manifests"), start_after=begin)]
+    await copies.fetch(store, folder, infos)
+    return known | {info.key: info.size for info in infos}
+
+
+def _by_kind(keys: Iterable[str]) -> tuple[dict[Kind, list[str]], tuple[str, ...]]:
+    """Keys in their order by kind, and those that this version does not know."""
+    kinds: dict[Kind, list[str]] = defaultdict(list)
+    foreign = []
+    for key in sorted(keys):
+        named = ledgerkeys.parse(key)
+        if named is None:
+            foreign.append(key)
+        else:
+            kinds[named.kind].append(key)
+    return kinds, tuple(foreign)
 
 
 async def _books(store: ObjectStore, folder: Path, opens: Iterable[Path]) -> tuple[Path, ...]:
@@ -90,7 +128,7 @@ async def _books(store: ObjectStore, folder: Path, opens: Iterable[Path]) -> tup
             with contextlib.suppress(ObjectNotFound):
                 body = (await store.get(layout.price_book(sha256))).body
                 if codec.sha256(body) == sha256:
-                    await asyncio.to_thread(_write, path, body)
+                    await asyncio.to_thread(copies.write, path, body)
                     found.append(path)
         else:
             found.append(path)
@@ -106,32 +144,5 @@ def _digests(opens: Iterable[Path]) -> list[str]:
     return sorted(found)
 
 
-def _has(folder: Path, info: ObjectInfo) -> bool:
-    try:
-        return (folder / info.key).stat().st_size == info.size
-    except FileNotFoundError:
-        return False
-
-
-async def _fetch(store: ObjectStore, folder: Path, missing: Iterator[ObjectInfo]) -> None:
-    """One of several that share the iterator."""
-    for info in missing:
-        stored = await store.get(info.key)
-        await asyncio.to_thread(_write, folder / info.key, stored.body)
-
-
-def _write(path: Path, body: bytes) -> None:
-    """Not synced to disk: after a crash the size is wrong and the object is fetched again, or DuckDB refuses the file by name."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f".{secrets.token_hex(8)}")
-    try:
-        with partial.open("xb") as file:
-            os.fchmod(file.fileno(), 0o600)  # a ledger names tenants and request ids
-            file.write(body)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _paths(folder: Path, known: list[ObjectInfo], kind: Kind) -> tuple[Path, ...]:
-    return tuple(folder / info.key for info in known if (named := ledgerkeys.parse(info.key)) and named.kind == kind)
+def _paths(folder: Path, keys: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(folder / key for key in keys)

@@ -2,6 +2,7 @@
 
 `segments`, `charges` and `postings` hold what no segment claims too, as account `unattributed`, and what was corrected, as account
 `correction`; `chain` are the real segments.
+Of compacted hours a row of `segments` may be a stretch of several (`gateway.reports.hoursums`); `segments` and `last_seq` say so.
 All but `requests` are checked against the contract and kept: they are few, and money is only ever summed from postings and
 charges. `requests` is a view that reads the files when asked. Every integer is a HUGEINT: memory times nanoseconds passes
 2**63 within seconds.
@@ -10,7 +11,6 @@ charges. `requests` is a view that reads the files when asked. Every integer is 
 import glob
 import itertools
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,15 +20,31 @@ import duckdb
 import msgspec
 
 from gateway.contract import codec, ledger
-from gateway.reports import corrections, heads, unattributed
+from gateway.reports import corrections, heads, hourlines, unattributed
+from gateway.reports.hourlines import Life, Span
 from gateway.reports.sync import LocalLedger
 
-MEMORY_MAX = "1GB"  # what a laptop or a small report job spares; more spills to a temporary folder
+
+class Limits(msgspec.Struct, frozen=True):
+    """What DuckDB may use: memory, beyond which it spills to a temporary folder, and threads (0: one per core)."""
+
+    memory: str = "1GB"  # what a laptop or a small report job spares
+    threads: int = 0
+
+
+_limits = Limits()
+
+
+def limit(limits: Limits) -> None:
+    """Hold this whole process to it: for one that makes reports beside something that matters more."""
+    global _limits  # noqa: PLW0603 - as a resource limit of the system: set once, before anything is opened
+    _limits = limits
+
 
 _VIEWS = """
 CREATE VIEW segments AS
 SELECT filename, sha256, container, boot_ns, seq, previous_sha256, from_ns, to_ns, price_book_sha256, cost_picousd,
-       requests, collapsed
+       requests, collapsed, coalesce(last_seq, seq) AS last_seq, coalesce(segments, 1) AS segments
 FROM lines WHERE type = 'segment';
 
 CREATE VIEW chain AS SELECT * FROM segments WHERE seq >= 0;
@@ -38,7 +54,8 @@ SELECT filename, sku, unit, quantity, cost_picousd, coalesce(beyond, 0) AS beyon
 FROM lines WHERE type = 'charge';
 
 CREATE VIEW postings AS
-SELECT filename, account, sku, cost_picousd, quantity, model, version, tenant, outcome, requests, rows
+SELECT filename, account, sku, cost_picousd, quantity, model, version, tenant, outcome, requests, rows, phases,
+       coalesce(entries, 1) AS entries
 FROM lines WHERE type = 'posting';
 
 CREATE VIEW requests AS
@@ -46,7 +63,8 @@ SELECT filename, id, at_ns, model, version, outcome, rows, cpu_ns, cost_picousd,
        coalesce(request_bytes, 0) AS request_bytes, coalesce(response_bytes, 0) AS response_bytes,
        coalesce(queue_ns, 0) AS queue_ns, coalesce(run_ns, 0) AS run_ns, coalesce(batch_rows, 0) AS batch_rows,
        coalesce(variant, '') AS variant, coalesce(tenant, '') AS tenant, coalesce(door, '') AS door
-FROM stored_requests WHERE type = 'request';
+FROM stored_requests WHERE type = 'request'
+UNION ALL BY NAME FROM compacted_requests;
 """
 
 Row = dict[str, Any]
@@ -64,13 +82,18 @@ def opened(local: LocalLedger) -> Iterator[duckdb.DuckDBPyConnection]:
     with tempfile.TemporaryDirectory(prefix="steelyard-report-") as scratch, _connect(scratch) as connection:
         lines = _columns(ledger.Segment) | _columns(ledger.Charge) | _columns(ledger.Posting)
         lines |= {"type": "VARCHAR", "filename": "VARCHAR", "sha256": "VARCHAR"}
+        lines |= {"last_seq": "HUGEINT", "segments": "HUGEINT", "entries": "HUGEINT"}
+        _table(connection, "lines", [], lines, Path(scratch))
+        hourlines.insert(connection, local.hours)
         corrected = corrections.read(local.corrections)
-        every = itertools.chain(_lines(local), corrections.lines(corrected))
-        _table(connection, "lines", every, lines, Path(scratch))
+        live = itertools.chain(_lines(local, *hourlines.spans(connection)), corrections.lines(corrected))
+        _table(connection, "live_lines", live, lines, Path(scratch))
+        connection.execute("INSERT INTO lines BY NAME FROM live_lines; DROP TABLE live_lines")
         _table(connection, "corrections", corrections.rows(corrected), corrections.COLUMNS, Path(scratch))
         _table(connection, "opens", _records(local.opens, ledger.Open), _columns(ledger.Open), Path(scratch))
         _table(connection, "closes", _records(local.closes, ledger.Close), _columns(ledger.Close), Path(scratch))
         _stored_requests(connection, local.segments, Path(scratch))
+        hourlines.requests(connection, local.hours)
         connection.execute(_VIEWS)
         yield connection
 
@@ -81,21 +104,21 @@ def _connect(scratch: str) -> duckdb.DuckDBPyConnection:
         config={
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
-            "memory_limit": MEMORY_MAX,
+            "memory_limit": _limits.memory,
+            **({"threads": str(_limits.threads)} if _limits.threads else {}),
             "temp_directory": scratch,
         }
     )
 
 
-def _lines(local: LocalLedger) -> Iterator[Row]:
-    """Of all segments, then of what none of them claims."""
-    spans: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-    over: set[tuple[str, int]] = set()
+def _lines(local: LocalLedger, spans: dict[Life, list[Span]], over: set[Life]) -> Iterator[Row]:
+    """Of all segments, then of what none of them claims; `spans` and `over` are what compacted hours claim."""
     for path in local.segments:
         head = heads.read(path)
         if any(isinstance(line, ledger.Charge) and line.beyond for line in head.money):
             over.add((head.segment.container, head.segment.boot_ns))  # only an end bills beyond itself
-        spans[head.segment.container, head.segment.boot_ns].append((head.segment.from_ns, head.segment.to_ns))
+        held = spans.setdefault((head.segment.container, head.segment.boot_ns), [])
+        held.append((head.segment.from_ns, head.segment.to_ns))
         yield from _rows(str(path), head.sha256, head.segment, head.money)
     for gap in unattributed.find(local, spans, over):
         yield from _rows(gap.name, "", gap.header, gap.money)

@@ -8,7 +8,8 @@ CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_charges (
   `sku` string,
   `unit` string,
   `quantity` decimal(38,0),
-  `cost_picousd` bigint
+  `cost_picousd` bigint,
+  `beyond` decimal(38,0)
 )
 PARTITIONED BY (`dt` string, `hr` string)
 STORED AS PARQUET

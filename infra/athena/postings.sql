@@ -14,7 +14,8 @@ CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_postings (
   `tenant` string,
   `outcome` string,
   `requests` bigint,
-  `rows` bigint
+  `rows` bigint,
+  `phases` struct<interpreter_ns:bigint,imports_ns:bigint,settings_ns:bigint,store_ns:bigint,download_ns:bigint,verify_ns:bigint,session_ns:bigint,warm_up_ns:bigint,app_ns:bigint,other_ns:bigint,ready_ns:bigint,first_run_ns:bigint,first_answer_ns:bigint>
 )
 PARTITIONED BY (`dt` string, `hr` string)
 STORED AS PARQUET

@@ -26,7 +26,8 @@ from gateway.errors import BucketNotFound, ModelNotFound, StoreUnavailable
 from gateway.objectstore.local import LocalStore
 from gateway.objectstore.protocol import StoredObject
 from gateway.reports import costs
-from gateway.reports.sync import FETCHES, default_folder, sync
+from gateway.reports.copies import FETCHES
+from gateway.reports.sync import default_folder, sync
 from tests.support import ledgers, models, trainingruns
 from tests.support.models import publish_mlp
 from trainers.runs import settle

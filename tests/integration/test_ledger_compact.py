@@ -18,10 +18,11 @@ from gateway.accounting import segment
 from gateway.cli.ledger import ledger as command
 from gateway.contract import codec, layout
 from gateway.contract.compacted import TABLES, Manifest, Plan
+from gateway.contract.ledger import Charge, Phases, Posting, Request, Segment
 from gateway.errors import ManifestInvalid, StoreUnavailable
 from gateway.objectstore.local import LocalStore
 from gateway.reports import compaction, hourfiles
-from tests.support import ledgersim
+from tests.support import ledgers, ledgersim
 from tests.support.memorystore import MemoryStore
 
 LATER_NS = ledgersim.START_NS + 30 * 24 * 3600 * 10**9
@@ -126,7 +127,7 @@ async def test_a_store_that_vanishes_half_way_loses_nothing(
     whole = stored(kept)
     await compact(whole, tmp_path)
     writes = len(whole.attempts)
-    assert writes == 6  # plan, four files, manifest
+    assert writes == 7  # plan, five files, manifest
     for write in range(writes):
         store = stored(kept)
         store.faults.extend([*["none"] * write, "lost answer" if after_effect else "unavailable"])
@@ -196,7 +197,7 @@ async def test_a_file_that_was_changed_before_its_manifest_is_not_committed(
 ) -> None:
     kept = {key: body for key, body in objects.items() if "/hr=" not in key or "/hr=13/" in key}
     store = stored(kept)
-    store.faults.extend([*["none"] * 5, "unavailable"])
+    store.faults.extend([*["none"] * 6, "unavailable"])
     with pytest.raises(StoreUnavailable):
         await compact(store, tmp_path)
     [postings] = store.keys(layout.compacted("postings"))
@@ -270,22 +271,91 @@ def test_the_command_fails_where_an_hour_is_refused(objects: dict[str, bytes], t
 
 
 SQL = {"VARCHAR": "string", "BIGINT": "bigint", "DECIMAL(38,0)": "decimal(38,0)"}
+STRUCT = re.compile(r"STRUCT\((.+)\)")
+SUMS_OF = {"segments": Segment, "charges": Charge, "postings": Posting}
+
+
+def athena(kind: str) -> str:
+    """DuckDB's name of a type as Athena's."""
+    if inner := STRUCT.fullmatch(kind):
+        fields = (field.split() for field in inner[1].replace('"', "").split(", "))
+        return f"struct<{','.join(f'{name}:{SQL[of]}' for name, of in fields)}>"
+    return SQL[kind]
+
+
+def described(objects: dict[str, bytes], root: Path, table: str) -> dict[str, str]:
+    """Columns of one file in order, in Athena's words; the partition's are in the path alone."""
+    key = min(key for key in objects if key.startswith(layout.compacted(table)))
+    put(root, {key: objects[key]})
+    query = f"DESCRIBE SELECT * FROM read_parquet('{root / key}', hive_partitioning = false)"
+    return {name: athena(kind) for name, kind, *_ in duckdb.connect().execute(query).fetchall()}
 
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_athenas_tables_have_the_files_columns(table: str, objects: dict[str, bytes], tmp_path: Path) -> None:
-    """By name and type, in order; the partition's columns are in the path alone."""
+    """By name and type, in order."""
     store = stored(objects)
     await compact(store, tmp_path)
-    put(tmp_path, made(store))
-    file = tmp_path / store.keys(layout.compacted(table))[0]
-    described = (
-        duckdb.connect().execute(f"DESCRIBE SELECT * FROM read_parquet('{file}', hive_partitioning = false)").fetchall()
-    )
     ddl = (Path(__file__).parents[2] / "infra" / "athena" / f"{table}.sql").read_text()
     columns = re.findall(r"^  `(\w+)` (.+?),?$", ddl, re.MULTILINE)
-    assert columns == [(name, SQL[kind]) for name, kind, *_ in described]
+    assert columns == [*described(store.objects, tmp_path, table).items()]
     assert f"compacted/v1/{table}/dt=${{dt}}/hr=${{hr}}/" in ddl
+
+
+LIFE = {"container": "string", "boot_ns": "bigint", "seq": "bigint"}
+WIDE = {"quantity", "beyond"}
+"""Memory times nanoseconds passes 2**63."""
+
+
+def expected(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """What a line of the contract must have as columns, whoever adds a field to it."""
+    columns = {}
+    for field in msgspec.structs.fields(kind):
+        if field.name == "phases":
+            names = (phase.name for phase in msgspec.structs.fields(Phases))
+            columns["phases"] = f"struct<{','.join(f'{name}:bigint' for name in names)}>"
+        elif isinstance(msgspec.inspect.type_info(field.type), msgspec.inspect.IntType):
+            columns[field.name] = "decimal(38,0)" if field.name in WIDE else "bigint"
+        else:
+            columns[field.name] = "string"
+    return columns
+
+
+@pytest.mark.parametrize(
+    ("table", "line"), [("segments", Segment), ("charges", Charge), ("postings", Posting), ("requests", Request)]
+)
+async def test_files_have_every_field_of_the_contracts_lines(
+    table: str, line: type[msgspec.Struct], objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    store = stored(objects)
+    await compact(store, tmp_path)
+    wanted = LIFE | expected(line) | ({"sha256": "string"} if line is Segment else {})
+    columns = {name: kind for name, kind in wanted.items() if name != "schema_version"}  # one for all of a release
+    assert described(store.objects, tmp_path, table) == columns
+
+
+async def test_sums_have_every_field_that_money_or_the_chain_needs(objects: dict[str, bytes], tmp_path: Path) -> None:
+    store = stored(objects)
+    await compact(store, tmp_path)
+    names = {"type", "last_seq", "segments", "entries", "sha256", *LIFE}
+    names |= {name for line in SUMS_OF.values() for name in expected(line)} - {"schema_version", "phases"}
+    assert set(described(store.objects, tmp_path, "sums")) == names
+
+
+async def test_phases_of_boots_and_loads_are_kept(objects: dict[str, bytes], tmp_path: Path) -> None:
+    """A posting that has some is read back as it was; one without has NULL."""
+    life = ledgers.container(
+        "c",
+        [[*ledgers.charges(30, 0), *(Posting("boot", ledgers.VCPU, cost, 1, phases=found) for cost, found in PHASED)]],
+    )
+    [key] = ledgers.segment_keys(life)
+    put(tmp_path, life)
+    written = hourfiles.write([tmp_path / key], tmp_path)
+    rows = duckdb.connect().execute(f"SELECT cost_picousd, phases FROM '{written['postings'][0]}'").fetchall()
+    assert rows == [(cost, None if found is None else msgspec.structs.asdict(found)) for cost, found in PHASED]
+
+
+PHASED = [(10, None), (20, Phases(imports_ns=5, ready_ns=2**62))]
 
 
 def test_contract_records_read_back() -> None:

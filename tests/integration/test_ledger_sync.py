@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.contract import layout
+from gateway.contract import codec, layout
+from gateway.contract.compacted import File, Input, Manifest
 from gateway.objectstore.protocol import ObjectInfo, StoredObject
+from gateway.reports import hourfiles, hours
+from gateway.reports.compaction import compact
 from gateway.reports.listing import PAGE
 from gateway.reports.sync import LISTED, sync
 from tests.support.memorystore import MemoryStore
@@ -78,7 +81,7 @@ async def test_ten_thousand_segments_are_listed_and_fetched_once(tmp_path: Path)
     begin(store, "box")
     old = write(store, "box", range(10_000))  # 28 hours
     assert await synced(store, tmp_path, 28) == set(old)
-    assert (store.lists, sum(store.rows.values()), len(store.fetched)) == (1, 10_003 + PAGE, 10_003 + PAGE)
+    assert (store.lists, sum(store.rows.values()), len(store.fetched)) == (2, 10_003 + PAGE, 10_003 + PAGE)
     new = write(store, "box", range(10_000, 10_006))
     assert await synced(store, tmp_path, 28.1) == {*old, *new}
     assert store.fetched == new
@@ -95,7 +98,7 @@ async def test_nothing_is_listed_of_lives_that_have_closed(tmp_path: Path) -> No
     end(store, "box")
     await synced(store, tmp_path, 1)
     assert await synced(store, tmp_path, 2) == set(keys)
-    assert (store.lists, store.rows[layout.segments()]) == (3, 0)
+    assert (store.lists, store.rows[layout.segments()]) == (4, 0)  # records, training, corrections, manifests
 
 
 async def test_what_came_with_the_close_record_is_not_missed(tmp_path: Path) -> None:
@@ -172,6 +175,47 @@ async def test_a_damaged_or_newer_list_is_made_again(tmp_path: Path, body: bytes
     assert store.fetched == []
 
 
+def compacted(store: Counting, scratch: Path, keys: list[str], generation: int = 0) -> str:
+    """The key of a manifest that lists these segments of one hour, with files of no rows."""
+    dt, hr = hours.of_segment(keys[0])
+    files = []
+    for table, (path, rows) in hourfiles.write([], scratch).items():
+        key, body = layout.compacted(table, dt, hr, generation), path.read_bytes()
+        store.objects[key] = body
+        files.append(File(table, key, codec.sha256(body), len(body), rows))
+    inputs = tuple(Input(key, "0" * 64) for key in keys)
+    key = layout.compacted("manifests", dt, hr, generation)
+    store.objects[key] = codec.encode(Manifest(dt, hr, generation, inputs, tuple(files), 0, 0))
+    return key
+
+
+async def test_of_compacted_hours_only_new_manifests_are_listed(tmp_path: Path) -> None:
+    """A new one is of an hour that had segments without one, or of a later hour: also long after, and in a second generation."""
+    scratch, folder = tmp_path / "scratch", tmp_path / "copies"
+    scratch.mkdir()
+    store = Counting()
+    compacted(store, scratch, [key for key in store.objects if f"/{PAST}/" in key and key.endswith("gz")])
+    begin(store, "box")
+    keys = write(store, "box", range(1080))  # three hours
+    hour = 360
+    compacted(store, scratch, keys[:hour])
+    assert await synced(store, folder, 3) == set(keys[hour:])
+    assert store.fetched
+    assert not {*store.fetched} & {*keys[:hour]}
+    new = [compacted(store, scratch, keys[at : at + hour]) for at in (hour, 2 * hour)]
+    assert await synced(store, folder, 3.1) == set()
+    assert [key for key in store.fetched if key.startswith(layout.COMPACTED)] == new  # the files are as known ones
+    assert store.rows[layout.compacted("manifests")] == 2
+    assert await synced(store, folder, 3.2) == set()
+    assert (store.fetched, store.rows[layout.compacted("manifests")]) == ([], 0)
+    late = [layout.segment(from_ns=T0_NS + HOUR_NS, container="box", boot_ns=T0_NS, seq=9000)]
+    store.objects[late[0]] = b"segment"
+    assert await synced(store, folder, 27.3) == set(late)
+    again = compacted(store, scratch, late, generation=1)
+    assert await synced(store, folder, 27.4) == set()
+    assert store.fetched == [again]
+
+
 async def test_a_small_ledger_is_listed_whole_and_keeps_no_list(tmp_path: Path) -> None:
     store = MemoryStore()
     key = layout.segment(from_ns=T0_NS, container="box", boot_ns=T0_NS, seq=0)
@@ -189,5 +233,7 @@ async def test_compaction_lists_everything(tmp_path: Path) -> None:
     end(store, "box")
     await synced(store, tmp_path, 0)
     late = write(store, "box", range(3))
-    local = await sync(store, tmp_path, is_whole=True, now_ns=lambda: T0_NS + 1)
-    assert {tmp_path / key for key in late} <= set(local.segments)
+    for name in (PAST, "box"):
+        del store.objects[layout.container_open(name, T0_NS)]  # they are no real records either
+    done = await compact(store, tmp_path, now_ns=T0_NS + 2 * HOUR_NS)
+    assert set(late) <= {finding.key for finding in done.refused}  # nor segments

@@ -19,6 +19,7 @@ from gateway.audit.verifying import Scope, verify
 from gateway.contract import codec
 from gateway.contract.ledger import Close, Open
 from gateway.objectstore.local import LocalStore
+from gateway.reports import hourproof
 from tests.support import gateways, models
 from tests.support.gateways import Gateway
 
@@ -93,7 +94,7 @@ def _predict(gateway: Gateway, stop: threading.Event, receipts: list[Receipt]) -
 
 
 def _proven(root: Path, receipts: list[Receipt]) -> Proof:
-    verdict = asyncio.run(verify(LocalStore(root), Scope(), now_ns=time.time_ns()))
+    verdict = asyncio.run(verify(LocalStore(root), Scope(), now_ns=time.time_ns(), reader=hourproof.read))
     assert verdict.faults == ()
     opens = sorted(
         (codec.decode(path.read_bytes(), Open) for path in root.glob("ledger/v1/containers/box/*-open.json")),

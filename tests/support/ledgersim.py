@@ -27,6 +27,7 @@ from gateway.audit.findings import Verdict
 from gateway.audit.verifying import Scope, verify
 from gateway.contract import layout, ledgerkeys
 from gateway.contract.ledger import Outcome
+from gateway.reports import hourproof
 from tests.support.meters import BOOK, GIB, HOUR_NS
 from tests.support.simworld import START_NS, Disk, LoopClock, Wire
 from tests.support.spillsim import DiskKind, SimDisk, SimShelves
@@ -228,7 +229,9 @@ def _audit(disk: Disk, seconds: float) -> Verdict:
     loop = VirtualLoop(seconds)
     try:
         wire = Wire(disk, Random(0), loop, trouble=0, may_tear=False)
-        return loop.run_until_complete(verify(wire, Scope(), now_ns=START_NS + round(seconds * 1e9)))  # type: ignore[arg-type]
+        return loop.run_until_complete(
+            verify(wire, Scope(), now_ns=START_NS + round(seconds * 1e9), reader=hourproof.read)
+        )  # type: ignore[arg-type]
     finally:
         loop.close()
 

@@ -18,7 +18,7 @@ from gateway.contract.corrections import Posted
 from gateway.contract.ledger import Charge, Posting
 from gateway.errors import StoreUnavailable
 from gateway.objectstore.local import LocalStore
-from gateway.reports import breakdown, costs, focus, focusrows, hourly, reconcileposting, tables
+from gateway.reports import breakdown, costs, focus, focusrows, hourly, hourproof, reconcileposting, tables
 from gateway.reports.query import VIEWS, Query
 from gateway.reports.reconcileposting import Author
 from gateway.reports.reconcileresources import ByResource, container_of
@@ -131,7 +131,7 @@ def becomes_the_bill(seed: int) -> None:
         assert books.post(second, "second.csv").generation == 0
         assert books.posted() == after
         _sums_agree(books, after)
-        found = asyncio.run(verify(books.store, Scope(), now_ns=NOW.now_ns))
+        found = asyncio.run(verify(books.store, Scope(), now_ns=NOW.now_ns, reader=hourproof.read))
         assert [one for one in found.findings if "corrections/" in one.key] == []
         assert found.corrected_picousd == sum(one.cost_picousd for one in after)
 
@@ -325,7 +325,7 @@ def test_verify_names_what_was_changed(tmp_path: Path, damage, kind: str):
     key = tmp_path / "store" / layout.corrections(1)
     key.chmod(0o600)
     key.write_bytes(codec.encode(damage(codec.decode(key.read_bytes(), Posted))))
-    found = asyncio.run(verify(books.store, Scope(), now_ns=NOW.now_ns))
+    found = asyncio.run(verify(books.store, Scope(), now_ns=NOW.now_ns, reader=hourproof.read))
     assert kind in {one.kind for one in found.findings if one.key == layout.corrections(1)}
 
 
@@ -334,12 +334,12 @@ def test_verify_names_a_posting_that_is_missing_or_damaged(tmp_path: Path):
     for cost in (3000, 4000, 5000):
         books.post([BillRow("box", VCPU, cost)], f"{cost}.csv")
     (tmp_path / "store" / layout.corrections(2)).unlink()
-    found = asyncio.run(verify(books.store, Scope(), now_ns=NOW.now_ns))
+    found = asyncio.run(verify(books.store, Scope(), now_ns=NOW.now_ns, reader=hourproof.read))
     assert "gap" in {one.kind for one in found.findings if "corrections/" in one.key}
     key = tmp_path / "store" / layout.corrections(3)
     key.chmod(0o600)
     key.write_bytes(key.read_bytes()[:-9])
-    found = asyncio.run(verify(books.store, Scope(), now_ns=NOW.now_ns))
+    found = asyncio.run(verify(books.store, Scope(), now_ns=NOW.now_ns, reader=hourproof.read))
     assert "damaged" in {one.kind for one in found.findings if one.key == layout.corrections(3)}
 
 
