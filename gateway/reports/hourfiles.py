@@ -36,9 +36,10 @@ ORDER BY container, boot_ns, seq
 """,
     "charges": f"""
 SELECT {_LIFE}, c.sku::VARCHAR AS sku, c.unit::VARCHAR AS unit, c.quantity::DECIMAL(38, 0) AS quantity,
-       c.cost_picousd::BIGINT AS cost_picousd, c.beyond::DECIMAL(38, 0) AS beyond
+       c.cost_picousd::BIGINT AS cost_picousd, c.beyond::DECIMAL(38, 0) AS beyond,
+       c.since::BIGINT AS since
 FROM charges AS c JOIN segments AS s USING (filename)
-ORDER BY container, boot_ns, seq, sku, c.quantity, c.cost_picousd, c.beyond
+ORDER BY container, boot_ns, seq, sku, c.quantity, c.cost_picousd, c.beyond, c.since
 """,
     "postings": f"""
 SELECT {_LIFE}, p.account::VARCHAR AS account, p.sku::VARCHAR AS sku, p.cost_picousd::BIGINT AS cost_picousd,

@@ -72,7 +72,8 @@ def read(paths: Mapping[Table, Path]) -> Contents:
 def _view(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
     relation = connection.read_parquet(str(path), hive_partitioning=False)
     if table in {"segments", "charges", "postings"}:
-        added = ", 0 AS beyond" if table == "charges" and "beyond" not in relation.columns else ""
+        later = [name for name in ("beyond", "since") if table == "charges" and name not in relation.columns]
+        added = "".join(f", 0 AS {name}" for name in later)
         relation = relation.project(f"*, {_NAMED}{added}")
     relation.create_view(table)
 
@@ -85,7 +86,7 @@ def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
 def _segments(connection: duckdb.DuckDBPyConnection) -> Iterator[Row]:
     charges: dict[str, list[Charge]] = defaultdict(list)
     found = connection.execute(
-        "SELECT filename, sku, unit, quantity::HUGEINT, cost_picousd, beyond::HUGEINT FROM charges"
+        "SELECT filename, sku, unit, quantity::HUGEINT, cost_picousd, beyond::HUGEINT, since FROM charges"
     )
     for name, *charge in found.fetchall():
         charges[name].append(Charge(*charge))

@@ -26,12 +26,13 @@ SELECT 'segment' AS type, {STRETCH}, max(seq)::BIGINT AS last_seq, count(*)::BIG
        sum(collapsed)::DECIMAL(38, 0) AS collapsed, NULL::VARCHAR AS account, NULL::VARCHAR AS sku, NULL::VARCHAR AS unit,
        NULL::VARCHAR AS model, NULL::BIGINT AS version, NULL::VARCHAR AS tenant, NULL::VARCHAR AS outcome,
        sum(cost_picousd)::DECIMAL(38, 0) AS cost_picousd, NULL::DECIMAL(38, 0) AS quantity, NULL::DECIMAL(38, 0) AS beyond,
+       NULL::BIGINT AS since,
        sum(requests)::DECIMAL(38, 0) AS requests, NULL::DECIMAL(38, 0) AS "rows", NULL::BIGINT AS entries
 FROM numbered AS n GROUP BY n.container, n.boot_ns, n.first_seq, price_book_sha256
 UNION ALL BY NAME
 SELECT 'charge' AS type, {STRETCH}, c.sku::VARCHAR AS sku, c.unit::VARCHAR AS unit,
        sum(c.cost_picousd)::DECIMAL(38, 0) AS cost_picousd, sum(c.quantity)::DECIMAL(38, 0) AS quantity,
-       sum(c.beyond)::DECIMAL(38, 0) AS beyond, count(*)::BIGINT AS entries
+       sum(c.beyond)::DECIMAL(38, 0) AS beyond, min(c.since)::BIGINT AS since, count(*)::BIGINT AS entries
 FROM charges AS c JOIN numbered AS n USING (filename) GROUP BY n.container, n.boot_ns, n.first_seq, c.sku, c.unit
 UNION ALL BY NAME
 SELECT 'posting' AS type, {STRETCH}, p.account::VARCHAR AS account, p.sku::VARCHAR AS sku, p.model::VARCHAR AS model,

@@ -50,7 +50,7 @@ FROM lines WHERE type = 'segment';
 CREATE VIEW chain AS SELECT * FROM segments WHERE seq >= 0;
 
 CREATE VIEW charges AS
-SELECT filename, sku, unit, quantity, cost_picousd, coalesce(beyond, 0) AS beyond
+SELECT filename, sku, unit, quantity, cost_picousd, coalesce(beyond, 0) AS beyond, coalesce(since, 0) AS since
 FROM lines WHERE type = 'charge';
 
 CREATE VIEW postings AS

@@ -9,7 +9,8 @@ CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_charges (
   `unit` string,
   `quantity` decimal(38,0),
   `cost_picousd` bigint,
-  `beyond` decimal(38,0)
+  `beyond` decimal(38,0),
+  `since` bigint
 )
 PARTITIONED BY (`dt` string, `hr` string)
 STORED AS PARQUET

@@ -25,6 +25,7 @@ CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_sums (
   `cost_picousd` decimal(38,0),
   `quantity` decimal(38,0),
   `beyond` decimal(38,0),
+  `since` bigint,
   `requests` decimal(38,0),
   `rows` decimal(38,0),
   `entries` bigint

@@ -57,11 +57,11 @@ FROM requests GROUP BY ALL;
 
 CREATE OR REPLACE TEMP TABLE charges AS
 SELECT seq AS filename, $vcpu_sku AS sku, 'milli-vcpu-ns' AS unit, 2000 * $segment_ns AS quantity,
-       vcpu_picousd AS cost_picousd, 0 AS beyond
+       vcpu_picousd AS cost_picousd, 0 AS beyond, 0 AS since
 FROM made
 UNION ALL BY NAME
 SELECT seq AS filename, $memory_sku AS sku, 'byte-ns' AS unit, 4294967296::HUGEINT * $segment_ns AS quantity,
-       memory_picousd AS cost_picousd, 0 AS beyond FROM made;
+       memory_picousd AS cost_picousd, 0 AS beyond, 0 AS since FROM made;
 
 CREATE OR REPLACE TEMP TABLE postings AS
 WITH held AS (
