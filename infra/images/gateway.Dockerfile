@@ -8,11 +8,13 @@ ARG PYTHON=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c20
 
 FROM ${PYTHON} AS build
 WORKDIR /src
+# The lists are complete, hence --no-deps: pip only compares hashes, and checks at the end.
 COPY infra/images/gateway.lock infra/images/build.lock infra/images/
 RUN python3 -m venv /opt/steelyard \
-    && /opt/steelyard/bin/python -m pip install --no-cache-dir --no-compile --require-hashes --only-binary :all: -r infra/images/gateway.lock \
+    && /opt/steelyard/bin/python -m pip install --no-cache-dir --no-compile --no-deps --require-hashes --only-binary :all: -r infra/images/gateway.lock \
+    && /opt/steelyard/bin/python -m pip check \
     && python3 -m venv /opt/build \
-    && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r infra/images/build.lock
+    && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r infra/images/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY trainers trainers

@@ -6,7 +6,6 @@ and copies the result into an empty image; `make rootfs` does so without an engi
 
 import compileall
 import json
-import os
 import py_compile
 import shutil
 import subprocess
@@ -29,7 +28,7 @@ NEVER_IMPORTED = (
 )  # fmt: skip
 """Below site-packages. The tests start the result and ask it for everything, so what is missed is seen."""
 
-NEVER_READ = ("*.c", "*.h", "*.hpp", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.a", "*.exe")
+NEVER_READ = ("*.c", "*.cpp", "*.h", "*.hpp", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.a", "*.exe")
 NEVER_READ_FOLDERS = ("tests", "test", "testing/tests", "include")
 
 SERVICES = ("s3", "sts", "sso", "sso-oidc", "signin")
@@ -52,8 +51,8 @@ def main(into: Path) -> None:
     copy_environment(into)
     for folder in FOLDERS:
         (into / folder).mkdir(parents=True, exist_ok=True)
-    (into / "tmp").chmod(0o1777)
-    os.chown(into / "var/cache/steelyard", USER, USER)
+    for folder in ("tmp", "var/cache/steelyard"):
+        (into / folder).chmod(0o1777)  # not the user's own: how an engine copies owners is its business
     copied = copy_libraries(into)
     write_system_files(into)
     packages = write_packages(into, copied)
@@ -112,6 +111,7 @@ def copy_libraries(into: Path) -> set[Path]:
         _copy_file(library.resolve(), into, as_path=library)
     # Python's own library may lie where the loader does not look by itself.
     subprocess.run(["/sbin/ldconfig", "-r", str(into), *sorted({str(each.parent) for each in wanted})], check=True)
+    shutil.rmtree(into / "var/cache/ldconfig", ignore_errors=True)
     return {each.resolve() for each in [*wanted, Path(sys.executable)]} | {stdlib / "os.py"}
 
 

@@ -3,16 +3,17 @@
 #
 # CUDA's libraries come with torch's own wheels, hashed in trainer.lock; the driver comes from the host through NVIDIA's container
 # toolkit, which reads the two NVIDIA_ variables. A base image of NVIDIA's would bring the same libraries once more.
-# The digest: see gateway.Dockerfile.
+# The digest and --no-deps: see gateway.Dockerfile.
 ARG PYTHON=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${PYTHON} AS build
 WORKDIR /src
 COPY infra/images/trainer.lock infra/images/build.lock infra/images/
 RUN python3 -m venv /opt/steelyard \
-    && /opt/steelyard/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r infra/images/trainer.lock \
+    && /opt/steelyard/bin/python -m pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r infra/images/trainer.lock \
+    && /opt/steelyard/bin/python -m pip check \
     && python3 -m venv /opt/build \
-    && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r infra/images/build.lock
+    && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r infra/images/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY trainers trainers

@@ -143,19 +143,11 @@ def _copy(rest: str, root: Path, folder: Path, roots: dict[str, Path]) -> None:
         path = source / name.lstrip("/") if source != Path() else Path(name)
         if path.is_dir() and source != Path():
             shutil.copytree(path, to, symlinks=True, dirs_exist_ok=True)
-            _copy_owners(path, to)
         elif path.is_dir():
             shutil.copytree(path, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             (to if target.endswith("/") else to.parent).mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, to)
-
-
-def _copy_owners(source: Path, target: Path) -> None:
-    for path in source.rglob("*"):
-        held = path.lstat()
-        if held.st_uid or held.st_gid:
-            os.chown(target / path.relative_to(source), held.st_uid, held.st_gid, follow_symlinks=False)
 
 
 def _connect(root: Path) -> None:

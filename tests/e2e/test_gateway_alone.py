@@ -81,6 +81,7 @@ def test_it_serves_and_imports_nothing_of_training(
     python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
+    store.mkdir()
     asyncio.run(published(store))
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PYTHONSAFEPATH", "1")  # not the working tree's gateway: the installed one

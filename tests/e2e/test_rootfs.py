@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from gateway.objectstore.opening import open_store
 from infra.images import without_engine
 from infra.images.without_engine import configuration
-from tests.support import models, rootfs
+from tests.support import models, rootfs, signingkeys, texts
+from tests.support.collectors import collecting
 from tests.support.gateways import Gateway
 from tests.support.servers import S3Server
 
@@ -119,6 +120,25 @@ def test_it_predicts_as_nobody_on_a_read_only_root_and_drains(gateway: Gateway, 
     assert [row["requests"] for row in report["models"]] == [len(answers)]
 
 
+def test_texts_traces_and_signatures_need_nothing_that_was_left_out(
+    root: Path, moto: S3Server, store: str, tmp_path: Path
+) -> None:
+    asyncio.run(published(store, texts.publish))
+    words = [*map(str, said()["Entrypoint"]), "--store", store, "--host", "127.0.0.1", "--port", "0"]
+    with collecting() as collector:
+        given = environment(root, moto) | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+        with rootfs.running(root, words, tmp_path / "log", given) as gateway:
+            answer = gateway.post("/v1/predict/topics", {"rows": [{"text": "The cat sat on a mat"}]})
+            assert answer.status == 200, answer.body
+            assert gateway.terminate() == 0
+        assert collector.arrived.wait(10)
+    pem = signingkeys.make(tmp_path, "ours").public.read_text()
+    signed = environment(root, moto) | {"STEELYARD_REPOSITORY__PUBLIC_KEYS": pem}
+    with rootfs.running(root, words, tmp_path / "log2", signed) as gateway:
+        refused = gateway.post("/v1/predict/tiny", {"rows": [ROW]})
+        assert (refused.status, "sign" in refused.error) == (503, True), refused.body
+
+
 def test_its_other_commands_start(root: Path, moto: S3Server, store: str) -> None:
     for words in (["--help"], ["models", "list", "--store", store], ["keys", "--help"], ["serve", "--help"]):
         done = subprocess.run(
@@ -154,6 +174,6 @@ def ask_until_refused(port: int, answers: list[int]) -> None:
                 answers.append(connection.getresponse().status)
 
 
-async def published(url: str) -> None:
+async def published(url: str, publish: Callable[..., Awaitable[object]] = models.publish_tiny) -> None:
     async with contextlib.aclosing(open_store(url)) as store:
-        await models.publish_tiny(store)
+        await publish(store)
