@@ -95,6 +95,31 @@ def test_the_settings_are_the_gateways_own(mode: str, tmp_path: Path) -> None:
     assert tomllib.loads(toml)["timeout_s"] == loaded.timeout_s
 
 
+def test_awkward_settings_arrive_as_they_were(tmp_path: Path) -> None:
+    values = charts.example("none")
+    pem = '-----BEGIN <&> "KEY"-----\n\té✓\U0001d11e\\'
+    values["settings"] = {
+        "insecure_no_auth": True,
+        "timeout_s": 0.0000001,
+        "repository": {"public_keys": [pem, ""], "cache_bytes_max": 2**33 - 1},
+        "ledger": {"flush_interval_s": 59.5},
+    }
+    file = tmp_path / "gateway.toml"
+    file.write_text(charts.one(charts.documents(values), "ConfigMap")["data"]["gateway.toml"])
+    loaded = settings.load(file, environ={})
+    assert (loaded.insecure_no_auth, loaded.timeout_s, loaded.ledger.flush_interval_s) == (True, 1e-7, 59.5)
+    assert (loaded.repository.public_keys, loaded.repository.cache_bytes_max) == ((pem, ""), 2**33 - 1)
+
+
+def test_zero_is_woken_by_requests_and_never_sized_by_them() -> None:
+    spec = charts.one(charts.documents(charts.example("keda")), "ScaledObject")["spec"]
+    saturation, wake = spec["triggers"]
+    assert (spec["minReplicaCount"], wake["metadata"]["activationThreshold"]) == (0, "0")
+    # KEDA asks for value / threshold pods, rounded up: one, whatever the query counts.
+    assert float(wake["metadata"]["threshold"]) >= 1e9
+    assert float(saturation["metadata"]["activationThreshold"]) < float(saturation["metadata"]["threshold"]) == 0.7
+
+
 def test_the_charts_times_are_the_gateways_defaults_but_for_the_drain() -> None:
     ours = yaml.safe_load((charts.CHART / "values.yaml").read_text())["settings"]
     plain = settings.Settings()
