@@ -1,4 +1,5 @@
-# Training on CUDA, or on CPUs where there is no GPU. Recipes of your own: FROM this image, then install them.
+# Training on CUDA, or on CPUs where there is no GPU. It has no data and no recipes but the built-in ones, whose data are packages of
+# their own (trainers/recipes/requirements.txt): FROM this image, then `RUN python -m pip install ...` as root what you train.
 #   docker build -f infra/images/trainer.Dockerfile -t steelyard-trainer .
 #
 # CUDA's libraries come with torch's own wheels, hashed in trainer.lock; the driver comes from the host through NVIDIA's container
