@@ -42,10 +42,11 @@ def document(site_packages: Path, packages: list[Package]) -> dict[str, Any]:
 def _distribution(found: Distribution) -> dict[str, Any]:
     name, version = _normal(found.metadata["Name"]), found.version
     purl = f"pkg:pypi/{name}@{version}"
-    component = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
-    licence = found.metadata.get("License-Expression") or found.metadata.get("License") or ""
-    if found.metadata.get("License-Expression"):
-        component["licenses"] = [{"expression": licence}]
+    component: dict[str, Any] = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+    said = found.metadata.json
+    licence = said.get("license", "")
+    if said.get("license_expression"):
+        component["licenses"] = [{"expression": said["license_expression"]}]
     elif licence and len(licence) < 100 and "\n" not in licence:  # some write the whole text there
         component["licenses"] = [{"license": {"name": licence}}]
     return component

@@ -13,7 +13,7 @@ IMAGES = Path("infra/images")
 def pinned(lock: str) -> dict[str, tuple[str, list[str]]]:
     """Version and hashes by canonical name."""
     text = (IMAGES / f"{lock}.lock").read_text().replace("\\\n", " ")
-    found = {}
+    found: dict[str, tuple[str, list[str]]] = {}
     for line in text.splitlines():
         matched = re.fullmatch(r"(\S+)==(\S+)((?: +--hash=sha256:[0-9a-f]{64})+) *", line)
         assert matched, f"not a pinned, hashed requirement: {line[:80]}"
