@@ -95,8 +95,9 @@ image: ## build the gateway's container image (needs a container engine)
 	docker build -f infra/images/gateway.Dockerfile -t steelyard-gateway \
 	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
 
-rootfs: $(STAMP) ## carry out the gateway's Dockerfile without an engine, below .rootfs (root, mmdebstrap)
-	$(BIN)/python -m infra.images.without_engine infra/images/gateway.Dockerfile .rootfs
+IMAGE ?= gateway
+rootfs: $(STAMP) ## carry out the Dockerfile of IMAGE (gateway, trainer: 11 GB) without an engine, below .rootfs (root, mmdebstrap)
+	$(BIN)/python -m infra.images.without_engine infra/images/$(IMAGE).Dockerfile .rootfs
 
 chart: $(STAMP) ## write what of the Helm chart is made from the code, and its golden files
 	$(BIN)/python -m infra.k8s.generate

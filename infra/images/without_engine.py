@@ -39,13 +39,13 @@ class Stage(NamedTuple):
 
 
 def main(dockerfile: Path, work: Path) -> Path:
-    """Build all stages below `work`, which is emptied but for the base; returns the last one's root."""
+    """Build all stages anew below `work`, where the base is kept; returns the last one's root, which has the image's name."""
     base = work / "base.tar"
     if not base.exists():
         make_base(base)
     roots: dict[str, Path] = {}
     for number, stage in enumerate(stages(dockerfile.read_text())):
-        root = work / (stage.name or f"stage{number}")
+        root = work / (f"{dockerfile.stem}-{stage.name}" if stage.name else dockerfile.stem)
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         roots[stage.name or str(number)] = root

@@ -6,25 +6,14 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.gateways import READY_S, Gateway
 
 USER = 65532
-ENTER = f"""
-set -e
-mount --make-rprivate /
-mount --bind "$ROOT" "$ROOT"
-mount -o remount,bind,ro,nosuid,nodev "$ROOT"
-mount -t tmpfs -o size=64m,mode=1777 tmpfs "$ROOT/tmp"
-mount -t tmpfs -o size=256m,mode=0700,uid={USER},gid={USER} tmpfs "$ROOT/var/cache/steelyard"
-mount -t tmpfs -o size=64k tmpfs "$ROOT/dev"
-for each in null zero urandom; do : > "$ROOT/dev/$each"; mount --bind "/dev/$each" "$ROOT/dev/$each"; done
-mount --rbind /proc "$ROOT/proc"
-exec setpriv --no-new-privs chroot --userspec={USER}:{USER} "$ROOT" "$@"
-"""
-"""Every step replaces its process, so that a signal to the first reaches the program."""
+GATEWAY_VOLUMES = {"/tmp": "64m", "/var/cache/steelyard": "256m"}
+"""As the chart mounts them, and how large a test lets them be."""
 
 
 def missing() -> str:
@@ -38,8 +27,33 @@ def missing() -> str:
     return "" if tried.returncode == 0 else "needs mount namespaces, which are not allowed here"
 
 
-def command(words: Sequence[str]) -> list[str]:
-    return ["unshare", "--mount", "sh", "-c", ENTER, "enter", *words]
+def command(
+    words: Sequence[str],
+    volumes: Mapping[str, str] = GATEWAY_VOLUMES,
+    folders: Mapping[str, Path] = {},
+) -> list[str]:
+    """`words` in `$ROOT`; `volumes` are empty and writable, `folders` are this machine's.
+
+    Every step of the script replaces its process, so that a signal to the first reaches the program.
+    """
+    script = f"""
+set -e
+mount --make-rprivate /
+mount --bind "$ROOT" "$ROOT"
+mount -o remount,bind,ro,nosuid,nodev "$ROOT"
+mount -t tmpfs -o size=64k tmpfs "$ROOT/dev"
+for each in null zero urandom; do : > "$ROOT/dev/$each"; mount --bind "/dev/$each" "$ROOT/dev/$each"; done
+mkdir "$ROOT/dev/shm"
+{_lines('mount --bind {1} "$ROOT{0}"', folders)}
+{_lines(f'mount -t tmpfs -o size={{1}},mode=0700,uid={USER},gid={USER} tmpfs "$ROOT{{0}}"', volumes)}
+mount --rbind /proc "$ROOT/proc"
+exec setpriv --no-new-privs chroot --userspec={USER}:{USER} "$ROOT" "$@"
+"""
+    return ["unshare", "--mount", "sh", "-c", script, "enter", *words]
+
+
+def _lines(pattern: str, mounts: Mapping[str, object]) -> str:
+    return "\n".join(pattern.format(at, what) for at, what in mounts.items())
 
 
 def environment(root: Path, path: str, **more: str) -> dict[str, str]:
