@@ -38,8 +38,9 @@ def test_the_charts_job_trains_what_a_gateway_serves(moto: S3Server, store: str,
     manifests = with_job(store, moto)
     environ = os.environ | moto.environment() | given(manifests) | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "gateway", *words(manifests)]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
+    for _ in range(2):  # Helm makes the Job again when its time to live is over: the same run, which is done
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
     with gateways.running(store, tmp_path, **moto.environment()) as gateway:
         answer = gateway.post("/v1/predict/tiny", {"rows": [dict(models.TINY_EXAMPLES.rows[0])]})
         assert (answer.status, answer.json["version"]) == (200, 1)
