@@ -31,15 +31,16 @@ OURS = {
     "": ("store",),
     "HttpOptions": ("host", "port"),
     "RepositoryOptions": ("cache_dir",),
+    "LedgerOptions": ("spill_dir",),
     "AccountingOptions": ("container_id",),
 }
-"""What the chart sets, and nobody else may."""
+"""What the chart sets or, as for what the ledger spills into the cache, counts on; nobody else may."""
 
 TIMES = {
     "Settings": ("timeout_s", "server", "runtime", "ledger", "features", "repository"),
     "HttpOptions": ("linger_s", "drain_s"),
     "RuntimeOptions": ("stop_s",),
-    "LedgerOptions": ("drain_s",),
+    "LedgerOptions": ("drain_s", "spill_bytes_max"),
     "FeatureOptions": ("drain_s",),
     "RepositoryOptions": ("cache_bytes_max",),
 }

@@ -132,7 +132,14 @@ def test_the_charts_times_are_the_gateways_defaults_but_for_the_drain() -> None:
 
 def test_every_setting_that_the_gateway_has_may_be_given_but_for_those_that_the_chart_sets() -> None:
     known = generate.settings_definitions()
-    ours = {"store", "server.host", "server.port", "repository.cache_dir", "accounting.container_id"}
+    ours = {
+        "store",
+        "server.host",
+        "server.port",
+        "repository.cache_dir",
+        "ledger.spill_dir",
+        "accounting.container_id",
+    }
     assert {name for name in dotted(settings.Settings()) if name not in ours} == set(options(known))
 
 

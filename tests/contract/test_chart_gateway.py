@@ -68,7 +68,9 @@ def test_it_writes_only_into_its_volumes(mode: str, tmp_path: Path) -> None:
     )
     volumes = {volume["name"]: volume for volume in owner["spec"]["template"]["spec"]["volumes"]}
     limit = int(volumes["cache"]["emptyDir"]["sizeLimit"].removesuffix("Gi")) << 30
-    assert limit > loaded(manifests, tmp_path).repository.cache_bytes_max
+    used = loaded(manifests, tmp_path)
+    assert limit > used.repository.cache_bytes_max + used.ledger.spill_bytes_max
+    assert used.ledger.spill_dir == ""  # in the cache
 
 
 @pytest.mark.parametrize("mode", DEPLOYED)

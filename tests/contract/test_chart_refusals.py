@@ -59,8 +59,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "shutdown.graceSeconds (60) must be more than 77",
     ),
     "a cache as large as its disk": (
-        {"disk.cacheGiB": 8},
-        "disk.cacheGiB (8) must be more than settings.repository.cache_bytes_max",
+        {"disk.cacheGiB": 9},
+        "disk.cacheGiB (9) must be more than settings.repository.cache_bytes_max and ledger.spill_bytes_max together (9663676416",
     ),
     "more at least than at most": ({"autoscaling.min": 11}, "autoscaling.min (11) is more than autoscaling.max (10)"),
     "HPA from zero": (

@@ -42,9 +42,9 @@ mode has. */}}
 {{- end -}}
 
 {{- define "steelyard.checks.disk" -}}
-{{- $cache := .Values.settings.repository.cache_bytes_max | int64 -}}
-{{- if ge $cache (mul .Values.disk.cacheGiB 1073741824) -}}
-{{- fail (printf "disk.cacheGiB (%v) must be more than settings.repository.cache_bytes_max (%d bytes): a full emptyDir evicts the pod" .Values.disk.cacheGiB $cache) -}}
+{{- $held := add (int64 .Values.settings.repository.cache_bytes_max) (int64 .Values.settings.ledger.spill_bytes_max) -}}
+{{- if ge $held (mul .Values.disk.cacheGiB 1073741824) -}}
+{{- fail (printf "disk.cacheGiB (%v) must be more than settings.repository.cache_bytes_max and ledger.spill_bytes_max together (%d bytes): a full emptyDir evicts the pod" .Values.disk.cacheGiB $held) -}}
 {{- end -}}
 {{- end -}}
 
