@@ -92,9 +92,24 @@ serve: $(STAMP) ## serve STORE on 127.0.0.1:8080
 	$(BIN)/steelyard serve --store $(STORE)
 
 image: ## build the gateway's container image (needs a container engine)
-	docker build -f infra/docker/gateway.Dockerfile -t steelyard-gateway .
+	docker build -f infra/images/gateway.Dockerfile -t steelyard-gateway \
+	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
+
+IMAGE ?= gateway
+rootfs: $(STAMP) ## carry out the Dockerfile of IMAGE (gateway, trainer: 11 GB) without an engine, below .rootfs (root, mmdebstrap)
+	$(BIN)/python -m infra.images.without_engine infra/images/$(IMAGE).Dockerfile .rootfs
+
+chart: $(STAMP) ## write what of the Helm chart is made from the code, and its golden files
+	$(BIN)/python -m infra.k8s.generate
+	$(BIN)/python -m tests.support.charts
+
+# uv in an environment of its own: nothing else needs it.
+lock: ## write the hashed lists of what the images install
+	test -x .venv-lock/bin/uv || $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	PATH=$(CURDIR)/.venv-lock/bin:$$PATH $(PYTHON) infra/images/lock.py
 
 clean: ## remove the virtual environment, caches and the local store
-	rm -rf $(VENV) .venv-kserve .venv-focus .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
+	rm -rf $(VENV) .venv-kserve .venv-focus .venv-lock .rootfs .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
 
-.PHONY: help install examples demo test lint fmt e2e focus focus-judged bench bench-peers train serve image clean
+.PHONY: help install examples demo test lint fmt e2e focus focus-judged bench bench-peers train serve image rootfs chart lock clean

@@ -1,0 +1,78 @@
+{{- define "steelyard.fullname" -}}
+{{- if contains "steelyard" .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-steelyard" (.Release.Name | trunc 30 | trimSuffix "-") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "steelyard.selector" -}}
+app.kubernetes.io/name: steelyard
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "steelyard.labels" -}}
+{{ include "steelyard.selector" . }}
+app.kubernetes.io/component: gateway
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "steelyard.serviceAccount" -}}
+{{- if .Values.serviceAccount.name -}}
+{{- .Values.serviceAccount.name -}}
+{{- else if .Values.serviceAccount.create -}}
+{{- include "steelyard.fullname" . -}}
+{{- else -}}
+default
+{{- end -}}
+{{- end -}}
+
+{{- define "steelyard.trainer" -}}
+{{- if .Values.training.serviceAccount.name -}}
+{{- .Values.training.serviceAccount.name -}}
+{{- else if .Values.training.serviceAccount.create -}}
+{{- printf "%s-trainer" (include "steelyard.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* settings as TOML. A JSON scalar or list of them is TOML too, and keeps large numbers whole, which toToml does not. */}}
+{{- define "steelyard.toml" -}}
+{{- range $key, $value := .Values.settings }}
+{{- if not (kindIs "map" $value) }}
+{{ $key }} = {{ $value | toJson }}
+{{- end }}
+{{- end }}
+{{- range $section, $options := .Values.settings }}
+{{- if kindIs "map" $options }}
+
+[{{ $section }}]
+{{- range $key, $value := $options }}
+{{ $key }} = {{ $value | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{ end -}}
+
+{{/* Where the store is allowed to be: the same for the gateway and for training. */}}
+{{- define "steelyard.egress" -}}
+# Names. Not bound to kube-dns: a node-local cache answers on the node's own address.
+- ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+# The store, and with it the token service where a role is assumed.
+- ports:
+    {{- range .Values.networkPolicy.storePorts }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+  {{- with .Values.networkPolicy.storeCidrs }}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  {{- end }}
+{{- with .Values.networkPolicy.egress }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
