@@ -13,9 +13,11 @@ from pathlib import Path
 import duckdb
 import msgspec
 
+from gateway.contract.energy import NOTHING, Coefficients, Footprint, load, sci_per_thousand_ng
+from gateway.contract.energy import Span as Range
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import amortizing, cells, findings, spreading, tables
+from gateway.reports import amortizing, cells, findings, powered, spreading, tables
 from gateway.reports.amortizing import Amortized
 from gateway.reports.cells import Cell, HourUse, Span
 from gateway.reports.findings import Finding
@@ -34,7 +36,8 @@ class Row(msgspec.Struct, frozen=True):
 
     `direct` was posted here, `shared` was moved here by the view, `cost` is both. `idle` is the part of cost that nobody used.
     `rows` are predictions answered; per thousand of them None without any. `previous` is the cost in the period of the same length
-    before; None when there is no such period. CPU and memory stay where they were measured, whatever the view.
+    before; None when there is no such period. CPU and memory stay where they were measured, whatever the view; energy and carbon
+    (`footprint`, and SCI per thousand predictions answered) go where the money goes. None where they were not asked for.
     """
 
     day: str | None
@@ -57,6 +60,20 @@ class Row(msgspec.Struct, frozen=True):
     idle_picousd: int
     per_1000_rows_picousd: int | None
     previous_picousd: int | None = None
+    footprint: Footprint | None = None
+    sci_per_1000_rows_ng: Range | None = None
+
+
+class Energy(msgspec.Struct, frozen=True):
+    """Of all of the period, and of what the filters leave out: the rows' footprints + `others` == `whole`, each figure of them.
+
+    `region` is the coefficients'; `notes` say what was assumed.
+    """
+
+    whole: Footprint
+    others: Footprint
+    region: str
+    notes: tuple[str, ...]
 
 
 class Breakdown(msgspec.Struct, frozen=True):
@@ -76,6 +93,7 @@ class Breakdown(msgspec.Struct, frozen=True):
     balanced: bool
     training: tuple[Amortized, ...]
     findings: tuple[Finding, ...]
+    energy: Energy | None = None
     schema_version: int = 1
 
     @property
@@ -94,6 +112,7 @@ class Sheet(msgspec.Struct, frozen=True):
     previous: tuple[Cell, ...] | None
     use: tuple[HourUse, ...]
     findings: tuple[Finding, ...]
+    taken: powered.Taken | None = None
 
     @property
     def posted_picousd(self) -> int:
@@ -101,13 +120,13 @@ class Sheet(msgspec.Struct, frozen=True):
         return cells.total(self.every)
 
 
-async def read(store: ObjectStore, folder: Path, query: Query) -> Breakdown:
-    """The report of this store's ledger, copied to `folder` first.
+async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coefficients | None = None) -> Breakdown:
+    """The report of this store's ledger, copied to `folder` first. `coefficients` of energy: those of this release without any.
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`, `InvalidInput`.
     """
     local = await sync(store, folder, Needs(query.since_ns, query.until_ns, is_compared=True))
-    made, answered = await asyncio.to_thread(_compute, local, query)
+    made, answered = await asyncio.to_thread(_compute, local, query, coefficients or load())
     return report(made, query.by, await trained(store, made, answered))
 
 
@@ -142,14 +161,28 @@ def report(made: Sheet, by: Sequence[Dimension], training: Sequence[Amortized] =
         balanced=posted == charged and not any(finding.kind == "unbalanced" for finding in made.findings),
         training=tuple(training),
         findings=made.findings,
+        energy=None if made.taken is None else _energy(made.taken, made),
     )
 
 
-def sheet(connection: duckdb.DuckDBPyConnection, query: Query) -> Sheet:
-    """Read the period and the one before. Raises `ModelNotFound` or `InvalidInput` naming the models or tenants that have costs."""
+def _energy(taken: powered.Taken, made: Sheet) -> Energy:
+    shown = {id(cell) for cell in made.shown}
+    others = powered.together(cell.footprint or NOTHING for cell in made.every if id(cell) not in shown)
+    return Energy(taken.whole, others, taken.region, taken.notes)
+
+
+def sheet(connection: duckdb.DuckDBPyConnection, query: Query, source: powered.Source | None = None) -> Sheet:
+    """Read the period, with its energy where there is a source for it, and the one before.
+
+    Raises `ModelNotFound` or `InvalidInput` naming the models or tenants that have costs.
+    """
     since_ns, until_ns = query.since_ns or 0, END_NS if query.until_ns is None else query.until_ns
     span = cells.span(connection, since_ns, until_ns)
-    every = spreading.spread(cells.read(connection, since_ns, until_ns), query.view)
+    posted, taken = cells.read(connection, since_ns, until_ns), None
+    if source is not None:
+        taken = powered.taken(connection, since_ns, until_ns, source)
+        posted = powered.attached(posted, taken)
+    every = spreading.spread(posted, query.view)
     _refuse_unknown(every, query)
     previous = None
     if query.since_ns is not None:
@@ -165,6 +198,7 @@ def sheet(connection: duckdb.DuckDBPyConnection, query: Query) -> Sheet:
         previous=previous,
         use=tuple(cells.use(connection, since_ns, until_ns)),
         findings=findings.find(connection, since_ns=since_ns, until_ns=until_ns),
+        taken=taken,
     )
 
 
@@ -178,9 +212,9 @@ def grouped(
     return tuple(_row(by, key, groups[key], before) for key in sorted(groups))
 
 
-def _compute(local: LocalLedger, query: Query) -> tuple[Sheet, amortizing.Answered]:
+def _compute(local: LocalLedger, query: Query, coefficients: Coefficients) -> tuple[Sheet, amortizing.Answered]:
     with tables.opened(local) as connection:
-        made = sheet(connection, query)
+        made = sheet(connection, query, powered.Source(coefficients, powered.regions(local.books)))
         answered = (
             amortizing.answered(connection, query.since_ns or 0, query.until_ns, query.model) if query.amortize else {}
         )
@@ -211,6 +245,8 @@ def _row(
     rows = sum(cell.rows for cell in found)
     names = {**dict.fromkeys(DIMENSIONS), **dict(zip(by, key, strict=True))}
     counts = {name: sum(getattr(cell, name) for cell in found) for name in _COUNTS}
+    footprints = [cell.footprint for cell in found if cell.footprint is not None]
+    footprint = powered.together(footprints) if footprints else None
     return Row(
         **names,  # type: ignore[arg-type] # the values are what the dimension says
         **counts,
@@ -221,6 +257,8 @@ def _row(
         idle_picousd=cells.total(cell for cell in found if cell.activity in IDLE),
         per_1000_rows_picousd=round(Fraction((direct + shared) * 1000, rows)) if rows else None,
         previous_picousd=None if before is None else before.get(key, 0),
+        footprint=footprint,
+        sci_per_1000_rows_ng=None if footprint is None else sci_per_thousand_ng(footprint, rows),
     )
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import figures, render
+from gateway.reports import energyview, figures, render
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.query import Dimension
 from gateway.wording import moment
@@ -17,8 +17,8 @@ NOTHING = "no costs yet: the ledger has no segment in this period"
 _NAMELESS = {"model": "(shared)", "tenant": "(no tenant)", "outcome": "(none)"}
 
 
-def show(report: Breakdown, console: Console) -> None:
-    """Print it. Nothing in it can be taken for markup or terminal control."""
+def show(report: Breakdown, console: Console, *, with_energy: bool = False) -> None:
+    """Print it, with a second table of energy if wished. Nothing in it can be taken for markup or terminal control."""
     if not report.segments:
         render.say(console, f"{NOTHING} {period(report)}".rstrip())
         render.show_findings(report.findings, console)
@@ -27,6 +27,10 @@ def show(report: Breakdown, console: Console) -> None:
     render.show_table(
         console, f"Costs in {scale.unit} by {', '.join(report.query.by)}, view: {report.query.view}", _table(report)
     )
+    if with_energy:
+        by = report.query.by
+        energyview.show(report, console, by, [[label(row, dimension) for dimension in by] for row in report.rows])
+        console.print()
     _training(report, console)
     proof = " = sum of all rows, exact" if report.balanced else ""
     render.say(console, f"bill: {figures.dollars(report.charged_picousd)}{proof}{change(report)}")

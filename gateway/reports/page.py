@@ -6,7 +6,8 @@ Every name in it comes from a bucket and is escaped; a policy in the page forbid
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from gateway.reports import breakdownview, charts, figures
+from gateway.contract.energy import NOTHING
+from gateway.reports import breakdownview, charts, energyview, figures
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.charts import Axis, Column, Part, Point
 from gateway.reports.pagestyle import ACCOUNTS, STYLE
@@ -46,7 +47,7 @@ def _subtitle(report: Breakdown) -> str:
 
 def _body(data: PageData) -> str:
     report, plots = data.report, "".join(_plots(data))
-    return f'{_tiles(report)}<div class="plots">{plots}</div>{_table(report)}{_training(report)}{_proof(report)}'
+    return f'{_tiles(report)}<div class="plots">{plots}</div>{_table(report)}{_energy(report)}{_training(report)}{_proof(report)}'
 
 
 def _tiles(report: Breakdown) -> str:
@@ -64,6 +65,9 @@ def _tiles(report: Breakdown) -> str:
         (f"{requests:,}", f"requests, {not_ok:,} not ok"),
         (f"{boots:,}", "containers started"),
     ]
+    if told := energyview.told(report):
+        energy, carbon, per_1000 = told
+        tiles += [(energy, f"of energy, {carbon} CO2e"), (f"{per_1000} CO2e", "per 1,000 predictions")]
     return (
         '<div class="tiles">'
         + "".join(
@@ -245,6 +249,30 @@ def _row(row: Row, by: Sequence[Dimension], scale: figures.Scale, has_trend: boo
     ]
     names = "".join(f'<td class="text">{escape(breakdownview.label(row, name))}</td>' for name in by)
     return f"<tr>{names}{''.join(f'<td>{escape(number)}</td>' for number in numbers)}</tr>"
+
+
+def _energy(report: Breakdown) -> str:
+    energy, by = report.energy, report.query.by
+    if energy is None:
+        return ""
+    units = energyview.amounts(report)
+    lines = [
+        ([breakdownview.label(row, name) for name in by], row.footprint, row.sci_per_1000_rows_ng, "")
+        for row in filter(energyview.is_worth_a_line, report.rows[:ROWS_MAX])
+    ]
+    blank = [""] * (len(by) - 1)
+    if not energy.others.is_nothing:
+        lines.append((["others", *blank], energy.others, None, ""))
+    lines.append((["all", *blank], energy.whole, None, ' class="bill"'))
+    rows = []
+    for names, footprint, sci, kind in lines:
+        texts = "".join(f'<td class="text">{escape(name)}</td>' for name in names)
+        numbers = "".join(f"<td>{escape(number)}</td>" for number in units.numbers(footprint or NOTHING, sci))
+        rows.append(f"<tr{kind}>{texts}{numbers}</tr>")
+    header = "".join(f'<th class="text">{name}</th>' for name in by)
+    header += "".join(f"<th>{escape(head)}</th>" for head in units.heads)
+    note = "".join(f'<p class="note">{escape(line)}</p>' for line in energyview.basis(report))
+    return _listing("Energy and carbon", header, rows, note)
 
 
 def _training(report: Breakdown) -> str:

@@ -94,8 +94,8 @@ footer{color:var(--soft);font-size:13px;margin-top:14px}
 footer p,.findings p{margin:4px 0;overflow-wrap:anywhere}
 .listing{margin-bottom:12px}
 .empty{padding:40px 16px;text-align:center;color:var(--soft)}
-@media(min-width:640px){.tiles{grid-template-columns:repeat(3,minmax(0,1fr))}}
-@media(min-width:900px){.tile b{font-size:18px}.tiles{grid-template-columns:repeat(6,minmax(0,1fr))}
+@media(min-width:640px){.tiles{grid-template-columns:repeat(4,minmax(0,1fr))}}
+@media(min-width:900px){.tile b{font-size:18px}.tiles{grid-template-columns:repeat(4,minmax(0,1fr))}
 .plots{grid-template-columns:repeat(2,minmax(0,1fr))}}
 """
     + _colours(_LIGHT)

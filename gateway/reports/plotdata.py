@@ -8,9 +8,11 @@ from pathlib import Path
 import duckdb
 import msgspec
 
+from gateway.contract.energy import Coefficients, load
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import amortizing, breakdown, tables
+from gateway.reports import amortizing, breakdown, powered, tables
 from gateway.reports.breakdown import END_NS, Breakdown, Row, Sheet
+from gateway.reports.cells import CPU_MEASURED
 from gateway.reports.hours import Needs
 from gateway.reports.query import Dimension, Query
 from gateway.reports.sync import LocalLedger, sync
@@ -18,8 +20,6 @@ from gateway.wording import moment
 
 DAYS_FROM_NS = 7 * 24 * 3600 * 10**9  # up to a week hours are told apart; more columns than 168 are no longer seen
 REQUESTS_MAX = 1_000_000  # whose latency is looked at: some seconds of reading, and a quantile needs no more
-CPU_MEASURED = frozenset({"infer", "load", "overhead", "ledger"})
-"""Accounts whose vCPU time is CPU that the process used, not time that passed."""
 
 
 class HourIdle(msgspec.Struct, frozen=True):
@@ -68,20 +68,20 @@ FROM looked_at GROUP BY ALL ORDER BY ALL
 """
 
 
-async def read(store: ObjectStore, folder: Path, query: Query) -> PageData:
+async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coefficients | None = None) -> PageData:
     """As `breakdown.read`, and raises the same."""
     # Reading blocks: the command has nothing else to do, and the live page calls this in a process of its own.
     needs = Needs(query.since_ns, query.until_ns, is_compared=True, requests_max=REQUESTS_MAX)
     local = await sync(store, folder, needs)
-    data, made, answered = gather(local, query)
+    data, made, answered = gather(local, query, coefficients or load())
     training = await breakdown.trained(store, made, answered)
     return msgspec.structs.replace(data, report=msgspec.structs.replace(data.report, training=training))
 
 
-def gather(local: LocalLedger, query: Query) -> tuple[PageData, Sheet, amortizing.Answered]:
+def gather(local: LocalLedger, query: Query, coefficients: Coefficients) -> tuple[PageData, Sheet, amortizing.Answered]:
     """Everything but training. Blocking."""
     with tables.opened(local) as connection:
-        made = breakdown.sheet(connection, query)
+        made = breakdown.sheet(connection, query, powered.Source(coefficients, powered.regions(local.books)))
         since_ns = query.since_ns or 0
         answered = amortizing.answered(connection, since_ns, query.until_ns, query.model) if query.amortize else {}
         return _data(made, latency(connection, query)), made, answered
