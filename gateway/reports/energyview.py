@@ -111,6 +111,11 @@ def told(report: Breakdown) -> tuple[str, str, str] | None:
     return first[0], first[1], f"{_short(total * 1000 // rows, unit[1])} {unit[0]}" if rows else "-"
 
 
+def grams(largest_ng: int) -> tuple[str, int]:
+    """The unit of an axis, and its nanograms."""
+    return _unit(_GRAMS, largest_ng)
+
+
 def _pair(span: Span, one: int) -> tuple[str, str]:
     ends = "" if span.low == span.high else f"{_short(span.low, one)}-{_short(span.high, one)}"
     return _short(span.value, one), ends

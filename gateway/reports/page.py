@@ -3,14 +3,13 @@
 Every name in it comes from a bucket and is escaped; a policy in the page forbids whatever is not in it anyway.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from gateway.contract.energy import NOTHING
-from gateway.reports import breakdownview, charts, energyview, figures
+from gateway.reports import breakdownview, energyview, figures, pageplots
 from gateway.reports.breakdown import Breakdown, Row
-from gateway.reports.charts import Axis, Column, Part, Point
-from gateway.reports.pagestyle import ACCOUNTS, STYLE
+from gateway.reports.pagestyle import STYLE
 from gateway.reports.plotdata import PageData
 from gateway.reports.query import VIEWS, Dimension
 from gateway.wording import moment
@@ -18,7 +17,6 @@ from gateway.wording import moment
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"
 ROWS_MAX = 2000  # a browser lays out so many in a blink; CSV and Parquet have all
 FINDINGS_MAX = 50
-MICRO = 10**6
 
 
 def html(data: PageData, *, is_live: bool = False) -> str:
@@ -46,7 +44,7 @@ def _subtitle(report: Breakdown) -> str:
 
 
 def _body(data: PageData) -> str:
-    report, plots = data.report, "".join(_plots(data))
+    report, plots = data.report, "".join(pageplots.cards(data))
     return f'{_tiles(report)}<div class="plots">{plots}</div>{_table(report)}{_energy(report)}{_training(report)}{_proof(report)}'
 
 
@@ -73,130 +71,6 @@ def _tiles(report: Breakdown) -> str:
         + "".join(
             f'<div class="card tile"><b>{escape(value)}</b><span>{escape(text)}</span></div>' for value, text in tiles
         )
-        + "</div>"
-    )
-
-
-def _plots(data: PageData) -> Iterable[str]:
-    yield _card(
-        f"Cost by {data.step} and account",
-        "what models use below, idle on top",
-        _over_time(data),
-        _legend(data.over_time),
-    )
-    yield _card(
-        "Cost of 1,000 predictions",
-        "own and shared part, dearest first",
-        _per_model(data.per_model),
-        _keys((("direct", "direct"), ("shared", "shared"))),
-    )
-    yield _card("Idle against utilisation", "each dot is an hour of all containers", _idle(data), "")
-    if data.latency:
-        yield _card("Latency against cost", "95th percentile of queue and run; direct cost", _latency(data), "")
-
-
-def _card(title: str, note: str, plot: str, legend: str) -> str:
-    return f'<section class="card"><h2>{escape(title)}</h2><p class="note">{escape(note)}</p>{plot}{legend}</section>'
-
-
-def _over_time(data: PageData) -> str:
-    moments: dict[str, list[Row]] = {}
-    for row in data.over_time:
-        moments.setdefault(getattr(row, data.step), []).append(row)
-    unit, picousd = _money(max(sum(row.cost_picousd for row in rows) for rows in moments.values()))
-    stacks = []
-    for at, rows in moments.items():
-        parts = [
-            Part(
-                _kind(row.activity),
-                row.cost_picousd / picousd,
-                f"{at} {row.activity}: {figures.dollars(row.cost_picousd)}",
-            )
-            for row in sorted(rows, key=_stacked)
-        ]
-        stacks.append(Column(at[5:10] if data.step == "day" else f"{at[5:10]} {at[11:16]}", tuple(parts)))
-    return charts.columns(stacks, Axis(unit), title=f"cost by {data.step} and account in {unit}")
-
-
-def _per_model(found: Sequence[Row]) -> str:
-    rows = sorted((row for row in found if row.rows), key=lambda row: -(row.per_1000_rows_picousd or 0))
-    if not rows:
-        return '<p class="note">No prediction was answered in this period.</p>'
-    bars = [
-        Column(
-            f"{figures.printable(row.model or '')}@{row.version}",
-            tuple(
-                Part(
-                    kind,
-                    cost * 1000 / row.rows / MICRO,
-                    f"{kind}: {figures.MICRO.amount(round(cost * 1000 / row.rows))} µ$",
-                )
-                for kind, cost in (("direct", row.direct_picousd), ("shared", row.shared_picousd))
-            ),
-        )
-        for row in rows
-    ]
-    return charts.bars(bars, Axis("µ$ per 1,000 predictions"), title="cost of a thousand predictions by model")
-
-
-def _idle(data: PageData) -> str:
-    dots = [
-        Point(
-            100 * hour.used,
-            100 * hour.idle,
-            f"{hour.hour}: {100 * hour.used:.1f} % used, {100 * hour.idle:.1f} % of the bill idle",
-        )
-        for hour in data.idle
-    ]
-    return charts.points(
-        dots,
-        Axis("vCPU time used, %", 100),
-        Axis("idle, % of bill", 100),
-        title="idle share of the bill against vCPU utilisation",
-    )
-
-
-def _latency(data: PageData) -> str:
-    dots = [
-        Point(
-            row.p95_ns / 1e6,
-            row.cost_picousd * 1000 / MICRO,
-            f"{figures.printable(row.model)}@{row.version}: {row.requests:,} requests, median {row.p50_ns / 1e6:.2f} ms, "
-            f"95th percentile {row.p95_ns / 1e6:.2f} ms, {figures.dollars(row.cost_picousd)} each",
-            f"{figures.printable(row.model)}@{row.version}",
-        )
-        for row in data.latency
-    ]
-    return charts.points(
-        dots, Axis("95th percentile, ms"), Axis("µ$ per 1,000 requests"), title="latency against direct cost"
-    )
-
-
-def _money(largest_picousd: int) -> tuple[str, int]:
-    """The unit of an axis and its pico-dollars."""
-    for unit, picousd in (("$", 10**12), ("m$", 10**9), ("µ$", 10**6), ("n$", 10**3)):
-        if largest_picousd >= picousd:
-            return unit, picousd
-    return "p$", 1
-
-
-def _stacked(row: Row) -> int:
-    return ACCOUNTS.index(_kind(row.activity))
-
-
-def _kind(activity: str | None) -> str:
-    return activity if activity in ACCOUNTS else "unattributed"
-
-
-def _legend(rows: Sequence[Row]) -> str:
-    present = {_kind(row.activity) for row in rows if row.cost_picousd}
-    return _keys((account, account) for account in ACCOUNTS if account in present)
-
-
-def _keys(names: Iterable[tuple[str, str]]) -> str:
-    return (
-        '<div class="legend">'
-        + "".join(f'<span><i class="k-{kind}"></i>{name}</span>' for kind, name in names)
         + "</div>"
     )
 

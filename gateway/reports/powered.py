@@ -40,12 +40,13 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """`whole` is the sum of `footprints`. `notes` say what was assumed."""
+    """`whole` is the sum of `footprints`. `notes` say what was assumed; `processors` are those there were."""
 
     footprints: dict[Key, Footprint]
     whole: Footprint
     region: str
     notes: tuple[str, ...]
+    processors: frozenset[ProcessorName] = frozenset()
 
 
 _COUNT = """
@@ -93,10 +94,12 @@ def taken(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, s
         claims[tuple(hour)][hour[-1], model, version, tenant, outcome, account][unit] = quantity
     parts: dict[Key, list[Footprint]] = defaultdict(list)
     notes: dict[str, None] = {}
+    processors: set[ProcessorName] = set()
     for life, boot_ns, platform, sha256, hour_ns, milli_ns, byte_ns, *beyond in connection.execute(
         _HELD, period
     ).fetchall():
         processor, assumed = _named(platform, source.regions.get(sha256, ""), source)
+        processors.add(processor)
         notes |= dict.fromkeys(assumed)
         found = claims[life, boot_ns, platform, sha256, hour_ns] or {(hour_ns, "", 0, "", "", "unattributed"): {}}
         _take_away(found, dict(zip(("milli-vcpu-ns", "byte-ns"), beyond, strict=True)))
@@ -111,7 +114,9 @@ def taken(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, s
         for key, share in zip(found, shares, strict=True):
             parts[key].append(msgspec.structs.replace(share, tier="assumed") if assumed else share)
     footprints = {key: together(shares) for key, shares in parts.items()}
-    return Taken(footprints, together(footprints.values()), source.coefficients.region, tuple(notes))
+    return Taken(
+        footprints, together(footprints.values()), source.coefficients.region, tuple(notes), frozenset(processors)
+    )
 
 
 def attached(cells: Iterable[Cell], found: Taken) -> list[Cell]:

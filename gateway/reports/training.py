@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.contract import codec
+from gateway.contract.manifest import GpuFigure
 from gateway.contract.runs import TrainingCharge
 from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
@@ -23,13 +24,14 @@ class Known(msgspec.Struct, frozen=True):
     """None is unpriced; then `reason` is empty, or says why the manifest could not be read.
 
     `wasted_picousd` is the part that interruptions cost; None also where the manifest says nothing about it. `published_ns` is None
-    for a version that is not in the store.
+    for a version that is not in the store. `gpu` are the training job's figures, where it had one.
     """
 
     cost_picousd: int | None
     reason: str = ""
     wasted_picousd: int | None = None
     published_ns: int | None = None
+    gpu: tuple[GpuFigure, ...] = ()
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -80,4 +82,5 @@ async def _cost(registry: Registry, slots: asyncio.Semaphore, model: str, versio
             return Known(None, str(error))
     cost = manifest.training_cost
     wasted = None if cost.wasted_picousd is UNSET else cost.wasted_picousd
-    return Known(cost.cost_picousd, wasted_picousd=wasted, published_ns=record.published_ns)
+    gpu = () if manifest.gpu is UNSET else manifest.gpu
+    return Known(cost.cost_picousd, wasted_picousd=wasted, published_ns=record.published_ns, gpu=gpu)
