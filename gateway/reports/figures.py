@@ -48,6 +48,15 @@ def dollars(picousd: int) -> str:
     return f"${value:.{3 - value.adjusted()}f}"
 
 
+def percent(now_picousd: int, before_picousd: int | None) -> str:
+    """`+12.5 %`; `new` where there was nothing before; `-` where nothing can be compared."""
+    if before_picousd is None or now_picousd == before_picousd == 0:
+        return "-"
+    if not before_picousd:
+        return "new"
+    return f"{Decimal(100 * (now_picousd - before_picousd)) / before_picousd:+,.1f} %"
+
+
 def duration(time_ns: int) -> str:
     """In seconds up to two minutes, in minutes up to two hours, then in hours."""
     seconds = Decimal(time_ns) / 10**9

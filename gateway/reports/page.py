@@ -54,10 +54,14 @@ def _tiles(report: Breakdown) -> str:
     requests, not_ok, boots = (sum(getattr(row, name) for row in shown) for name in ("requests", "not_ok", "boots"))
     per_1000 = f"{figures.MICRO.amount(round(cost * 1000 / rows))} µ$" if rows else "-"
     title = "shown, of a bill of " + figures.dollars(report.charged_picousd) if report.others_picousd else "bill"
-    before = breakdownview.percent(report.charged_picousd, report.previous_charged_picousd)
+    trend = report.trend
+    before = figures.percent(trend.charged_picousd, trend.previous_picousd) if trend else "-"
+    against = "against the period before"
+    if trend and trend.periods.words:
+        against = f"{trend.periods.words}, against the {trend.periods.kind} before"
     tiles = [
         (figures.dollars(cost), title),
-        (before, "against the period before"),
+        (before, against),
         (per_1000, "per 1,000 predictions"),
         (f"{100 * idle / cost:.1f} %" if cost else "-", "idle"),
         (f"{requests:,}", f"requests, {not_ok:,} not ok"),
@@ -154,10 +158,14 @@ def _training(report: Breakdown) -> str:
         return ""
     rows = []
     for row in report.training:
-        amounts = (row.cost_picousd, row.earlier_picousd, row.expensed_picousd, row.remaining_picousd)
+        amounts = (
+            *(row.cost_picousd, row.earlier_picousd, row.expensed_picousd),
+            *(row.written_off_picousd, row.remaining_picousd),
+        )
         cells = "".join(f"<td>{'unpriced' if one is None else escape(figures.dollars(one))}</td>" for one in amounts)
         rows.append(f'<tr><td class="text">{escape(figures.printable(row.model))}@{row.version}</td>{cells}</tr>')
-    header = '<th class="text">model</th><th>training</th><th>earlier</th><th>this period</th><th>remaining</th>'
+    header = '<th class="text">model</th><th>training</th><th>earlier</th><th>this period</th>'
+    header += "<th>of it written off</th><th>remaining</th>"
     return _listing("Training, beside the bill", header, rows)
 
 
