@@ -67,6 +67,12 @@ def duration(time_ns: int) -> str:
     return f"{seconds / 3600:,.1f} h"
 
 
+def watt_hours(energy_nj: int) -> str:
+    """In kWh from one on, else in Wh: `0.217 Wh`."""
+    value = Decimal(energy_nj) / (3_600 * 10**9)
+    return f"{value / 1000:,.3f} kWh" if value >= 1000 else f"{value:,.3f} Wh"
+
+
 def size(vcpu_milli: int, memory_bytes: int) -> str:
     """`2 vCPU, 4 GB`, with GB of 1024 MiB as Fargate sells them."""
     return f"{vcpu_milli / 1000:g} vCPU, {memory_bytes / 2**30:.3g} GB"

@@ -165,7 +165,8 @@ def _training(report: CostReport, console: Console) -> None:
     unpriced = f"; unpriced: {spent.unpriced:,} of the attempts" if spent.unpriced else ""
     counted = f"{spent.runs:,} run{'s' * (spent.runs > 1)}, {spent.attempts:,} attempt{'s' * (spent.attempts > 1)}"
     time = figures.duration(spent.elapsed_ns)
-    say(console, f"training: {counted}, {time} = {figures.dollars(spent.cost_picousd)}{wasted}{unpriced}")
+    energy = "" if spent.energy_nj is None else f"; {figures.watt_hours(spent.energy_nj)} of its GPUs, measured"
+    say(console, f"training: {counted}, {time} = {figures.dollars(spent.cost_picousd)}{wasted}{unpriced}{energy}")
 
 
 def show_findings(findings: Sequence[Finding], console: Console) -> None:

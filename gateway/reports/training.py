@@ -35,7 +35,10 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """All attempts that began in the report's period. Those without a price are counted in `unpriced`, and in no sum."""
+    """All attempts that began in the report's period. Those without a price are counted in `unpriced`, and in no sum.
+
+    `energy_nj` is of GPUs, measured by NVML, and of those attempts that counted it; None when none did.
+    """
 
     runs: int
     attempts: int
@@ -43,6 +46,7 @@ class Spent(msgspec.Struct, frozen=True):
     elapsed_ns: int
     cost_picousd: int
     wasted_picousd: int
+    energy_nj: int | None = None
 
 
 def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None) -> Spent | None:
@@ -51,6 +55,7 @@ def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None
     charges = [charge for charge in every if since_ns <= charge.from_ns < until_ns and model in {None, charge.model}]
     if not charges:
         return None
+    counted = [charge.energy_nj for charge in charges if charge.energy_nj is not UNSET]
     return Spent(
         runs=len({charge.run_id for charge in charges}),
         attempts=len(charges),
@@ -58,6 +63,7 @@ def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None
         elapsed_ns=sum(charge.elapsed_ns for charge in charges),
         cost_picousd=sum(charge.cost_picousd or 0 for charge in charges),
         wasted_picousd=sum(charge.wasted_picousd or 0 for charge in charges),
+        energy_nj=sum(counted) if counted else None,
     )
 
 
