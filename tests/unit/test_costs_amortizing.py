@@ -1,23 +1,33 @@
 """Training in portions: periods that follow each other and what remains are the whole cost, also of a version that was retired."""
 
+import contextlib
+import io
 import itertools
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from gateway.contract import codec
 from gateway.contract.registry import Canary, Promotion
+from gateway.contract.runs import Progress
 from gateway.objectstore.local import LocalStore
 from gateway.registry import releasing
 from gateway.registry.releasing import Author
 from gateway.registry.retiring import BACK_WITHIN_NS, retirements
-from gateway.reports import amortizing
+from gateway.reports import amortizing, tables, training
 from gateway.reports.amortizing import DAY_NS, portion
+from gateway.reports.costs import CostReport, report
 from gateway.reports.query import Plan
+from gateway.reports.render import render
 from gateway.reports.training import Known
-from tests.support import models
+from tests.support import ledgers, models, trainingruns
+from trainers.runs import settle
 
 T0_NS = 1_793_880_000 * 10**9
 plans = st.builds(Plan, st.sampled_from(["rows", "days"]), st.integers(1, 1000))
@@ -138,3 +148,46 @@ async def test_report_writes_off_what_the_log_retired(tmp_path: Path):
     assert (after.remaining_picousd, after.expensed_picousd) == (0, after.cost_picousd)
     assert other.written_off_picousd == 0
     assert msgspec.structs.asdict(after)["written_off_picousd"] == before.remaining_picousd
+
+
+# What training used
+
+
+def test_energy_that_gpus_counted_is_told_beside_the_cost(tmp_path: Path):
+    paths = []
+    for number, energy_nj in enumerate((3_600 * 10**9, msgspec.UNSET, 1_800 * 10**9), 1):
+        record = trainingruns.attempt(number)
+        ended = settle.end(
+            record,
+            settle.Earlier(),
+            Progress(energy_nj=energy_nj),
+            outcome="done",
+            exit_code=0,
+            message="",
+            ended_ns=T0_NS,
+            elapsed_ns=10**9,
+        )
+        path = tmp_path / f"{number}.json"
+        path.write_bytes(codec.encode(settle.charge(trainingruns.run("r"), record, ended)))
+        paths.append(path)
+    counted, silent = training.spent(paths, 0, 2**62, None), training.spent(paths[1:2], 0, 2**62, None)
+    assert counted is not None
+    assert silent is not None
+    assert (counted.energy_nj, silent.energy_nj) == (5_400 * 10**9, None)
+    with ledgered() as empty:
+        told = [printed(msgspec.structs.replace(empty, training_spent=spent)) for spent in (counted, silent)]
+    assert "; 1.500 Wh of its GPUs, measured" in told[0]
+    assert "measured" not in told[1]
+
+
+@contextlib.contextmanager
+def ledgered() -> Iterator[CostReport]:
+    with tempfile.TemporaryDirectory() as folder, tables.opened(ledgers.write(Path(folder), {})) as connection:
+        yield report(connection)
+
+
+def printed(of: CostReport) -> str:
+    console = Console(width=200, file=io.StringIO(), color_system=None)
+    render(of, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
