@@ -27,6 +27,7 @@ from trainers.fit.keeping import Keeping
 from trainers.fit.loop import Epoch, Fitted, fit
 from trainers.fit.world import World
 from trainers.gpubench.benchmarking import Benchmark, measured
+from trainers.gpubench.measuring import BUDGET_S
 from trainers.job import Data, Report, TrainJob
 from trainers.promotion import evaluation
 from trainers.quantize import candidates
@@ -91,9 +92,12 @@ class Course(msgspec.Struct, frozen=True):
         (folder / GRAPH).write_bytes(graph)  # what a candidate that fails its gates is rescued from
         write_offer(folder, offered)
 
-    def benchmark(self, folder: Path, made: Path, graph: Path, device: torch.device) -> None:
+    def benchmark(
+        self, folder: Path, made: Path, graph: Path, device: torch.device, budget_s: float = BUDGET_S
+    ) -> None:
         """How fast what was exported is on the GPU that is here; `made` is what `fit` left, `graph` what `export` did."""
-        found = measured(self.fitted(made).module, (graph / GRAPH).read_bytes(), self.data, device, self.report)
+        module, exported = self.fitted(made).module, (graph / GRAPH).read_bytes()
+        found = measured(module, exported, self.data, device, self.report, budget_s=budget_s)
         (folder / BENCHMARK).write_bytes(codec.encode(found))
 
     def evaluate(

@@ -98,6 +98,8 @@ def taken(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, s
     for life, boot_ns, platform, sha256, hour_ns, milli_ns, byte_ns, *beyond in connection.execute(
         _HELD, period
     ).fetchall():
+        if not milli_ns and not byte_ns:
+            continue  # money without time: nothing ran
         processor, assumed = _named(platform, source.regions.get(sha256, ""), source)
         processors.add(processor)
         notes |= dict.fromkeys(assumed)

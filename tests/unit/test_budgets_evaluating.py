@@ -103,6 +103,7 @@ def test_periods_are_days_months_and_blocks_in_utc():
     assert (december.key, december.from_ns, december.to_ns - december.from_ns) == ("2026-12", month.to_ns, 31 * DAY_NS)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**61), st.sampled_from(["day", "month", "hours:1", "hours:24", "hours:744"]))
 def test_now_is_always_in_its_period(now_ns: int, name: str):
     found = period(budget(period=name), now_ns)
@@ -134,6 +135,7 @@ def test_forecast_of_a_rolling_period_is_its_newest_rate_for_all_of_it():
     assert found.forecast_picousd == 200 * 48 // 2  # two hours are a 24th of it
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**15), st.integers(1, 24 * 3600 * 10**9 - 1))
 def test_forecast_is_never_below_what_was_spent(cost: int, after_ns: int):
     one, now_ns = budget(), NOON_NS - 12 * HOUR_NS + after_ns

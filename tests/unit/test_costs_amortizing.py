@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -33,6 +33,7 @@ T0_NS = 1_793_880_000 * 10**9
 plans = st.builds(Plan, st.sampled_from(["rows", "days"]), st.integers(1, 1000))
 
 
+@settings(deadline=None)
 @given(
     cost=st.integers(0, 2**70),
     plan=plans,
@@ -120,6 +121,7 @@ def test_another_alias_or_a_canary_keeps_a_version():
     assert days(retirements(kept)) == {1: 11}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 20), st.sampled_from(["champion", "eu"])), max_size=12))
 def test_later_decisions_never_take_a_retirement_back(steps: list[tuple[int, int, str]]):
     moments = itertools.accumulate(after for _, after, _ in steps)

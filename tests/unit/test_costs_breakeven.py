@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.contract import energy, layout, offers
@@ -87,6 +87,7 @@ def test_rate_is_that_of_advise():
     assert not one.is_measured
 
 
+@settings(deadline=None)
 @given(st.floats(0.05, 1000), st.floats(0.001, 10))
 def test_the_sure_rate_is_never_below_the_possible_one(cpu_ms: float, around_ms: float):
     for one in standings([demand(cpu_ms, around_ms)], FILE, {}, "x86"):
@@ -155,6 +156,7 @@ async def test_page_uses_the_manifests_figures(tmp_path: Path):
 rates = st.floats(1e-6, 1e6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(rates, rates, st.none() | rates, st.none() | rates), min_size=1, max_size=20))
 def test_nothing_leaves_the_lanes(values: list[tuple[float, float, float | None, float | None]]):
     rows = [

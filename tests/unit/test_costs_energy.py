@@ -123,6 +123,7 @@ quantities = st.integers(0, 10**20)
 claims = st.lists(st.builds(Claim, quantities, quantities, quantities, quantities), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["x86", "arm"]), st.builds(Held, quantities, quantities), claims)
 def test_shares_of_a_container_and_window_are_its_energy_to_the_nanojoule(processor, held: Held, found: list[Claim]):
     parts = footprint.of_container(processor, held, found, energy.load())
@@ -187,6 +188,16 @@ def test_what_is_billed_beyond_a_life_took_nothing():
     boot = next(row for row in billed.rows if row.activity == "boot")
     assert boot.footprint is not None
     assert boot.footprint.is_nothing
+
+
+def test_money_without_time_took_nothing_and_assumes_nothing():
+    timeless = [msgspec.structs.replace(charge, quantity=0) for charge in ledgers.charges(500, 0)]
+    other = ledgers.container("x", [[*timeless, Posting("overhead", VCPU, 500, 0)]])
+    del other[layout.container_open("x", T0_NS)]
+    report = reported(ledgers.container("c", [segment(SERVED, IDLE)]) | other, by=("activity",), view="direct")
+    assert report.energy is not None
+    assert (report.energy.notes, report.energy.whole.tier) == ((), "modelled")
+    assert next(row for row in report.rows if row.activity == "overhead").footprint.is_nothing  # type: ignore[union-attr]
 
 
 def test_charges_without_postings_are_nobodys_and_not_lost():

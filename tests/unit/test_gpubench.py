@@ -5,6 +5,7 @@ No GPU was to be had: what needs one is skipped, loudly, and says so.
 
 import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.contract import codec
-from gateway.contract.manifest import GpuFigure
-from tests.support import tinyjob
+from gateway.contract.manifest import GpuFigure, Manifest
+from gateway.contract.runs import AttemptEnd, AttemptRecord, Progress
+from tests.support import tinyjob, trainingruns
+from trainers.course import Course, read_benchmark, read_history
 from trainers.errors import Preempted
 from trainers.export.exporting import export
+from trainers.fit.keeping import Unkept
+from trainers.fit.world import World
 from trainers.gpubench import benchmarking, measuring
 from trainers.gpubench.benchmarking import Benchmark
 from trainers.gpubench.measuring import RUNS_MIN, TooLarge, figures, short_name
 from trainers.gpubench.runners import GraphRunner, TorchRunner, runners
 from trainers.job import Data
-from trainers.runs import nvml
+from trainers.lineage import Origin, lineage
+from trainers.runs import nvml, settle
 from trainers.runs.nvml import NJ_PER_MJ, Used
 from trainers.runs.progress import Tracker
 
@@ -301,3 +307,43 @@ def test_benchmark_on_a_gpu(tiny: tuple[torch.nn.Module, Data, bytes]):
     assert made.problem == ""
     assert {one.batch_rows for one in made.figures} == set(measuring.BATCHES)
     assert np.isfinite([one.rows_per_s for one in made.figures]).all()
+
+
+@pytest.mark.e2e
+def test_stages_carry_the_figures_into_the_manifest(tmp_path: Path):
+    """On a CPU device: only a run on CUDA has this stage."""
+    job, data = tinyjob.tiny_job(), tinyjob.tiny_data()
+    course = Course(job, data, lambda *_: None)
+    fitted, graph, offered, bench, done = (
+        tmp_path / name for name in ("fit", "export", "quantize", "benchmark", "evaluate")
+    )
+    for folder in (fitted, graph, offered, bench, done):
+        folder.mkdir()
+    course.fit(fitted, Unkept(), World(), "cpu")
+    course.export(graph, fitted)
+    course.quantize(offered, graph)
+    course.benchmark(bench, fitted, graph, torch.device("cpu"), budget_s=0.4)
+    found = read_benchmark(bench).figures
+    origin = Origin("r", "tiny", "cpu", "0" * 64, 1, (), "proven", "0" * 64, 0)
+    history = read_history(fitted)
+    told = lineage(job, data.sources, origin)
+    course.evaluate(done, offered, history, told, lambda: settle.training_cost([attempted()]), found)
+    manifest = codec.decode((done / "manifest.json").read_bytes(), Manifest)
+    assert manifest.gpu == found
+    assert len(found) == 8
+    assert manifest.training_cost.energy_nj == 7
+
+
+def attempted() -> tuple[AttemptRecord, AttemptEnd]:
+    record = trainingruns.attempt()
+    ended = settle.end(
+        record,
+        settle.Earlier(),
+        Progress(energy_nj=7),
+        outcome="done",
+        exit_code=0,
+        message="",
+        ended_ns=1,
+        elapsed_ns=1,
+    )
+    return record, ended
