@@ -20,6 +20,7 @@ from gateway.reports.cells import CPU_MEASURED, Cell
 from gateway.reports.figures import printable
 
 UNKNOWN_WORK = frozenset({"boot", "unattributed", "unpriced"})
+UNITS = ("milli-vcpu-ns", "byte-ns")
 MILLI = 1000
 
 Key = tuple[int, str, int, str, str, str]
@@ -58,7 +59,10 @@ _HELD = """
 SELECT CASE WHEN $is_folded THEN '' ELSE s.container END AS life, CASE WHEN $is_folded THEN 0 ELSE s.boot_ns END AS boot,
        coalesce(o.platform, '') AS platform, s.price_book_sha256 AS book, s.from_ns // 3600000000000 * 3600000000000 AS hour_ns,
        coalesce(sum(c.quantity) FILTER (unit = 'milli-vcpu-ns'), 0), coalesce(sum(c.quantity) FILTER (unit = 'byte-ns'), 0),
-       coalesce(sum(c.beyond) FILTER (unit = 'milli-vcpu-ns'), 0), coalesce(sum(c.beyond) FILTER (unit = 'byte-ns'), 0)
+       coalesce(sum(c.beyond) FILTER (unit = 'milli-vcpu-ns' AND seq >= 0), 0),
+       coalesce(sum(c.beyond) FILTER (unit = 'byte-ns' AND seq >= 0), 0),
+       coalesce(sum(c.beyond) FILTER (unit = 'milli-vcpu-ns' AND seq < 0), 0),
+       coalesce(sum(c.beyond) FILTER (unit = 'byte-ns' AND seq < 0), 0)
 FROM charges AS c JOIN segments AS s USING (filename)
      LEFT JOIN opens AS o ON o.container = s.container AND o.boot_ns = s.boot_ns
 WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns
@@ -104,7 +108,8 @@ def taken(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, s
         processors.add(processor)
         notes |= dict.fromkeys(assumed)
         found = claims[life, boot_ns, platform, sha256, hour_ns] or {(hour_ns, "", 0, "", "", "unattributed"): {}}
-        _take_away(found, dict(zip(("milli-vcpu-ns", "byte-ns"), beyond, strict=True)))
+        _take_away(found, dict(zip(UNITS, beyond[:2], strict=True)), ("boot", "unpriced"))
+        _take_away(found, dict(zip(UNITS, beyond[2:], strict=True)), ("unattributed",))
         shares = footprint.of_container(
             processor,
             Held(milli_ns, byte_ns),
@@ -173,14 +178,14 @@ def _claim(key: Key, units: Mapping[str, int]) -> Claim:
     )
 
 
-def _take_away(found: dict[Key, dict[str, int]], beyond: Mapping[str, int]) -> None:
-    """What was billed after the end is in the weights of `boot`, without a price in those of `unpriced`; nothing ran then."""
+def _take_away(found: dict[Key, dict[str, int]], beyond: Mapping[str, int], accounts: Sequence[str]) -> None:
+    """What was billed after the end is in the weights of the first of these accounts that there is; nothing ran then.
+
+    A life that ended in a segment has it in `boot`, without a price in `unpriced`; a killed one in `unattributed`.
+    """
     for unit, quantity in beyond.items():
         holders = [
-            units
-            for account in ("boot", "unpriced")
-            for key, units in found.items()
-            if key[-1] == account and unit in units
+            units for account in accounts for key, units in found.items() if key[-1] == account and unit in units
         ]
         if holders and quantity:
             holders[0][unit] = max(0, holders[0][unit] - quantity)
