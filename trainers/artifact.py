@@ -11,7 +11,17 @@ import msgspec
 
 from gateway.contract import codec
 from gateway.contract.golden import Golden
-from gateway.contract.manifest import Evaluation, Examples, Lineage, Manifest, Role, Signature, TextInput, TrainingCost
+from gateway.contract.manifest import (
+    Evaluation,
+    Examples,
+    GpuFigure,
+    Lineage,
+    Manifest,
+    Role,
+    Signature,
+    TextInput,
+    TrainingCost,
+)
 from trainers import bom, card, publish
 from trainers.evaluate import paretoplot
 from trainers.evaluate.judge import Verdict
@@ -60,6 +70,7 @@ def assemble(
     evaluations: tuple[Evaluation, ...],
     lineage: Lineage,
     cost: TrainingCost,
+    gpu: tuple[GpuFigure, ...] = (),
 ) -> Artifact:
     """The files in the order graphs, the recipe's own, examples, vectors, plots, card, bill of materials."""
     roles: dict[str, tuple[Role, bytes]] = {f"{candidate.id}.onnx": ("model", candidate.graph) for candidate in offered}
@@ -85,6 +96,7 @@ def assemble(
         labels=described.labels,
         text=described.text or msgspec.UNSET,
         skipped=dict(described.skipped),
+        gpu=gpu or msgspec.UNSET,
     )
     titles = {name: title for name, (title, _) in described.plots.items()}
     tradeoffs = paretoplot.draw(manifest)

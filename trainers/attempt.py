@@ -26,7 +26,7 @@ from trainers.fit.keeping import Stops
 from trainers.interruption import signals, spot
 from trainers.interruption.signals import Interruption
 from trainers.job import Report
-from trainers.runs import machine, reading, records, scratch, settle
+from trainers.runs import machine, nvml, reading, records, scratch, settle
 from trainers.runs.heartbeat import Beating
 from trainers.runs.journal import Journal, LogHandler
 from trainers.runs.machine import Machine, Placement, Utilisation
@@ -131,9 +131,10 @@ async def attending(
             f"--priced-as: the price book has none for '{priced_as}' per hour; name a machine type that it prices, such as "
             "c7i.large or g5.xlarge, or leave the option out"
         )
-    interruption, tracker = Interruption(), Tracker()
+    interruption = Interruption()
     here = await asyncio.to_thread(machine.this)
     placement = await _placement(here)
+    tracker = Tracker(energy_nj=nvml.Used(nvml.of_machine() if here.gpus else None))
     sku = priced_as or sku_of(here, placement, book)
     attempt = await records.open_attempt(store, run, machine=here, placement=placement, sku=sku, book=book)
     stops = Stops(interruption)

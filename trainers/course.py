@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from gateway.contract import codec, prices
 from gateway.contract.checkpoint import BitExact
 from gateway.contract.features import PROFILE_FILE
-from gateway.contract.manifest import Lineage, Role, TrainingCost
+from gateway.contract.manifest import GpuFigure, Lineage, Role, TrainingCost
 from trainers import artifact, comparison, plots, search
 from trainers.arrays import Array
 from trainers.artifact import Described
@@ -26,6 +26,8 @@ from trainers.fit import device as places
 from trainers.fit.keeping import Keeping
 from trainers.fit.loop import Epoch, Fitted, fit
 from trainers.fit.world import World
+from trainers.gpubench.benchmarking import Benchmark, measured
+from trainers.gpubench.measuring import BUDGET_S
 from trainers.job import Data, Report, TrainJob
 from trainers.promotion import evaluation
 from trainers.quantize import candidates
@@ -36,6 +38,7 @@ T = TypeVar("T")
 WEIGHTS, HISTORY = "weights.safetensors", "history.json"
 GRAPH = "graph.onnx"
 CANDIDATES = "candidates.json"
+BENCHMARK = "benchmark.json"
 
 
 class History(msgspec.Struct, frozen=True):
@@ -89,8 +92,22 @@ class Course(msgspec.Struct, frozen=True):
         (folder / GRAPH).write_bytes(graph)  # what a candidate that fails its gates is rescued from
         write_offer(folder, offered)
 
+    def benchmark(
+        self, folder: Path, made: Path, graph: Path, device: torch.device, budget_s: float = BUDGET_S
+    ) -> None:
+        """How fast what was exported is on the GPU that is here; `made` is what `fit` left, `graph` what `export` did."""
+        module, exported = self.fitted(made).module, (graph / GRAPH).read_bytes()
+        found = measured(module, exported, self.data, device, self.report, budget_s=budget_s)
+        (folder / BENCHMARK).write_bytes(codec.encode(found))
+
     def evaluate(
-        self, folder: Path, made: Path, history: History, lineage: Lineage, cost: Callable[[], TrainingCost]
+        self,
+        folder: Path,
+        made: Path,
+        history: History,
+        lineage: Lineage,
+        cost: Callable[[], TrainingCost],
+        gpu: tuple[GpuFigure, ...] = (),
     ) -> None:
         """The finished artifact. What it cost is asked at the end: judging is a part of it."""
         job, data = self.job, self.data
@@ -101,7 +118,14 @@ class Course(msgspec.Struct, frozen=True):
         described = self._described(history, found, compared)
         golden = vectors(offered, verdict.variants, data, job.terms)
         finished = artifact.assemble(
-            described, offered, verdict, golden, evaluations=compared.evaluations, lineage=lineage, cost=cost()
+            described,
+            offered,
+            verdict,
+            golden,
+            evaluations=compared.evaluations,
+            lineage=lineage,
+            cost=cost(),
+            gpu=gpu,
         )
         finished.write(folder)
 
@@ -155,6 +179,10 @@ class Course(msgspec.Struct, frozen=True):
 
 def read_history(made: Path) -> History:
     return codec.decode((made / HISTORY).read_bytes(), History)
+
+
+def read_benchmark(made: Path) -> Benchmark:
+    return codec.decode((made / BENCHMARK).read_bytes(), Benchmark)
 
 
 def write_offer(folder: Path, offer: Offer) -> None:

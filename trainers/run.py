@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.contract import codec, layout, prices
 from gateway.contract.checkpoint import Origin
-from gateway.contract.manifest import Manifest
+from gateway.contract.manifest import GpuFigure, Manifest
 from gateway.contract.promotions import Decision
 from gateway.contract.registry import Promotion, VersionRecord
 from gateway.contract.runs import RunRecord
@@ -28,7 +28,7 @@ from gateway.registry.reading import Registry
 from trainers import identity, intake, lineage, publish, wellformed
 from trainers.attempt import Attending, attending
 from trainers.checkpoint.state import fingerprint
-from trainers.course import Course, read_history, step
+from trainers.course import Course, read_benchmark, read_history, step
 from trainers.errors import DataError, SpecError
 from trainers.fit import device as places
 from trainers.fit.loop import fit
@@ -146,6 +146,16 @@ async def _artifact(
     history = read_history(fitted.folder)
     graph = await stages.run("export", digest(begun, fitted.digests), lambda to: course.export(to, fitted.folder))
     offered = await stages.run("quantize", digest(begun, graph.digests), lambda to: course.quantize(to, graph.folder))
+    device = await in_thread(places.here, run.device)
+    bench: dict[str, str] = {}
+    figures: tuple[GpuFigure, ...] = ()
+    if device.type == "cuda":
+        found = await stages.run(
+            "benchmark",
+            digest(begun, graph.digests, places.title(device)),
+            lambda to: course.benchmark(to, fitted.folder, graph.folder, device),
+        )
+        bench, figures = found.digests, read_benchmark(found.folder).figures
     made = lineage.Origin(
         run_id=run.run_id,
         recipe=run.recipe,
@@ -161,8 +171,8 @@ async def _artifact(
     told = await in_thread(lineage.lineage, job, course.data.sources, made)
     artifact = await stages.run(
         "evaluate",
-        digest(begun, offered.digests),
-        lambda to: course.evaluate(to, offered.folder, history, told, attended.cost),
+        digest(begun, offered.digests | bench),
+        lambda to: course.evaluate(to, offered.folder, history, told, attended.cost, figures),
     )
     return artifact, history.is_cut_short
 

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.advice.traffic import Traffic
 from gateway.advice.units import Unit
-from gateway.contract import energy
+from gateway.contract import energy, offers
 from gateway.contract.energy import Coefficients, Footprint, Use
 from gateway.contract.prices import PICO_PER_USD
 from gateway.errors import SettingsError
@@ -107,9 +107,7 @@ def break_even_rps(cpu: Unit, gpu: Unit, *, floor: int) -> float | None:
     Below what `floor` GPUs answer: where as many CPU replicas as these cost are full. If that is more than the GPUs answer, no rate
     is high enough, since both then grow in proportion.
     """
-    replicas = max(1, floor)
-    rate = float(replicas * price_usd(gpu, "list") / price_usd(cpu, "list")) * cpu.rps
-    return rate if rate < replicas * gpu.rps_high else None
+    return offers.break_even_rps(cpu.offer, cpu.rps, gpu.offer, gpu.rps_high, replicas=max(1, floor))
 
 
 def million_ng(costed: Costed, unit: Unit, coefficients: Coefficients) -> int:

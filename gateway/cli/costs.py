@@ -52,6 +52,12 @@ def dimensions(text: str) -> tuple[words.Dimension, ...]:
     help="Whether idle, boot and overhead stay by themselves, follow each model's own cost, or its memory.",
 )
 @click.option("--amortize", metavar="PLAN", help="Tell training in portions: rows:1000000 or days:90.")
+@click.option("--energy", "with_energy", is_flag=True, help="A second table: energy, carbon and SCI, low to high.")
+@click.option(
+    "--energy-book",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Coefficients of energy and carbon.  [default: those shipped, of us-east-1]",
+)
 @click.option("--format", "form", type=click.Choice(FORMATS), help="How to write it.  [default: table]")
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json: exact integers of pico-dollars.")
 @click.option("--csv", "as_csv", is_flag=True, help="Short for --format csv: one row per group, exact integers.")
@@ -85,6 +91,8 @@ def costs(
     until: int | None,
     view: str | None,
     amortize: str | None,
+    with_energy: bool,
+    energy_book: Path | None,
     form: str | None,
     as_json: bool,
     as_csv: bool,
@@ -105,7 +113,7 @@ def costs(
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
     if focus is not None:
-        if any((by, model, tenant, view, amortize, form, as_json, as_csv, page, out)):
+        if any((by, model, tenant, view, amortize, with_energy, energy_book, form, as_json, as_csv, page, out)):
             raise click.UsageError("--focus writes the whole bill: only --since and --until go with it")
         _focus(store, cache, (since, until), focus, (billing_account, price_book))
         return
@@ -118,7 +126,7 @@ def costs(
     chosen_form = asked[0] if asked else "table"
     if chosen_form == "parquet" and out is None and sys.stdout.isatty():
         raise click.UsageError("--format parquet needs --out FILE, or a pipe")
-    grouped = any((by, tenant, view, amortize)) or chosen_form in {"parquet", "html"}
+    grouped = any((by, tenant, view, amortize, with_energy, energy_book)) or chosen_form in {"parquet", "html"}
     if not grouped:
         _summary(ctx, store, cache, (since, until, model), chosen_form, out)
         return
@@ -128,7 +136,7 @@ def costs(
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     chosen = words.Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan)  # type: ignore[arg-type]
-    _grouped(ctx, store, cache, chosen, chosen_form, out)
+    _grouped(ctx, store, cache, chosen, chosen_form, out, energy_book, with_energy=with_energy or bool(energy_book))
 
 
 def _summary(
@@ -160,17 +168,28 @@ def _summary(
 
 
 def _grouped(
-    ctx: click.Context, store: str, cache: Path | None, query: words.Query, form: str, out: Path | None
+    ctx: click.Context,
+    store: str,
+    cache: Path | None,
+    query: words.Query,
+    form: str,
+    out: Path | None,
+    energy_book: Path | None,
+    *,
+    with_energy: bool,
 ) -> None:
+    from gateway.contract import energy
     from gateway.reports import breakdownview, export, plotdata
     from gateway.reports.breakdown import read
     from gateway.reports.page import html
 
+    coefficients = energy.load(energy_book)
+
     async def _read(opened: "ObjectStore") -> "Breakdown":
-        return await read(opened, _folder(opened, cache), query)
+        return await read(opened, _folder(opened, cache), query, coefficients)
 
     async def _page(opened: "ObjectStore") -> "PageData":
-        return await plotdata.read(opened, _folder(opened, cache), query)
+        return await plotdata.read(opened, _folder(opened, cache), query, coefficients)
 
     if form == "html":
         data = options.with_store(store, _page)
@@ -180,7 +199,7 @@ def _grouped(
     report = options.with_store(store, _read)
     if form == "table":
         with options.console_to(out) as console:
-            breakdownview.show(report, console)
+            breakdownview.show(report, console, with_energy=with_energy)
     else:
         _write(out, export.encoded(report, form))
         if not report.segments:

@@ -29,6 +29,7 @@ class Commands(click.Group):
             "models",
             "keys",
             "costs",
+            "budgets",
             "prices",
             "ledger",
             "advise",

@@ -5,9 +5,11 @@ measurements), `assumed`. It is rounded once, here; `gateway.accounting.footprin
 certificates are left out, as ISO/IEC 21031:2024 (SCI) wants it.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -26,6 +28,7 @@ NG_PER_G = 10**9
 Tier = Literal["measured", "modelled", "assumed"]
 _TIERS: tuple[Tier, ...] = ("measured", "modelled", "assumed")
 End = Literal["low", "value", "high"]
+ProcessorName = Literal["x86", "arm"]
 
 
 def weakest(tiers: Sequence[Tier]) -> Tier:
@@ -47,13 +50,13 @@ class Figure(msgspec.Struct, frozen=True):
             raise ValueError(f"'value' {self.value} is not between 'low' {self.low} and 'high' {self.high}")
 
     def at(self, end: End) -> Fraction:
-        return Fraction(getattr(self, end))
+        return _fraction(getattr(self, end))
 
 
 class Processor(msgspec.Struct, frozen=True):
     """Of one vCPU: watts when idle and when busy, and its share of making the machine."""
 
-    name: Literal["x86", "arm"]
+    name: ProcessorName
     what: str
     idle_watts: Figure
     busy_watts: Figure
@@ -121,6 +124,10 @@ class Footprint(msgspec.Struct, frozen=True):
     def carbon_ng(self) -> Span:
         return self.operational_ng + self.embodied_ng
 
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.energy_nj.high or self.operational_ng.high or self.embodied_ng.high)
+
     def __add__(self, other: "Footprint") -> "Footprint":
         return Footprint(
             self.energy_nj + other.energy_nj,
@@ -130,13 +137,17 @@ class Footprint(msgspec.Struct, frozen=True):
         )
 
 
+NOTHING = Footprint(ZERO, ZERO, ZERO, "measured")
+"""Weakens no tier that it is added to."""
+
+
 class Use(msgspec.Struct, frozen=True):
     """What was held and what of it worked: `held_ns` of the clock with so many thousandths of a vCPU and bytes; `cpu_ns` busy.
 
     `gpu_busy_ns` is of all `gpus` together.
     """
 
-    processor: Literal["x86", "arm"]
+    processor: ProcessorName
     vcpu_milli: Count
     memory_bytes: Count
     held_ns: Count
@@ -191,6 +202,17 @@ def sci_per_thousand_ng(footprint: Footprint, predictions: int) -> Span | None:
     return Span(*(round(Fraction(ng * 1000, predictions)) for ng in (carbon.low, carbon.value, carbon.high)))
 
 
+def processor_of(platform: str) -> ProcessorName | None:
+    """What a platform of the price book says of its processor: `fargate-arm`, `ec2-c7g.large`; None where it says nothing."""
+    words = platform.split("-")
+    if "arm" in words:
+        return "arm"
+    machine = re.search(r"(?:^|-)[a-z]+[0-9]+([a-z]*)\.[a-z0-9]+$", platform)
+    if machine:  # the letter after a generation: g for Graviton
+        return "arm" if "g" in machine[1] else "x86"
+    return "x86" if "x86" in words else None
+
+
 def load(path: Path | None = None) -> Coefficients:
     """The file at `path`, or the one shipped with this release. Raises `SettingsError` naming the file and the key."""
     name = DEFAULT_FILE if path is None else str(path)
@@ -229,6 +251,11 @@ def _check_work(name: str, idle_watts: Figure, busy_watts: Figure) -> None:
     low, value, high = (busy_watts.at(end) - idle_watts.at(end) for end in ("low", "value", "high"))
     if not 0 <= low <= value <= high:
         raise ValueError(f"'{name}': 'busy_watts' less 'idle_watts' must be ordered: low, value, high")
+
+
+@lru_cache(maxsize=512)  # a file has some fifty figures, and a report uses them for every hour of every container
+def _fraction(text: str) -> Fraction:
+    return Fraction(text)
 
 
 class _Named(Protocol):

@@ -32,6 +32,7 @@ schedules/<name>/<time>.json                which job runs the event of this tim
 schedules/<name>/lease.json                 the run that holds the schedule now; moved by compare-and-swap
 submissions/<run>/<n>.json                  who decided what about a run whose attempts were used up
 spend/v1/dt=<date>/<container>-<boot>.json  what keys with a budget spent today, as each container saw it
+budgets/v1/<budget>/<period>/<threshold>.json   that its alert went out; claimed once
 """
 
 from datetime import UTC, datetime
@@ -258,6 +259,10 @@ def schedule_claim(name: str, time: str) -> str:
 
 def schedule_lease(name: str) -> str:
     return f"{SCHEDULES}{name}/lease.json"
+
+
+def budget_alert(budget_id: str, period: str, threshold: str) -> str:
+    return f"budgets/v1/{budget_id}/{period}/{threshold}.json"
 
 
 def submission(run_id: str, number: int) -> str:

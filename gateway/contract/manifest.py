@@ -290,8 +290,8 @@ class TextInput(msgspec.Struct, frozen=True, omit_defaults=True):
 class TrainingCost(msgspec.Struct, frozen=True):
     """Billed seconds of the job's machines times their prices. `cost_picousd` is None when one of them has no price.
 
-    `sku` is the last attempt's machine. `wasted_picousd` is what interruptions cost of it. Both of the last fields are unset in
-    manifests of before they existed, which must keep their bytes.
+    `sku` is the last attempt's machine. `wasted_picousd` is what interruptions cost of it. The last fields are unset in manifests
+    of before they existed, which must keep their bytes; `energy_nj`, of GPUs as NVML counted it, also where nobody counted.
     """
 
     sku: str
@@ -300,13 +300,14 @@ class TrainingCost(msgspec.Struct, frozen=True):
     price_book_sha256: Sha256
     wasted_picousd: Count | UnsetType | None = UNSET
     attempts: tuple[AttemptCost, ...] | UnsetType = UNSET
+    energy_nj: Count | UnsetType = UNSET
 
 
 class GpuFigure(msgspec.Struct, frozen=True, omit_defaults=True):
     """The exported graph on the GPU of the training job: how many rows a second one GPU answers in batches of `batch_rows`.
 
     `gpu` is its name as offers carry it (T4, L4, A10G, A100, H100); `p99_ns` of one such batch; `energy_nj` of one row as NVML
-    counted it, None where it counts none.
+    counted it, None where it counts none. `runtime` is what ran it: onnxruntime the graph, or torch the module that it came from.
     """
 
     gpu: str
@@ -316,6 +317,7 @@ class GpuFigure(msgspec.Struct, frozen=True, omit_defaults=True):
     p99_ns: Count
     runs: Positive
     energy_nj: Count | None = None
+    runtime: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True):

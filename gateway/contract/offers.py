@@ -125,6 +125,16 @@ class OfferFile(msgspec.Struct, frozen=True):
         return next((assumption for assumption in self.assumption if assumption.gpu == gpu), None)
 
 
+def break_even_rps(cpu: Offer, cpu_rps: float, gpu: Offer, gpu_rps: float, *, replicas: int = 1) -> float | None:
+    """The rate from which `replicas` of a GPU offer cost less than as many CPU replicas as answer it, each with its usable rate.
+
+    That is where as many CPU replicas as these GPUs cost are full; list prices. None when it is no less than what the GPUs answer:
+    then no rate is high enough, since both grow in proportion.
+    """
+    rate = float(replicas * Fraction(gpu.usd) / Fraction(cpu.usd)) * cpu_rps
+    return rate if rate < replicas * gpu_rps else None
+
+
 def load(path: Path | None = None, book: PriceBook | None = None) -> OfferFile:
     """The file at `path` with the prices of the book, or those of this release.
 

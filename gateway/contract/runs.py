@@ -8,7 +8,7 @@ are nanoseconds of a clock that nobody sets. A step is one update of the weights
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from gateway.contract.prices import Decimal
 from gateway.contract.words import Count, FileName, Market, Name, Positive, Sha256
@@ -83,6 +83,8 @@ class Progress(msgspec.Struct, frozen=True):
     examples: Count = 0
     utilisation: float | None = None
     """Mean over the attempt, 0 to 1: of the GPU, or of all CPUs where there is none."""
+    energy_nj: Count | UnsetType = UNSET
+    """Of all the machine's GPUs since the attempt began, as NVML counts it; unset where nobody counts."""
 
     def __post_init__(self) -> None:
         if not self.step_first <= self.step_last or self.step_saved > self.step_last:
@@ -206,4 +208,5 @@ class TrainingCharge(msgspec.Struct, frozen=True):
     cost_picousd: Count | None
     wasted_picousd: Count | None
     evidence: Evidence
+    energy_nj: Count | UnsetType = UNSET
     schema_version: int = 1

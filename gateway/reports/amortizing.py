@@ -1,7 +1,8 @@
 """Training's cost told in portions: by predictions answered (units of production) or by days since it was published.
 
 Per version: what earlier periods took, this one takes and what remains are the whole cost, as integers; periods that follow each
-other add up. Nothing of it is in the bill. A retired version's remainder is not written off: it stays visible as remaining.
+other add up. Nothing of it is in the bill. When a version is retired (`gateway.registry.retiring`), what remained is written off to
+it in that period.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ import duckdb
 import msgspec
 
 from gateway.objectstore.protocol import ObjectStore
+from gateway.registry.reading import Registry
+from gateway.registry.retiring import retirements
 from gateway.reports import training
 from gateway.reports.query import Plan
 
@@ -19,7 +22,10 @@ Answered = Mapping[tuple[str, int], tuple[int, int]]
 
 
 class Amortized(msgspec.Struct, frozen=True):
-    """`earlier + expensed + remaining == cost`; all None when the cost is unknown or unpriced, then `reason` may say why."""
+    """`earlier + expensed + remaining == cost`, and `written_off` is a part of `expensed`.
+
+    All None when the cost is unknown or unpriced, then `reason` may say why.
+    """
 
     model: str
     version: int
@@ -27,6 +33,7 @@ class Amortized(msgspec.Struct, frozen=True):
     earlier_picousd: int | None = None
     expensed_picousd: int | None = None
     remaining_picousd: int | None = None
+    written_off_picousd: int | None = None
     reason: str = ""
 
 
@@ -50,14 +57,25 @@ async def amortized(
 ) -> tuple[Amortized, ...]:
     """For each version that answered. Raises `StoreUnavailable`."""
     known = await training.costs(store, found)
+    registry, retired = Registry(store), {}
+    for model in sorted({model for (model, _), one in known.items() if one.published_ns is not None}):
+        for version, at_ns in retirements(await registry.history(model)).items():
+            retired[model, version] = at_ns
     return tuple(
-        _portion(version, known[version], chosen, counts, (since_ns, until_ns)) for version, counts in found.items()
+        portion(version, known[version], chosen, counts, (since_ns, until_ns), retired.get(version))
+        for version, counts in found.items()
     )
 
 
-def _portion(
-    version: tuple[str, int], known: training.Known, chosen: Plan, counts: tuple[int, int], period: tuple[int, int]
+def portion(
+    version: tuple[str, int],
+    known: training.Known,
+    chosen: Plan,
+    counts: tuple[int, int],
+    period: tuple[int, int],
+    retired_ns: int | None,
 ) -> Amortized:
+    """One version's. `counts` are answers before the period and up to its end."""
     cost = known.cost_picousd
     if cost is None or known.published_ns is None:
         return Amortized(*version, cost, reason=known.reason or "its training has no price")
@@ -66,7 +84,11 @@ def _portion(
         earlier, used = (spent(cost, count, chosen.amount) for count in counts)
     else:
         earlier, used = (spent(cost, at_ns - published_ns, chosen.amount * DAY_NS) for at_ns in period)
-    return Amortized(*version, cost, earlier, max(0, used - earlier), cost - max(used, earlier))
+    if retired_ns is not None and retired_ns < period[0]:
+        return Amortized(*version, cost, cost, 0, 0, 0)
+    used = max(used, earlier)
+    written_off = cost - used if retired_ns is not None and retired_ns < period[1] else 0
+    return Amortized(*version, cost, earlier, used - earlier + written_off, cost - used - written_off, written_off)
 
 
 def spent(cost_picousd: int, done: int, whole: int) -> int:

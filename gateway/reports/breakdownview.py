@@ -1,13 +1,12 @@
 """A grouped cost report for people: one table whose columns carry their units, the bill as proof, training beside it."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import figures, render
+from gateway.reports import energyview, figures, render, trends
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.query import Dimension
 from gateway.wording import moment
@@ -17,8 +16,8 @@ NOTHING = "no costs yet: the ledger has no segment in this period"
 _NAMELESS = {"model": "(shared)", "tenant": "(no tenant)", "outcome": "(none)"}
 
 
-def show(report: Breakdown, console: Console) -> None:
-    """Print it. Nothing in it can be taken for markup or terminal control."""
+def show(report: Breakdown, console: Console, *, with_energy: bool = False) -> None:
+    """Print it, with a second table of energy if wished. Nothing in it can be taken for markup or terminal control."""
     if not report.segments:
         render.say(console, f"{NOTHING} {period(report)}".rstrip())
         render.show_findings(report.findings, console)
@@ -27,9 +26,13 @@ def show(report: Breakdown, console: Console) -> None:
     render.show_table(
         console, f"Costs in {scale.unit} by {', '.join(report.query.by)}, view: {report.query.view}", _table(report)
     )
+    if with_energy:
+        by = report.query.by
+        energyview.show(report, console, by, [[label(row, dimension) for dimension in by] for row in report.rows])
+        console.print()
     _training(report, console)
     proof = " = sum of all rows, exact" if report.balanced else ""
-    render.say(console, f"bill: {figures.dollars(report.charged_picousd)}{proof}{change(report)}")
+    render.say(console, f"bill: {figures.dollars(report.charged_picousd)}{proof}{trends.sentence(report.trend)}")
     render.say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
     if not report.balanced:
         render.say(console, "NOT BALANCED: rows do not add up to the bill; do not trust these numbers", "bold red")
@@ -61,26 +64,10 @@ def is_worth_a_line(row: Row) -> bool:
 
 def trend(row: Row) -> str:
     """`+12.5 %` against the period before; `new` where that had nothing; `-` where nothing can be compared."""
-    return percent(row.cost_picousd, row.previous_picousd)
+    return "-" if row.compared_picousd is None else figures.percent(row.compared_picousd, row.previous_picousd)
 
 
-def percent(now_picousd: int, before_picousd: int | None) -> str:
-    """As in `trend`."""
-    if before_picousd is None or now_picousd == before_picousd == 0:
-        return "-"
-    if not before_picousd:
-        return "new"
-    return f"{Decimal(100 * (now_picousd - before_picousd)) / before_picousd:+,.1f} %"
-
-
-def change(report: Breakdown) -> str:
-    """The whole bill against the period before, as the end of a sentence."""
-    before = report.previous_charged_picousd
-    if before is None:
-        return ""
-    if not before:
-        return "; the period before has no costs"
-    return f"; {percent(report.charged_picousd, before)} against the period before ({figures.dollars(before)})"
+percent = figures.percent  # `reconcile` tells differences the same way
 
 
 def _table(report: Breakdown) -> Table:
@@ -137,9 +124,12 @@ def _training(report: Breakdown, console: Console) -> None:
     if plan is None or not report.training:
         return
     over = f"{plan.amount:,} predictions" if plan.over == "rows" else f"{plan.amount:,} days"
-    table = _columns(["model"], ["training", "earlier", "this period", "remaining"])
+    table = _columns(["model"], ["training", "earlier", "this period", "of it written off", "remaining"])
     for row in report.training:
-        amounts = (row.cost_picousd, row.earlier_picousd, row.expensed_picousd, row.remaining_picousd)
+        amounts = (
+            *(row.cost_picousd, row.earlier_picousd, row.expensed_picousd),
+            *(row.written_off_picousd, row.remaining_picousd),
+        )
         texts = ["unpriced" if amount is None else figures.dollars(amount) for amount in amounts]
         table.add_row(Text(figures.printable(f"{row.model}@{row.version}")), *texts)
     render.show_table(console, f"Training over {over}, beside the bill", table)

@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 400, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 24, 34
 BARS_MAX = 12  # more do not fit a phone's screen; the table has all
 NAME_CHARACTERS = 24
+NAME_PX = 11  # its line's height
 COLUMN_WIDTH_MAX = 40
 SMALLEST = 1e-9  # of an axis: less is drawn as next to nothing
 LABELS_MAX = 5  # of moments below columns, side by side on a phone
@@ -71,8 +72,8 @@ def columns(stacks: Sequence[Column], axis: Axis, *, title: str) -> str:
             drawn.append(_rect(middle - width / 2, head, width, foot - head, part))
             below += part.value
         if index % every == 0:
-            drawn.append(_text(middle, HEIGHT - BOTTOM + 14, stack.name, "middle"))
-    return _svg(title, HEIGHT, drawn)
+            drawn.append(text(middle, HEIGHT - BOTTOM + 14, stack.name, "middle"))
+    return svg(title, HEIGHT, drawn)
 
 
 def bars(rows: Sequence[Column], axis: Axis, *, title: str) -> str:
@@ -83,16 +84,16 @@ def bars(rows: Sequence[Column], axis: Axis, *, title: str) -> str:
     pitch, top_y = 30, 6
     floor = top_y + pitch * max(1, len(shown))
     drawn = [f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top_y}" y2="{floor}"/>' for tick in ticks]
-    drawn += [_text(x(tick), floor + 14, _short(tick), "start" if tick == 0 else "middle") for tick in ticks]
-    drawn.append(_text(WIDTH / 2, floor + 29, axis.label, "middle"))
+    drawn += [text(x(tick), floor + 14, short(tick), "start" if tick == 0 else "middle") for tick in ticks]
+    drawn.append(text(WIDTH / 2, floor + 29, axis.label, "middle"))
     for index, row in enumerate(shown):
         at = top_y + pitch * index
-        drawn.append(_text(4, at + 10, _cut(row.name), "start", "name"))
+        drawn.append(text(4, at + 10, cut(row.name), "start", "name"))
         before = 0.0
         for part in row.parts:
             drawn.append(_rect(x(before), at + 14, x(before + part.value) - x(before), 10, part))
             before += part.value
-    return _svg(title, floor + 36, drawn)
+    return svg(title, floor + 36, drawn)
 
 
 def points(found: Sequence[Point], horizontal: Axis, vertical: Axis, *, title: str) -> str:
@@ -101,15 +102,27 @@ def points(found: Sequence[Point], horizontal: Axis, vertical: Axis, *, title: s
     top, y_ticks = _ticks(max((point.y for point in found), default=0), vertical.until)
     x, y = _scaled(0, right, LEFT, WIDTH - RIGHT - 6), _scaled(0, top, HEIGHT - BOTTOM, TOP)
     drawn = [_grid_y(y_ticks, y), _label_y(vertical.label)]
-    drawn += [_text(x(tick), HEIGHT - BOTTOM + 14, _short(tick), "middle") for tick in x_ticks]
-    drawn.append(_text((LEFT + WIDTH) / 2, HEIGHT - 4, horizontal.label, "middle"))
-    for point in found:
+    drawn += [text(x(tick), HEIGHT - BOTTOM + 14, short(tick), "middle") for tick in x_ticks]
+    drawn.append(text((LEFT + WIDTH) / 2, HEIGHT - 4, horizontal.label, "middle"))
+    names: list[tuple[float, float]] = []
+    for point in sorted(found, key=lambda point: point.y):
         at_x, at_y = x(point.x), y(point.y)
-        drawn.append(f'<circle class="dot" cx="{at_x:.1f}" cy="{at_y:.1f}" r="4.5">{_hover(point.title)}</circle>')
+        drawn.append(f'<circle class="dot" cx="{at_x:.1f}" cy="{at_y:.1f}" r="4.5">{hover(point.title)}</circle>')
         if point.name:
             side = ("start", 8) if at_x < WIDTH * 0.6 else ("end", -8)
-            drawn.append(_text(at_x + side[1], at_y + 4, _cut(point.name), side[0], "name"))
-    return _svg(title, HEIGHT, drawn)
+            name_y = _free(names, at_x, at_y + 4)
+            drawn.append(text(at_x + side[1], name_y, cut(point.name), side[0], "name"))
+    return svg(title, HEIGHT, drawn)
+
+
+def _free(names: list[tuple[float, float]], x: float, y: float) -> float:
+    """Where a name stands on no other, from the lowest up; at the plot's top they may."""
+    while y > TOP + NAME_PX and any(
+        abs(x - other_x) < WIDTH / 3 and abs(y - other_y) < NAME_PX for other_x, other_y in names
+    ):
+        y -= 1
+    names.append((x, y))
+    return y
 
 
 def _ticks(largest: float, until: float | None) -> tuple[float, list[float]]:
@@ -128,14 +141,14 @@ def _scaled(low: float, high: float, first: float, last: float) -> Callable[[flo
 def _grid_y(ticks: Sequence[float], y: Callable[[float], float]) -> str:
     lines = (
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        + _text(LEFT - 5, y(tick) + 3.5, _short(tick), "end")
+        + text(LEFT - 5, y(tick) + 3.5, short(tick), "end")
         for tick in ticks
     )
     return "".join(lines)
 
 
-def _label_y(text: str) -> str:
-    return _text(2, 8, text, "start")
+def _label_y(words: str) -> str:
+    return text(2, 8, words, "start")
 
 
 def _rect(x: float, y: float, width: float, height: float, part: Part) -> str:
@@ -143,24 +156,26 @@ def _rect(x: float, y: float, width: float, height: float, part: Part) -> str:
         return ""
     return (
         f'<rect class="k-{escape(part.kind)}" x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}">'
-        f"{_hover(part.title)}</rect>"
+        f"{hover(part.title)}</rect>"
     )
 
 
-def _hover(title: str) -> str:
+def hover(title: str) -> str:
+    """What a browser shows when the pointer rests on the element around it."""
     return f"<title>{escape(title)}</title>"
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, anchor: str, kind: str = "tick") -> str:
+    """Words at a point."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def _cut(name: str) -> str:
+def cut(name: str) -> str:
     """The end stays: it is the version."""
     return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 6]}…{name[-5:]}"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """A tick: at most four digits, thousands as k and M."""
     for limit, suffix in ((1e6, "M"), (1e3, "k")):
         if value >= limit:
@@ -168,5 +183,6 @@ def _short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _svg(title: str, height: float, drawn: Sequence[str]) -> str:
+def svg(title: str, height: float, drawn: Sequence[str]) -> str:
+    """The whole plot."""
     return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">{"".join(drawn)}</svg>'

@@ -15,9 +15,10 @@ import msgspec
 
 from gateway.errors import ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import cells, findings, spreading, tables, training
+from gateway.reports import cells, findings, spreading, tables, training, trends
 from gateway.reports.findings import Finding
 from gateway.reports.hours import Needs
+from gateway.reports.query import Query
 from gateway.reports.sync import LocalLedger, sync
 
 END_NS = 2**63 - 1
@@ -57,7 +58,10 @@ class AccountCost(msgspec.Struct, frozen=True):
 
 
 class Billed(msgspec.Struct, frozen=True):
-    """Containers of one size on one platform: `container_ns` is the sum of their billed time."""
+    """Containers of one size on one platform: how long they lived in the period, and for how long that is billed.
+
+    `billed_ns` has the platform's steps and minimum, which are billed when a life ends.
+    """
 
     platform: str
     vcpu_milli: int
@@ -65,6 +69,7 @@ class Billed(msgspec.Struct, frozen=True):
     containers: int
     container_ns: int
     cost_picousd: int
+    billed_ns: int
 
 
 class CostReport(msgspec.Struct, frozen=True):
@@ -92,6 +97,7 @@ class CostReport(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     training_spent: training.Spent | None = None
     corrected_picousd: int = 0
+    trend: trends.Trend | None = None
     schema_version: int = 1
 
     @property
@@ -133,6 +139,7 @@ WITH held AS (
            coalesce(sum(quantity) FILTER (unit = 'milli-vcpu-ns'), 0) AS vcpu,
            coalesce(sum(quantity) FILTER (unit = 'byte-ns'), 0) AS memory,
            bool_or(unit = 'requests') AS is_counted,
+           coalesce(max(beyond // nullif(quantity // (to_ns - from_ns), 0)), 0) AS beyond_ns,
            min(split_part(sku, '/', 1)) AS sku_family
     FROM charges AS c JOIN segments AS s USING (filename)
     WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND s.to_ns > s.from_ns -- so no corrections
@@ -144,7 +151,7 @@ WITH held AS (
 ), lasting AS (SELECT *, coalesce(vcpu // amount, span_ns) AS length_ns FROM sized)
 SELECT coalesce(platform, sku_family) AS platform, coalesce(amount, vcpu // span_ns) AS vcpu_milli,
        coalesce(memory // nullif(length_ns, 0), 0) AS memory_bytes, count(DISTINCT (container, boot_ns)),
-       sum(length_ns), sum(cost_picousd) AS cost_picousd
+       sum(length_ns), sum(cost_picousd) AS cost_picousd, sum(length_ns + beyond_ns)
 FROM lasting WHERE length_ns > 0 OR cost_picousd > 0
 GROUP BY ALL ORDER BY cost_picousd DESC, platform, vcpu_milli
 """
@@ -168,7 +175,7 @@ async def read(
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`.
     """
-    local = await sync(store, folder, Needs(since_ns, until_ns))
+    local = await sync(store, folder, Needs(since_ns, until_ns, is_compared=True))
     computed = await asyncio.to_thread(_compute, local, since_ns, until_ns, model)
     costs = await training.costs(store, [(row.model, row.version) for row in computed.models])
     until = END_NS if until_ns is None else until_ns
@@ -187,7 +194,8 @@ def report(
     [(segments, from_ns, to_ns)] = connection.execute(_SPAN, period).fetchall()
     accounts = tuple(AccountCost(*row) for row in connection.execute(_ACCOUNTS, period).fetchall())
     shared = sum(account.cost_picousd for account in accounts)
-    moved = spreading.shared_by_version(cells.read(connection, **period))
+    every = cells.read(connection, **period)
+    moved = spreading.shared_by_version(every)
     models = _with_shared(connection.execute(_MODELS, period).fetchall(), moved)
     shown = tuple(row for row in models if model in {None, row.model})
     if segments and not shown and model is not None:
@@ -213,7 +221,17 @@ def report(
         corrected_picousd=corrected,
         balanced=full + unallocated == charged and not any(finding.kind == "unbalanced" for finding in found),
         findings=found,
+        trend=_trend(connection, every, Query(since_ns=since_ns, until_ns=until_ns, view="direct")),
     )
+
+
+def _trend(connection: duckdb.DuckDBPyConnection, every: list[cells.Cell], query: Query) -> trends.Trend | None:
+    until_ns = END_NS if query.until_ns is None else query.until_ns
+    periods = trends.periods(query, cells.span(connection, query.since_ns or 0, until_ns))
+    if periods is None:
+        return None
+    now, before = trends.compared(connection, every, query, periods)
+    return trends.Trend(periods, cells.total(now), cells.total(before))
 
 
 def _compute(local: LocalLedger, since_ns: int | None, until_ns: int | None, model: str | None) -> CostReport:

@@ -8,11 +8,14 @@ import io
 
 import msgspec
 
+from gateway.contract.energy import NOTHING, ZERO, Footprint, Span
 from gateway.reports import parquet
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.costs import CostReport, ModelCost
 from gateway.reports.query import DIMENSIONS
 
+Flat = dict[str, str | int | None]
+_NESTED = ("footprint", "sci_per_1000_rows_ng")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that begins so (OWASP, "CSV Injection"); a leading apostrophe makes it text."""
 
@@ -48,7 +51,7 @@ def rows_as_csv(report: Breakdown) -> str:
 
 def rows_as_parquet(report: Breakdown) -> bytes:
     """The same rows; numbers are DECIMAL(38, 0)."""
-    texts = set(DIMENSIONS) - {"version"}
+    texts = {*DIMENSIONS, "energy_tier"} - {"version"}
     kinds = {column: "VARCHAR" if column in texts else "DECIMAL(38,0)" for column in _columns(report)}
     return parquet.encoded(kinds, _rows(report))
 
@@ -61,15 +64,37 @@ def encoded(report: Breakdown, form: str) -> bytes:
 
 
 def _columns(report: Breakdown) -> list[str]:
-    return [*report.query.by, *(name for name in Row.__struct_fields__ if name not in DIMENSIONS)]
+    money = [name for name in Row.__struct_fields__ if name not in {*DIMENSIONS, *_NESTED}]
+    return [*report.query.by, *money, *_energy(NOTHING, ZERO)]
 
 
-def _rows(report: Breakdown) -> list[dict[str, str | int | None]]:
-    rows = [msgspec.structs.asdict(row) for row in report.rows]
-    if report.others_picousd:
+def _rows(report: Breakdown) -> list[Flat]:
+    rows = [
+        msgspec.structs.asdict(row) | (_energy(row.footprint, row.sci_per_1000_rows_ng) if row.footprint else {})
+        for row in report.rows
+    ]
+    energy = report.energy
+    if report.others_picousd or (energy and not energy.others.is_nothing):
         first = report.query.by[0]
-        rows.append({first: None if first == "version" else "(others)", "cost_picousd": report.others_picousd})
+        others: Flat = {first: None if first == "version" else "(others)", "cost_picousd": report.others_picousd}
+        rows.append(others | (_energy(energy.others, None) if energy else {}))
     return rows
+
+
+def _energy(footprint: Footprint, sci_ng: Span | None) -> Flat:
+    """Flat columns: nanojoules, nanograms of CO2e (`embodied` is part of `carbon`), each between its ends."""
+    spans = {
+        "energy{}_nj": footprint.energy_nj,
+        "carbon{}_ng": footprint.carbon_ng,
+        "embodied{}_ng": footprint.embodied_ng,
+        "sci{}_per_1000_rows_ng": sci_ng,
+    }
+    columns: Flat = {
+        name.format(infix): None if span is None else getattr(span, end)
+        for name, span in spans.items()
+        for infix, end in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
+    return columns | {"energy_tier": None if footprint.is_nothing else footprint.tier}
 
 
 def cell(value: str | int | None) -> str | int:

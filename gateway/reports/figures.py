@@ -48,6 +48,15 @@ def dollars(picousd: int) -> str:
     return f"${value:.{3 - value.adjusted()}f}"
 
 
+def percent(now_picousd: int, before_picousd: int | None) -> str:
+    """`+12.5 %`; `new` where there was nothing before; `-` where nothing can be compared."""
+    if before_picousd is None or now_picousd == before_picousd == 0:
+        return "-"
+    if not before_picousd:
+        return "new"
+    return f"{Decimal(100 * (now_picousd - before_picousd)) / before_picousd:+,.1f} %"
+
+
 def duration(time_ns: int) -> str:
     """In seconds up to two minutes, in minutes up to two hours, then in hours."""
     seconds = Decimal(time_ns) / 10**9
@@ -56,6 +65,12 @@ def duration(time_ns: int) -> str:
     if seconds < 7200:
         return f"{seconds / 60:,.1f} min"
     return f"{seconds / 3600:,.1f} h"
+
+
+def watt_hours(energy_nj: int) -> str:
+    """In kWh from one on, else in Wh: `0.217 Wh`."""
+    value = Decimal(energy_nj) / (3_600 * 10**9)
+    return f"{value / 1000:,.3f} kWh" if value >= 1000 else f"{value:,.3f} Wh"
 
 
 def size(vcpu_milli: int, memory_bytes: int) -> str:

@@ -3,13 +3,13 @@
 Every name in it comes from a bucket and is escaped; a policy in the page forbids whatever is not in it anyway.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
-from gateway.reports import breakdownview, charts, figures
+from gateway.contract.energy import NOTHING
+from gateway.reports import breakdownview, energyview, figures, pageplots
 from gateway.reports.breakdown import Breakdown, Row
-from gateway.reports.charts import Axis, Column, Part, Point
-from gateway.reports.pagestyle import ACCOUNTS, STYLE
+from gateway.reports.pagestyle import STYLE
 from gateway.reports.plotdata import PageData
 from gateway.reports.query import VIEWS, Dimension
 from gateway.wording import moment
@@ -17,7 +17,6 @@ from gateway.wording import moment
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"
 ROWS_MAX = 2000  # a browser lays out so many in a blink; CSV and Parquet have all
 FINDINGS_MAX = 50
-MICRO = 10**6
 
 
 def html(data: PageData, *, is_live: bool = False) -> str:
@@ -45,8 +44,8 @@ def _subtitle(report: Breakdown) -> str:
 
 
 def _body(data: PageData) -> str:
-    report, plots = data.report, "".join(_plots(data))
-    return f'{_tiles(report)}<div class="plots">{plots}</div>{_table(report)}{_training(report)}{_proof(report)}'
+    report, plots = data.report, "".join(pageplots.cards(data))
+    return f'{_tiles(report)}<div class="plots">{plots}</div>{_table(report)}{_energy(report)}{_training(report)}{_proof(report)}'
 
 
 def _tiles(report: Breakdown) -> str:
@@ -55,144 +54,27 @@ def _tiles(report: Breakdown) -> str:
     requests, not_ok, boots = (sum(getattr(row, name) for row in shown) for name in ("requests", "not_ok", "boots"))
     per_1000 = f"{figures.MICRO.amount(round(cost * 1000 / rows))} µ$" if rows else "-"
     title = "shown, of a bill of " + figures.dollars(report.charged_picousd) if report.others_picousd else "bill"
-    before = breakdownview.percent(report.charged_picousd, report.previous_charged_picousd)
+    trend = report.trend
+    before = figures.percent(trend.charged_picousd, trend.previous_picousd) if trend else "-"
+    against = "against the period before"
+    if trend and trend.periods.words:
+        against = f"{trend.periods.words}, against the {trend.periods.kind} before"
     tiles = [
         (figures.dollars(cost), title),
-        (before, "against the period before"),
+        (before, against),
         (per_1000, "per 1,000 predictions"),
         (f"{100 * idle / cost:.1f} %" if cost else "-", "idle"),
         (f"{requests:,}", f"requests, {not_ok:,} not ok"),
         (f"{boots:,}", "containers started"),
     ]
+    if told := energyview.told(report):
+        energy, carbon, per_1000 = told
+        tiles += [(energy, f"of energy, {carbon} CO2e"), (f"{per_1000} CO2e", "per 1,000 predictions")]
     return (
         '<div class="tiles">'
         + "".join(
             f'<div class="card tile"><b>{escape(value)}</b><span>{escape(text)}</span></div>' for value, text in tiles
         )
-        + "</div>"
-    )
-
-
-def _plots(data: PageData) -> Iterable[str]:
-    yield _card(
-        f"Cost by {data.step} and account",
-        "what models use below, idle on top",
-        _over_time(data),
-        _legend(data.over_time),
-    )
-    yield _card(
-        "Cost of 1,000 predictions",
-        "own and shared part, dearest first",
-        _per_model(data.per_model),
-        _keys((("direct", "direct"), ("shared", "shared"))),
-    )
-    yield _card("Idle against utilisation", "each dot is an hour of all containers", _idle(data), "")
-    if data.latency:
-        yield _card("Latency against cost", "95th percentile of queue and run; direct cost", _latency(data), "")
-
-
-def _card(title: str, note: str, plot: str, legend: str) -> str:
-    return f'<section class="card"><h2>{escape(title)}</h2><p class="note">{escape(note)}</p>{plot}{legend}</section>'
-
-
-def _over_time(data: PageData) -> str:
-    moments: dict[str, list[Row]] = {}
-    for row in data.over_time:
-        moments.setdefault(getattr(row, data.step), []).append(row)
-    unit, picousd = _money(max(sum(row.cost_picousd for row in rows) for rows in moments.values()))
-    stacks = []
-    for at, rows in moments.items():
-        parts = [
-            Part(
-                _kind(row.activity),
-                row.cost_picousd / picousd,
-                f"{at} {row.activity}: {figures.dollars(row.cost_picousd)}",
-            )
-            for row in sorted(rows, key=_stacked)
-        ]
-        stacks.append(Column(at[5:10] if data.step == "day" else f"{at[5:10]} {at[11:16]}", tuple(parts)))
-    return charts.columns(stacks, Axis(unit), title=f"cost by {data.step} and account in {unit}")
-
-
-def _per_model(found: Sequence[Row]) -> str:
-    rows = sorted((row for row in found if row.rows), key=lambda row: -(row.per_1000_rows_picousd or 0))
-    if not rows:
-        return '<p class="note">No prediction was answered in this period.</p>'
-    bars = [
-        Column(
-            f"{figures.printable(row.model or '')}@{row.version}",
-            tuple(
-                Part(
-                    kind,
-                    cost * 1000 / row.rows / MICRO,
-                    f"{kind}: {figures.MICRO.amount(round(cost * 1000 / row.rows))} µ$",
-                )
-                for kind, cost in (("direct", row.direct_picousd), ("shared", row.shared_picousd))
-            ),
-        )
-        for row in rows
-    ]
-    return charts.bars(bars, Axis("µ$ per 1,000 predictions"), title="cost of a thousand predictions by model")
-
-
-def _idle(data: PageData) -> str:
-    dots = [
-        Point(
-            100 * hour.used,
-            100 * hour.idle,
-            f"{hour.hour}: {100 * hour.used:.1f} % used, {100 * hour.idle:.1f} % of the bill idle",
-        )
-        for hour in data.idle
-    ]
-    return charts.points(
-        dots,
-        Axis("vCPU time used, %", 100),
-        Axis("idle, % of bill", 100),
-        title="idle share of the bill against vCPU utilisation",
-    )
-
-
-def _latency(data: PageData) -> str:
-    dots = [
-        Point(
-            row.p95_ns / 1e6,
-            row.cost_picousd * 1000 / MICRO,
-            f"{figures.printable(row.model)}@{row.version}: {row.requests:,} requests, median {row.p50_ns / 1e6:.2f} ms, "
-            f"95th percentile {row.p95_ns / 1e6:.2f} ms, {figures.dollars(row.cost_picousd)} each",
-            f"{figures.printable(row.model)}@{row.version}",
-        )
-        for row in data.latency
-    ]
-    return charts.points(
-        dots, Axis("95th percentile, ms"), Axis("µ$ per 1,000 requests"), title="latency against direct cost"
-    )
-
-
-def _money(largest_picousd: int) -> tuple[str, int]:
-    """The unit of an axis and its pico-dollars."""
-    for unit, picousd in (("$", 10**12), ("m$", 10**9), ("µ$", 10**6), ("n$", 10**3)):
-        if largest_picousd >= picousd:
-            return unit, picousd
-    return "p$", 1
-
-
-def _stacked(row: Row) -> int:
-    return ACCOUNTS.index(_kind(row.activity))
-
-
-def _kind(activity: str | None) -> str:
-    return activity if activity in ACCOUNTS else "unattributed"
-
-
-def _legend(rows: Sequence[Row]) -> str:
-    present = {_kind(row.activity) for row in rows if row.cost_picousd}
-    return _keys((account, account) for account in ACCOUNTS if account in present)
-
-
-def _keys(names: Iterable[tuple[str, str]]) -> str:
-    return (
-        '<div class="legend">'
-        + "".join(f'<span><i class="k-{kind}"></i>{name}</span>' for kind, name in names)
         + "</div>"
     )
 
@@ -247,15 +129,43 @@ def _row(row: Row, by: Sequence[Dimension], scale: figures.Scale, has_trend: boo
     return f"<tr>{names}{''.join(f'<td>{escape(number)}</td>' for number in numbers)}</tr>"
 
 
+def _energy(report: Breakdown) -> str:
+    energy, by = report.energy, report.query.by
+    if energy is None:
+        return ""
+    units = energyview.amounts(report)
+    lines = [
+        ([breakdownview.label(row, name) for name in by], row.footprint, row.sci_per_1000_rows_ng, "")
+        for row in filter(energyview.is_worth_a_line, report.rows[:ROWS_MAX])
+    ]
+    blank = [""] * (len(by) - 1)
+    if not energy.others.is_nothing:
+        lines.append((["others", *blank], energy.others, None, ""))
+    lines.append((["all", *blank], energy.whole, None, ' class="bill"'))
+    rows = []
+    for names, footprint, sci, kind in lines:
+        texts = "".join(f'<td class="text">{escape(name)}</td>' for name in names)
+        numbers = "".join(f"<td>{escape(number)}</td>" for number in units.numbers(footprint or NOTHING, sci))
+        rows.append(f"<tr{kind}>{texts}{numbers}</tr>")
+    header = "".join(f'<th class="text">{name}</th>' for name in by)
+    header += "".join(f"<th>{escape(head)}</th>" for head in units.heads)
+    note = "".join(f'<p class="note">{escape(line)}</p>' for line in energyview.basis(report))
+    return _listing("Energy and carbon", header, rows, note)
+
+
 def _training(report: Breakdown) -> str:
     if not report.training:
         return ""
     rows = []
     for row in report.training:
-        amounts = (row.cost_picousd, row.earlier_picousd, row.expensed_picousd, row.remaining_picousd)
+        amounts = (
+            *(row.cost_picousd, row.earlier_picousd, row.expensed_picousd),
+            *(row.written_off_picousd, row.remaining_picousd),
+        )
         cells = "".join(f"<td>{'unpriced' if one is None else escape(figures.dollars(one))}</td>" for one in amounts)
         rows.append(f'<tr><td class="text">{escape(figures.printable(row.model))}@{row.version}</td>{cells}</tr>')
-    header = '<th class="text">model</th><th>training</th><th>earlier</th><th>this period</th><th>remaining</th>'
+    header = '<th class="text">model</th><th>training</th><th>earlier</th><th>this period</th>'
+    header += "<th>of it written off</th><th>remaining</th>"
     return _listing("Training, beside the bill", header, rows)
 
 

@@ -74,6 +74,8 @@ svg{display:block;width:100%;height:auto}
 .name{fill:var(--ink);font-size:11px}
 .grid{stroke:var(--line);stroke-width:1}
 .dot{fill:var(--accent);fill-opacity:.72}
+.now{fill:var(--ink);stroke:var(--paper);stroke-width:1.5}
+.reach{stroke:var(--ink);stroke-width:2}
 .legend{display:flex;flex-wrap:wrap;gap:4px 14px;margin-top:8px;font-size:12.5px;color:var(--soft)}
 .legend i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}
 .wide{overflow-x:auto;-webkit-overflow-scrolling:touch}
@@ -94,17 +96,19 @@ footer{color:var(--soft);font-size:13px;margin-top:14px}
 footer p,.findings p{margin:4px 0;overflow-wrap:anywhere}
 .listing{margin-bottom:12px}
 .empty{padding:40px 16px;text-align:center;color:var(--soft)}
-@media(min-width:640px){.tiles{grid-template-columns:repeat(3,minmax(0,1fr))}}
-@media(min-width:900px){.tile b{font-size:18px}.tiles{grid-template-columns:repeat(6,minmax(0,1fr))}
+@media(min-width:640px){.tiles{grid-template-columns:repeat(4,minmax(0,1fr))}}
+@media(min-width:900px){.tile b{font-size:18px}.tiles{grid-template-columns:repeat(4,minmax(0,1fr))}
 .plots{grid-template-columns:repeat(2,minmax(0,1fr))}}
 """
     + _colours(_LIGHT)
     + ".k-shared{fill:#b4bcc6;background:#b4bcc6}.k-direct{fill:#1d5fa8;background:#1d5fa8}"
+    + ".k-cpu{fill:#8cc5ef;background:#8cc5ef}.k-perhaps{fill:#e8ddc8;background:#e8ddc8}.k-gpu{fill:#e3a23c;background:#e3a23c}"
     + """
 @media(prefers-color-scheme:dark){
 :root{--paper:#182029;--page:#10161d;--ink:#e6ebf0;--soft:#98a5b2;--line:#2a343f;--accent:#5aa2ee;--bad:#ff8078;--good:#63c596}
 button{color:#0d1720}
 """
     + _colours(_DARK)
-    + ".k-shared{fill:#667180;background:#667180}.k-direct{fill:#5aa2ee;background:#5aa2ee}}"
+    + ".k-shared{fill:#667180;background:#667180}.k-direct{fill:#5aa2ee;background:#5aa2ee}"
+    + ".k-cpu{fill:#2b5c8c;background:#2b5c8c}.k-perhaps{fill:#4d4738;background:#4d4738}.k-gpu{fill:#b57f2c;background:#b57f2c}}"
 )

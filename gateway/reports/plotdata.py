@@ -1,4 +1,5 @@
-"""What the cost page shows beside its table: the same cells over time, per thousand predictions, idle against use, and latency.
+"""What the cost page shows beside its table: the same cells over time, per thousand predictions, idle against use, latency, and
+traffic against the rate from which a GPU would cost less.
 
 Read while the ledger is open, in a thread or a process of its own. Money is integers until `gateway.reports.page` draws it.
 """
@@ -8,18 +9,21 @@ from pathlib import Path
 import duckdb
 import msgspec
 
+from gateway.contract import offers
+from gateway.contract.energy import Coefficients, load
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import amortizing, breakdown, tables
+from gateway.reports import amortizing, breakdown, breakeven, powered, tables, training
 from gateway.reports.breakdown import END_NS, Breakdown, Row, Sheet
+from gateway.reports.breakeven import Figures, Standing
+from gateway.reports.cells import CPU_MEASURED
 from gateway.reports.hours import Needs
 from gateway.reports.query import Dimension, Query
 from gateway.reports.sync import LocalLedger, sync
 from gateway.wording import moment
 
 DAYS_FROM_NS = 7 * 24 * 3600 * 10**9  # up to a week hours are told apart; more columns than 168 are no longer seen
+STANDINGS_MAX = 12  # models compared with GPUs, the busiest: as many lanes as a plot has, two small reads each
 REQUESTS_MAX = 1_000_000  # whose latency is looked at: some seconds of reading, and a quantile needs no more
-CPU_MEASURED = frozenset({"infer", "load", "overhead", "ledger"})
-"""Accounts whose vCPU time is CPU that the process used, not time that passed."""
 
 
 class HourIdle(msgspec.Struct, frozen=True):
@@ -50,6 +54,7 @@ class PageData(msgspec.Struct, frozen=True):
     per_model: tuple[Row, ...]
     idle: tuple[HourIdle, ...]
     latency: tuple[Latency, ...]
+    standings: tuple[Standing, ...]
     models: tuple[str, ...]
     tenants: tuple[str, ...]
 
@@ -68,23 +73,36 @@ FROM looked_at GROUP BY ALL ORDER BY ALL
 """
 
 
-async def read(store: ObjectStore, folder: Path, query: Query) -> PageData:
+async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coefficients | None = None) -> PageData:
     """As `breakdown.read`, and raises the same."""
     # Reading blocks: the command has nothing else to do, and the live page calls this in a process of its own.
     needs = Needs(query.since_ns, query.until_ns, is_compared=True, requests_max=REQUESTS_MAX)
     local = await sync(store, folder, needs)
-    data, made, answered = gather(local, query)
-    training = await breakdown.trained(store, made, answered)
-    return msgspec.structs.replace(data, report=msgspec.structs.replace(data.report, training=training))
+    data, made, answered = gather(local, query, coefficients or load())
+    known = await training.costs(store, [(one.demand.model, one.demand.version) for one in data.standings])
+    figures = {version: found.gpu for version, found in known.items() if found.gpu}
+    portions = await breakdown.trained(store, made, answered)
+    return msgspec.structs.replace(
+        data,
+        standings=standings(made, figures) if figures else data.standings,
+        report=msgspec.structs.replace(data.report, training=portions),
+    )
 
 
-def gather(local: LocalLedger, query: Query) -> tuple[PageData, Sheet, amortizing.Answered]:
+def gather(local: LocalLedger, query: Query, coefficients: Coefficients) -> tuple[PageData, Sheet, amortizing.Answered]:
     """Everything but training. Blocking."""
     with tables.opened(local) as connection:
-        made = breakdown.sheet(connection, query)
+        made = breakdown.sheet(connection, query, powered.Source(coefficients, powered.regions(local.books)))
         since_ns = query.since_ns or 0
         answered = amortizing.answered(connection, since_ns, query.until_ns, query.model) if query.amortize else {}
         return _data(made, latency(connection, query)), made, answered
+
+
+def standings(made: Sheet, figures: Figures) -> tuple[Standing, ...]:
+    """Against offers of this release, on the architecture that the ledger's containers have."""
+    is_arm = made.taken is not None and made.taken.processors == {"arm"}
+    busiest = breakeven.demand(made)[:STANDINGS_MAX]
+    return breakeven.standings(busiest, offers.load(), figures, "arm" if is_arm else "x86")
 
 
 def latency(connection: duckdb.DuckDBPyConnection, query: Query) -> tuple[Latency, ...]:
@@ -108,6 +126,7 @@ def _data(made: Sheet, found: tuple[Latency, ...]) -> PageData:
         per_model=tuple(row for row in breakdown.grouped(made.shown, ("model", "version"), None) if row.model),
         idle=_idle(made),
         latency=found,
+        standings=standings(made, {}),
         models=tuple(sorted({cell.model for cell in made.every} - {""})),
         tenants=tuple(sorted({cell.tenant for cell in made.every} - {""})),
     )

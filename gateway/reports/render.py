@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import figures
-from gateway.reports.costs import CostReport, ModelCost
+from gateway.reports import figures, trends
+from gateway.reports.costs import Billed, CostReport, ModelCost
 from gateway.reports.findings import Finding
 from gateway.wording import moment
 
@@ -129,7 +129,7 @@ def _label(row: ModelCost) -> Text:
 
 def _bill(report: CostReport, console: Console) -> None:
     lines = [
-        f"{figures.size(billed.vcpu_milli, billed.memory_bytes)} for {figures.duration(billed.container_ns)} "
+        f"{figures.size(billed.vcpu_milli, billed.memory_bytes)} for {figures.duration(billed.container_ns)}{_more(billed)} "
         f"on {figures.printable(billed.platform)} = {figures.dollars(billed.cost_picousd)}"
         for billed in report.billed
     ]
@@ -140,7 +140,7 @@ def _bill(report: CostReport, console: Console) -> None:
             say(console, f"      {line} ({billed.containers:,} container{'s' * (billed.containers > 1)})")
         lines = [figures.dollars(report.charged_picousd)]
     proof = " = sum of all rows, exact" if report.balanced else ""
-    say(console, f"bill: {''.join(lines)}{proof}")
+    say(console, f"bill: {''.join(lines)}{proof}{trends.sentence(report.trend)}")
     say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
     if not report.balanced:
         difference = report.posted_picousd - report.charged_picousd
@@ -149,6 +149,11 @@ def _bill(report: CostReport, console: Console) -> None:
             f"NOT BALANCED: rows add up to {difference:+,} p$ against the bill; do not trust these numbers",
             "bold red",
         )
+
+
+def _more(billed: Billed) -> str:
+    """What the platform's steps and its minimum make of the time lived."""
+    return "" if billed.billed_ns == billed.container_ns else f", billed as {figures.duration(billed.billed_ns)},"
 
 
 def _training(report: CostReport, console: Console) -> None:
@@ -160,7 +165,8 @@ def _training(report: CostReport, console: Console) -> None:
     unpriced = f"; unpriced: {spent.unpriced:,} of the attempts" if spent.unpriced else ""
     counted = f"{spent.runs:,} run{'s' * (spent.runs > 1)}, {spent.attempts:,} attempt{'s' * (spent.attempts > 1)}"
     time = figures.duration(spent.elapsed_ns)
-    say(console, f"training: {counted}, {time} = {figures.dollars(spent.cost_picousd)}{wasted}{unpriced}")
+    energy = "" if spent.energy_nj is None else f"; {figures.watt_hours(spent.energy_nj)} of its GPUs, measured"
+    say(console, f"training: {counted}, {time} = {figures.dollars(spent.cost_picousd)}{wasted}{unpriced}{energy}")
 
 
 def show_findings(findings: Sequence[Finding], console: Console) -> None:

@@ -1,5 +1,7 @@
 """Moves what nobody owns (idle, boot, overhead) to the models, hour by hour, so that not a pico-dollar is lost or made.
 
+Energy and carbon move with the money, by the very same weights.
+
 direct          nothing moves: shared costs are rows without a model
 full            all shared costs of an hour go to what was posted to models in it, in proportion
 idle-to-cause   idle, boot, drain and unattributed time goes by the memory that models held: what is kept warm keeps the container
@@ -16,8 +18,10 @@ from typing import Literal
 
 import msgspec
 
+from gateway.accounting import footprint
 from gateway.accounting.split import apportion_signed
 from gateway.contract.corrections import ACCOUNT
+from gateway.contract.energy import NOTHING
 from gateway.reports.cells import Cell
 from gateway.reports.query import View
 
@@ -51,7 +55,9 @@ def spread(cells: Iterable[Cell], view: View) -> list[Cell]:
 
 def _parts(cell: Cell, weights: Weights) -> list[Cell]:
     """The cell without its money (what it counts stays where it was counted), and where that went."""
-    parts = apportion_signed(cell.own_picousd, list(weights.values()))
+    by = list(weights.values())
+    parts = apportion_signed(cell.own_picousd, by)
+    footprints = [None] * len(by) if cell.footprint is None else footprint.share(cell.footprint, by)
     counts = Cell(
         *(cell.hour_ns, cell.model, cell.version, cell.tenant, cell.outcome, cell.activity),
         requests=cell.requests,
@@ -60,11 +66,12 @@ def _parts(cell: Cell, weights: Weights) -> list[Cell]:
         cpu_ns=cell.cpu_ns,
         memory_byte_ns=cell.memory_byte_ns,
         boots=cell.boots,
+        footprint=None if cell.footprint is None else NOTHING,
     )
     return [counts] + [
-        Cell(cell.hour_ns, *key, cell.activity, shared_picousd=part)
-        for key, part in zip(weights, parts, strict=True)
-        if part
+        Cell(cell.hour_ns, *key, cell.activity, shared_picousd=part, footprint=took)
+        for key, part, took in zip(weights, parts, footprints, strict=True)
+        if part or took
     ]
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.contract import codec
+from gateway.contract.manifest import GpuFigure
 from gateway.contract.runs import TrainingCharge
 from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
@@ -23,17 +24,21 @@ class Known(msgspec.Struct, frozen=True):
     """None is unpriced; then `reason` is empty, or says why the manifest could not be read.
 
     `wasted_picousd` is the part that interruptions cost; None also where the manifest says nothing about it. `published_ns` is None
-    for a version that is not in the store.
+    for a version that is not in the store. `gpu` are the training job's figures, where it had one.
     """
 
     cost_picousd: int | None
     reason: str = ""
     wasted_picousd: int | None = None
     published_ns: int | None = None
+    gpu: tuple[GpuFigure, ...] = ()
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """All attempts that began in the report's period. Those without a price are counted in `unpriced`, and in no sum."""
+    """All attempts that began in the report's period. Those without a price are counted in `unpriced`, and in no sum.
+
+    `energy_nj` is of GPUs, measured by NVML, and of those attempts that counted it; None when none did.
+    """
 
     runs: int
     attempts: int
@@ -41,6 +46,7 @@ class Spent(msgspec.Struct, frozen=True):
     elapsed_ns: int
     cost_picousd: int
     wasted_picousd: int
+    energy_nj: int | None = None
 
 
 def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None) -> Spent | None:
@@ -49,6 +55,7 @@ def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None
     charges = [charge for charge in every if since_ns <= charge.from_ns < until_ns and model in {None, charge.model}]
     if not charges:
         return None
+    counted = [charge.energy_nj for charge in charges if charge.energy_nj is not UNSET]
     return Spent(
         runs=len({charge.run_id for charge in charges}),
         attempts=len(charges),
@@ -56,6 +63,7 @@ def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None
         elapsed_ns=sum(charge.elapsed_ns for charge in charges),
         cost_picousd=sum(charge.cost_picousd or 0 for charge in charges),
         wasted_picousd=sum(charge.wasted_picousd or 0 for charge in charges),
+        energy_nj=sum(counted) if counted else None,
     )
 
 
@@ -80,4 +88,5 @@ async def _cost(registry: Registry, slots: asyncio.Semaphore, model: str, versio
             return Known(None, str(error))
     cost = manifest.training_cost
     wasted = None if cost.wasted_picousd is UNSET else cost.wasted_picousd
-    return Known(cost.cost_picousd, wasted_picousd=wasted, published_ns=record.published_ns)
+    gpu = () if manifest.gpu is UNSET else manifest.gpu
+    return Known(cost.cost_picousd, wasted_picousd=wasted, published_ns=record.published_ns, gpu=gpu)

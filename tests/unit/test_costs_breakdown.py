@@ -219,6 +219,32 @@ def test_without_a_beginning_there_is_no_period_before():
     assert "trend" not in printed(report)
 
 
+def test_a_filtered_report_compares_whole_bills_and_its_own_rows():
+    ledger = ledgers.container("a", [segment(SERVED, OTHER)], boot_ns=T0_NS - HOUR_NS) | ledgers.container(
+        "b", [segment(SERVED, SERVED, OTHER)]
+    )
+    report = reported(ledger, by=("model",), view="direct", model="digits", since_ns=T0_NS, until_ns=T0_NS + HOUR_NS)
+    assert (report.charged_picousd, report.previous_charged_picousd) == (1400, 800)
+    assert [(row.compared_picousd, row.previous_picousd) for row in report.rows] == [(1200, 600)]
+
+
+def test_rows_are_compared_by_whole_days_when_no_period_is_asked_for():
+    ledger = {}
+    for day, postings in enumerate([(SERVED,), (SERVED, SERVED), (SERVED, OTHER), (SERVED,)]):
+        ledger |= ledgers.container(f"d{day}", [segment(*postings)], boot_ns=T0_NS + day * 24 * HOUR_NS)
+    report = reported(ledger, by=("model",), view="direct")
+    assert report.trend is not None
+    assert report.trend.periods.words == "the last whole day, 2026-11-07"
+    assert [(row.model, row.compared_picousd, row.previous_picousd) for row in report.rows if row.model] == [
+        ("digits", 600, 1200),
+        ("flights", 200, 0),
+    ]
+    text = printed(report)
+    assert "-50.0 %" in text
+    assert "new" in text
+    assert {row.compared_picousd for row in reported(ledger, by=("model", "day")).rows} == {None}
+
+
 # Training in portions
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.contract import energy
 from gateway.contract.ledger import Charge, Posting, Request
 from gateway.reports import charts, figures, plotdata
 from gateway.reports.charts import Axis, Column, Part, Point
@@ -27,7 +28,7 @@ VOID = {"meta", "input", "br"}
 
 def gathered(ledger: Ledger, **asked: object) -> PageData:
     with tempfile.TemporaryDirectory() as folder:
-        data, _, _ = plotdata.gather(ledgers.write(Path(folder), ledger), Query(**asked))  # type: ignore[arg-type]
+        data, _, _ = plotdata.gather(ledgers.write(Path(folder), ledger), Query(**asked), energy.load())  # type: ignore[arg-type]
         return data
 
 

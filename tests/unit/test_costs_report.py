@@ -378,3 +378,44 @@ def test_golden_segment_of_the_contract_is_read():
     with opened({key: ledgers.gzip.compress(b"\n".join(lines))}) as connection:
         assert report(connection).charged_picousd == parsed.cost_picousd
     assert codec.schema_version(Segment) == 1
+
+
+# Billed time and trend
+
+
+def test_bill_says_the_time_billed_beside_the_time_lived():
+    length_ns = 10**9
+    boot = Posting("boot", VCPU, 590, 59 * 2000 * length_ns)
+    charges = ledgers.charges(1190, 0, length_ns=length_ns)
+    last = [msgspec.structs.replace(charges[0], beyond=59 * charges[0].quantity), charges[1], SERVED, boot]
+    [billed] = reported(ledgers.container("c", [last], length_ns=length_ns)).billed
+    assert (billed.container_ns, billed.billed_ns) == (length_ns, 60 * length_ns)
+    text = printed(reported(ledgers.container("c", [last], length_ns=length_ns)))
+    assert "2 vCPU, 4 GB for 1.0 s, billed as 60.0 s, on fargate-x86" in text
+    plain = printed(reported(ledgers.container("c", [segment(SERVED)])))
+    assert "billed as" not in plain
+
+
+def test_without_a_beginning_the_last_two_whole_hours_are_compared():
+    ledger = ledgers.container("a", [segment(SERVED)] * 2)
+    for hours, count in ((1, 1), (2, 3), (3, 1)):
+        boot_ns = T0_NS + hours * HOUR_NS
+        ledger |= ledgers.container(f"b{hours}", [segment(SERVED)] * count, boot_ns=boot_ns, length_ns=60 * 10**9)
+    result = reported(ledger)
+    assert result.trend is not None
+    assert (result.trend.periods.kind, result.trend.periods.from_ns) == ("hour", T0_NS + 2 * HOUR_NS)
+    assert (result.trend.charged_picousd, result.trend.previous_picousd) == (1800, 600)
+    assert "; the last whole hour, 2026-11-05T14:00: $0.000000001800, +200.0 % against the hour before" in printed(
+        result
+    )
+
+
+def test_days_are_compared_where_there_are_two_and_nothing_in_a_short_ledger():
+    days = [
+        ledgers.container(f"d{day}", [segment(SERVED)] * (day + 1), boot_ns=T0_NS + day * 24 * HOUR_NS)
+        for day in range(4)
+    ]
+    trend = reported(days[0] | days[1] | days[2] | days[3]).trend
+    assert trend is not None
+    assert (trend.periods.kind, trend.charged_picousd, trend.previous_picousd) == ("day", 1800, 1200)
+    assert reported(days[0]).trend is None

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.contract import codec
 from gateway.contract.prices import NS_PER_HOUR, PICO_PER_USD
 from gateway.contract.runs import AttemptEnd, AttemptRecord, Heartbeat, Outcome, Progress
 from tests.support import trainingruns
@@ -222,3 +223,29 @@ def test_a_cap_that_pays_for_nothing_is_refused_at_the_start_and_stops_a_later_a
 def test_a_cap_on_an_unknown_price_is_refused(usd: str | None, earlier: int | None) -> None:
     with pytest.raises(SpecError, match=r"needs the machine's price per hour; name one .* with --priced-as"):
         budget.seconds_left(max_cost_picousd=USD_1, earlier_picousd=earlier, usd_per_hour=usd, reserve_s=0)
+
+
+# Energy
+
+
+def test_energy_of_a_run_is_that_of_the_attempts_that_counted_it():
+    record, other = attempt(1), attempt(2)
+    counted = ended(record, Progress(energy_nj=5 * 10**12))
+    silent = ended(other, Progress())
+    assert settle.training_cost([(record, counted), (other, silent)]).energy_nj == 5 * 10**12
+    assert settle.training_cost([(other, silent)]).energy_nj is msgspec.UNSET
+    assert settle.charge(trainingruns.run("r"), record, counted).energy_nj == 5 * 10**12
+    assert b"energy" not in codec.encode(settle.charge(trainingruns.run("r"), other, silent))
+
+
+def ended(record: AttemptRecord, progress: Progress) -> AttemptEnd:
+    return settle.end(
+        record,
+        settle.Earlier(),
+        progress,
+        outcome="done",
+        exit_code=0,
+        message="",
+        ended_ns=NOW_NS + S,
+        elapsed_ns=S,
+    )

@@ -31,6 +31,14 @@ def choose(name: str | None) -> torch.device:
     return torch.device("cuda", mine)
 
 
+def here(name: str | None) -> torch.device:
+    """As `choose`, but the CPU where what is asked for is not here: an attempt that trains no more needs none."""
+    try:
+        return choose(name)
+    except SpecError:
+        return torch.device("cpu")
+
+
 def title(device: torch.device) -> str:
     """`cpu`, or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

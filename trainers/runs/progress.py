@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import msgspec
+from msgspec import UNSET
 
 from gateway.contract.runs import Progress
 
@@ -28,8 +29,12 @@ class Now(msgspec.Struct, frozen=True):
 class Tracker:
     """One attempt's. Calls are cheap (a lock and a few additions) and safe from any thread."""
 
-    def __init__(self, *, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, *, clock_ns: Callable[[], int] = time.monotonic_ns, energy_nj: Callable[[], int | None] = lambda: None
+    ) -> None:
+        """`energy_nj`: what GPUs used since the attempt began, None where nobody counts; asked by `now`."""
         self._clock_ns = clock_ns
+        self._energy_nj = energy_nj
         self._lock = threading.Lock()
         self._began_ns = clock_ns()
         self._stage, self._stage_began_ns, self._has_stepped = "start", self._began_ns, False
@@ -95,6 +100,7 @@ class Tracker:
 
     def now(self) -> Now:
         """A consistent look at all of it."""
+        energy_nj = self._energy_nj()
         with self._lock:
             at_ns = self._clock_ns()
             stepping_ns = 0 if self._steps_began_ns is None else at_ns - self._steps_began_ns
@@ -109,6 +115,7 @@ class Tracker:
                 cut_off_ns=at_ns - self._stage_began_ns if is_cut_off else 0,
                 examples=self._examples,
                 utilisation=self._samples[0] / self._samples[1] if self._samples[1] else None,
+                energy_nj=UNSET if energy_nj is None else energy_nj,
             )
             rate = (self._examples - self._examples_at_begin) * 1e9 / stepping_ns if stepping_ns else None
             return Now(

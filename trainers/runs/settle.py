@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.contract.manifest import AttemptCost, TrainingCost
 from gateway.contract.prices import NS_PER_HOUR, PICO_PER_USD
@@ -148,6 +149,7 @@ def charge(run: RunRecord, attempt: AttemptRecord, ended: AttemptEnd) -> Trainin
         cost_picousd=ended.cost_picousd,
         wasted_picousd=ended.wasted_picousd,
         evidence=ended.evidence,
+        energy_nj=ended.progress.energy_nj,
     )
 
 
@@ -172,7 +174,14 @@ def training_cost(attempts: Sequence[tuple[AttemptRecord, AttemptEnd]]) -> Train
             )
             for attempt, ended in attempts
         ),
+        energy_nj=energy(ended for _, ended in attempts),
     )
+
+
+def energy(ends: Iterable[AttemptEnd]) -> int | UnsetType:
+    """Of those attempts that counted it; unset when none did."""
+    known = [ended.progress.energy_nj for ended in ends if ended.progress.energy_nj is not UNSET]
+    return sum(known) if known else UNSET
 
 
 def cost(usd_per_hour: str | None, elapsed_ns: int) -> int | None:

@@ -1,0 +1,119 @@
+"""`steelyard budgets`: what was spent of what may be spent, and an alert when a threshold is crossed. For a scheduler to run."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli import options
+from gateway.cli.costs import moment
+from gateway.errors import SettingsError
+
+if TYPE_CHECKING:
+    from gateway.budgets.alerting import Outcome
+    from gateway.budgets.budgetfile import BudgetFile
+    from gateway.budgets.evaluating import Standing
+    from gateway.objectstore.protocol import ObjectStore
+
+CROSSED = 3
+UNDELIVERED = 75
+"""As training's "retry me": the next run tries again."""
+
+budget_file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+at = click.option("--at", type=moment, metavar="TIME", help="As of this moment, UTC.  [default: now]")
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Exact integers of pico-dollars.")
+cache_option = click.option(
+    "--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger."
+)
+
+
+@click.group
+def budgets() -> None:
+    """Budgets per model and tenant, evaluated over the ledger, with alerts by webhook."""
+
+
+@budgets.command
+@budget_file
+@options.store
+@at
+@as_json_option
+@cache_option
+def show(file: Path, store: str, at: int | None, as_json: bool, cache: Path | None) -> None:
+    """What was spent of each budget in FILE and where the current rate leads to. Sends nothing, and ends with 0."""
+    from gateway.budgets import budgetfile
+
+    known = budgetfile.load(file)
+    standings, _ = options.with_store(store, lambda opened: _evaluated(opened, cache, known, _now_ns(at), None))
+    _print(standings, (), as_json)
+
+
+@budgets.command
+@budget_file
+@options.store
+@at
+@as_json_option
+@cache_option
+@click.pass_context
+def check(ctx: click.Context, file: Path, store: str, at: int | None, as_json: bool, cache: Path | None) -> None:
+    """The same, and an alert to the file's webhook for each threshold that is crossed: once per period.
+
+    Exit code 0: none is crossed. 3: one is. 75: one is, and an alert was not delivered; the next run tries it again.
+    """
+    from gateway.budgets import budgetfile
+
+    known = budgetfile.load(file)
+    secret = _secret(known)
+    now_ns = _now_ns(at)
+    standings, outcomes = options.with_store(store, lambda opened: _evaluated(opened, cache, known, now_ns, (secret,)))
+    _print(standings, outcomes, as_json)
+    if any(outcome.state == "failed" for outcome in outcomes):
+        ctx.exit(UNDELIVERED)
+    if any(standing.crossed for standing in standings):
+        ctx.exit(CROSSED)
+
+
+async def _evaluated(
+    opened: "ObjectStore", cache: Path | None, known: "BudgetFile", now_ns: int, secret: tuple[bytes | None] | None
+) -> "tuple[tuple[Standing, ...], tuple[Outcome, ...]]":
+    """`secret` None: nobody is told."""
+    from gateway.budgets import alerting, evaluating
+    from gateway.reports.sync import default_folder
+
+    folder = cache or default_folder(opened.url, os.environ)
+    standings = await evaluating.read(opened, folder, known.budget, now_ns)
+    if secret is None or known.webhook is None:
+        return standings, ()
+    return standings, await alerting.alert(opened, known.webhook, secret[0], standings, now_ns)
+
+
+def _print(standings: "tuple[Standing, ...]", outcomes: "tuple[Outcome, ...]", as_json: bool) -> None:
+    from gateway.budgets import view
+
+    if as_json:
+        import msgspec
+
+        found = {"budgets": standings, "alerts": outcomes, "schema_version": 1}
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        return
+    console = options.console()
+    view.show(standings, console)
+    view.told(outcomes, console)
+    if not sys.stdout.isatty():
+        sys.stdout.flush()
+
+
+def _secret(known: "BudgetFile") -> bytes | None:
+    """Raises `SettingsError` when the variable that the file names is not there."""
+    if known.webhook is None or not known.webhook.secret_env:
+        return None
+    value = os.environ.get(known.webhook.secret_env, "")
+    if not value:
+        raise SettingsError(f"the environment has no {known.webhook.secret_env}, which signs the webhook's bodies")
+    return value.encode()
+
+
+def _now_ns(at: int | None) -> int:
+    return time.time_ns() if at is None else at
