@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import tempfile
-import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -297,7 +296,7 @@ class _Residency:
 def _container(settings: Settings, *, boot_ns: int) -> container.Container:
     accounting = settings.accounting
     return container.detect(
-        container_id=accounting.container_id or uuid.uuid4().hex,
+        container_id=accounting.container_id,
         boot_ns=boot_ns,
         platform=accounting.platform,
         vcpu_milli=round(accounting.vcpus * 1000),

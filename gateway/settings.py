@@ -32,8 +32,8 @@ class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     `platform` is one of the price book's; "auto" asks ECS, Lambda or Cloud Run, whichever it runs on, and assumes Fargate where
     nothing answers. `usd_per_hour` ("0.12") prices the platform `machine`, which "auto" then is. `price_book` is a TOML file like
     those in infra/prices; empty means the store's current one (`steelyard prices update`), else the one shipped.
-    `container_id` names the container in the ledger; empty means a random id. Full costs are estimated from the last window of
-    `window_s`: an hour has seen a service's idle time, and is recent.
+    `container_id` names the container in the ledger; empty means the ECS task's, elsewhere a random id. Full costs are estimated
+    from the last window of `window_s`: an hour has seen a service's idle time, and is recent.
     """
 
     platform: str = "auto"

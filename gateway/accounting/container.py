@@ -88,17 +88,19 @@ def detect(
     environ: Mapping[str, str] = os.environ,
     implied: str = "",
 ) -> Container:
-    """This container. A size of 0 means: find out, and so does the platform `auto`; without an id it gets a random one.
+    """This container. A size of 0 means: find out, and so does the platform `auto`.
 
+    Without an id it has the one that its bill will name it by, where the platform says that, else a random one.
     `implied` is the platform that another setting means. Where nothing says which, Fargate for this machine's architecture is
     assumed. Raises `SettingsError` when the id cannot be part of an object's key.
     """
-    container_id = container_id or uuid.uuid4().hex
+    found = placement.find(environ, machine=machines.machine(), started_ns=boot_ns)
+    said = found.resource if _ID.fullmatch(found.resource) else ""
+    container_id = container_id or said or uuid.uuid4().hex
     if not _ID.fullmatch(container_id):
         raise SettingsError(
             f"container id '{container_id[:128]}' names objects in the ledger: 1 to 128 of A-Z a-z 0-9 . _ -, the first no sign"
         )
-    found = placement.find(environ, machine=machines.machine(), started_ns=boot_ns)
     if platform != AUTO or implied:
         named, named_from = (implied if platform == AUTO else platform), "setting"
     elif found.platform:

@@ -24,13 +24,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """What the platform says of itself; "" and 0 where it says nothing. `billed_from_ns` is when its bill began."""
+    """What the platform says of itself; "" and 0 where it says nothing. `billed_from_ns` is when its bill began.
+
+    `resource` is the name by which its bill knows the container: of an ECS task the last part of its ARN.
+    """
 
     source: str = ""
     platform: str = ""
     vcpu_milli: int = 0
     memory_bytes: int = 0
     billed_from_ns: int = 0
+    resource: str = ""
 
 
 class _Limits(msgspec.Struct, frozen=True, rename="pascal"):
@@ -42,6 +46,7 @@ class _Task(msgspec.Struct, frozen=True, rename="pascal"):
     """Task metadata, version 4 (Amazon ECS developer guide): vCPUs, MiB."""
 
     launch_type: str = ""
+    task_arn: str = msgspec.field(default="", name="TaskARN")
     limits: _Limits = _Limits()
     pull_started_at: datetime | None = None
 
@@ -79,6 +84,7 @@ def _ecs(uri: str, arch: str, execution: str, started_ns: int) -> Placement:
         max(0, round(task.limits.cpu * 1000)),
         max(0, task.limits.memory) << 20,
         _pull_ns(task, mine, started_ns),
+        task.task_arn.rpartition("/")[2],
     )
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.accounting import container
+from gateway.accounting import container, placement
 from gateway.contract.ledger import ProvisionedSku
 from gateway.contract.prices import Platform
 from gateway.errors import SettingsError
+from tests.support.ecsmetadata import metadata
 
 GIB = 1 << 30
 
@@ -51,6 +52,19 @@ def test_the_size_of_this_machine_can_be_read() -> None:
 def test_without_an_id_a_container_gets_one_of_its_own() -> None:
     one, other = (container.detect(boot_ns=1, platform="p", vcpu_milli=1, memory_bytes=1) for _ in range(2))
     assert one.id != other.id
+
+
+def test_on_ecs_it_is_called_as_its_bill_calls_it() -> None:
+    task = {"LaunchType": "FARGATE", "TaskARN": "arn:aws:ecs:us-east-1:111122223333:task/default/158d1c80"}
+    with metadata({"/v4/abc/task": task, "/v4/abc": {}}) as uri:
+        environ = {placement.ECS_METADATA: uri}
+        assert container.detect(boot_ns=1, environ=environ).id == "158d1c80"
+        assert container.detect(boot_ns=1, environ=environ, container_id="mine").id == "mine"
+
+
+def test_a_task_whose_name_cannot_be_in_a_key_starts_all_the_same() -> None:
+    with metadata({"/v4/abc/task": {"LaunchType": "FARGATE", "TaskARN": "x/.."}, "/v4/abc": {}}) as uri:
+        assert len(container.detect(boot_ns=1, environ={placement.ECS_METADATA: uri}).id) == 32
 
 
 @pytest.mark.parametrize("container_id", ["a/b", "../x", ".hidden", "a b", "x" * 129])
