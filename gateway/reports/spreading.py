@@ -71,7 +71,7 @@ def _parts(cell: Cell, weights: Weights) -> list[Cell]:
     return [counts] + [
         Cell(cell.hour_ns, *key, cell.activity, shared_picousd=part, footprint=took)
         for key, part, took in zip(weights, parts, footprints, strict=True)
-        if part or took
+        if part or took not in {None, NOTHING}
     ]
 
 

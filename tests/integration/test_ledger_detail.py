@@ -16,7 +16,7 @@ from gateway.audit.verifying import Scope, verify
 from gateway.contract.ledger import Outcome
 from gateway.errors import SettingsError
 from gateway.objectstore.local import LocalStore
-from gateway.reports import breakdown
+from gateway.reports import breakdown, hourproof
 from gateway.reports.breakdown import Breakdown
 from gateway.reports.query import Query
 from tests.support.manualclock import ManualClock, until
@@ -85,7 +85,7 @@ def test_reports_are_the_same_whatever_detail_is_kept(tmp_path: Path, seed: int)
         )
         assert report.balanced
         assert report.faults == ()
-        verdict = asyncio.run(verify(LocalStore(root), Scope(), now_ns=BOOT_NS + 10**15))
+        verdict = asyncio.run(verify(LocalStore(root), Scope(), now_ns=BOOT_NS + 10**15, reader=hourproof.read))
         assert (verdict.faults, verdict.unattributed_picousd) == ((), 0)
         found.append(paid_for(report))
         bills.add(report.charged_picousd)

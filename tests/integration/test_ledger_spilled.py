@@ -17,6 +17,7 @@ from gateway.audit.findings import Verdict
 from gateway.audit.verifying import Scope, verify
 from gateway.contract import codec, layout, ledgerkeys
 from gateway.objectstore.local import LocalStore
+from gateway.reports import hourproof
 from tests.support import gateways, killing, meters, models
 from tests.support.manualclock import ManualClock, until
 from tests.support.memorystore import MemoryStore
@@ -81,7 +82,7 @@ def spilled(folder: Path) -> list[Path]:
 
 
 async def audited(store: MemoryStore, now_ns: int) -> Verdict:
-    return await verify(store, Scope(), now_ns=now_ns)
+    return await verify(store, Scope(), now_ns=now_ns, reader=hourproof.read)
 
 
 async def test_what_waits_during_an_outage_survives_a_crash(store: MemoryStore, tmp_path: Path) -> None:
@@ -252,5 +253,5 @@ def test_a_gateway_killed_while_its_store_is_away_loses_nothing_of_what_it_spill
         assert second.terminate() == 0
     keys = sorted(root.glob("ledger/v1/dt=*/hr=*/box/*.jsonl.gz"))
     assert ids <= {request.id for path in keys for request in segment.decode(path.read_bytes()).requests}
-    verdict = asyncio.run(verify(LocalStore(root), Scope(), now_ns=time.time_ns()))
+    verdict = asyncio.run(verify(LocalStore(root), Scope(), now_ns=time.time_ns(), reader=hourproof.read))
     assert verdict.faults == ()
