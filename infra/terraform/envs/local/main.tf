@@ -16,7 +16,6 @@ provider "aws" {
   access_key                  = "local"
   secret_key                  = "local"
   skip_credentials_validation = true
-  skip_requesting_account_id  = true
   skip_metadata_api_check     = true
   skip_region_validation      = true
   s3_use_path_style           = true

@@ -114,7 +114,7 @@ data "aws_iam_policy_document" "store" {
     resources = [local.bucket_arn, "${local.bucket_arn}/*"]
 
     principals {
-      type        = "*"
+      type        = "AWS"
       identifiers = ["*"]
     }
 
@@ -134,7 +134,7 @@ data "aws_iam_policy_document" "store" {
     resources = local.immutable_arns
 
     principals {
-      type        = "*"
+      type        = "AWS"
       identifiers = ["*"]
     }
 
@@ -159,7 +159,7 @@ data "aws_iam_policy_document" "store" {
     resources = ["${local.bucket_arn}/${local.root}*"]
 
     principals {
-      type        = "*"
+      type        = "AWS"
       identifiers = ["*"]
     }
 
