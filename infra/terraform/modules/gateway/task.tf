@@ -8,11 +8,12 @@ locals {
   scratch     = "/tmp"
 
   # How a task stops. The gateway lingers, then drains: what it accepted last may still send its body (server.body_timeout_s) and
-  # take a request's whole time. Then two runtime.stop_s of half a second, the ledger's ledger.drain_s, and four seconds of air.
+  # take a request's whole time. Then two runtime.stop_s of half a second and the ledger's ledger.drain_s; four seconds are air.
   body_s         = 10
   drain_s        = local.body_s + var.request_timeout_s
   ledger_drain_s = 10
-  stop_s         = var.linger_s + local.drain_s + 1 + local.ledger_drain_s + 4
+  linger_drain_s = var.linger_s + local.drain_s + 1 + local.ledger_drain_s
+  stop_s         = local.linger_drain_s + 4
 
   # A connection that the gateway closes while the load balancer sends on it is a 502: the gateway keeps them longer.
   balancer_idle_s = local.body_s + var.request_timeout_s + 5
