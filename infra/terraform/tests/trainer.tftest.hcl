@@ -83,7 +83,7 @@ run "rights" {
   }
 
   assert {
-    condition     = toset([for s in data.aws_iam_policy_document.job.statement : "${s.condition[*].test[0]} ${s.condition[*].variable[0]} ${join(",", s.condition[*].values[0])}" if contains(s.actions, "s3:PutObject") && length(s.condition) > 0]) == toset(["Null s3:if-none-match false", "Bool s3:ObjectCreationOperation false"])
+    condition     = toset(flatten([for s in data.aws_iam_policy_document.job.statement : [for c in s.condition : "${c.test} ${c.variable} ${join(",", c.values)}"] if contains(s.actions, "s3:PutObject")])) == toset(["Null s3:if-none-match false", "Bool s3:ObjectCreationOperation false"])
     error_message = "What is written once is written with If-None-Match."
   }
 
