@@ -1,6 +1,9 @@
 # Access logs of the store and of the load balancer. Load balancers can only write to buckets with keys of S3's own.
 
 resource "aws_s3_bucket" "logs" {
+  #checkov:skip=CKV_AWS_21:logs are written once and expire; versions of them would be paid for nothing
+  #checkov:skip=CKV_AWS_145:load balancers write only to buckets with keys of S3's own
+  #checkov:skip=CKV_AWS_18:it is where access logs go
   bucket        = "${var.bucket}-logs"
   force_destroy = var.destroyable
 }
