@@ -2,8 +2,9 @@ output "environment" {
   description = "What `steelyard --from-terraform` sets: every variable that a command on an operator's machine needs."
   value = merge(
     {
-      AWS_REGION      = var.region
-      STEELYARD_STORE = module.artifacts.store
+      AWS_REGION         = var.region
+      AWS_DEFAULT_REGION = var.region # what boto3 reads
+      STEELYARD_STORE    = module.artifacts.store
     },
     { for field, value in module.trainer.site : "STEELYARD_BATCH_${upper(field)}" => value },
     var.endpoint_url == null ? {} : { AWS_ENDPOINT_URL = var.endpoint_url },

@@ -1,7 +1,7 @@
 """moto's server with what Terraform and our policies need of AWS and moto 5.2 has not: `python -m tests.support.awsserver -p PORT`.
 
-It remembers what it is told about services, scalable targets, rules and launch templates, so that a second plan finds nothing to do;
-and it judges conditions of policies (`tests.support.policies`) with the request's own headers, so that a bucket's policy can insist
+It remembers what it is told of services, scalable targets, rules and launch templates, so that a second plan finds nothing to do;
+and it judges conditions of policies (`tests.support.policies`) by the request's own headers, so that a bucket's policy can insist
 on If-None-Match. Requests count as TLS: the loopback has none. moto asks for no credentials until /moto-api/reset-auth says so.
 """
 
@@ -81,7 +81,10 @@ def running(log: Path) -> Iterator[Account]:
     command = [sys.executable, "-m", "tests.support.awsserver", "-H", "127.0.0.1", "-p", str(port)]
     settings = {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true", "INITIAL_NO_AUTH_ACTION_COUNT": str(NEVER)}
     account = Account(f"http://127.0.0.1:{port}")
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | settings) as server:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | settings) as server,
+    ):
         try:
             _wait(account, server, log)
             yield account

@@ -29,10 +29,14 @@ def statements_of(policy: Mapping[str, Any]) -> list[Statement]:
     return list(found) if isinstance(found, list) else [found]
 
 
-def put(*, if_none_match: bool = False, if_match: bool = False, creates: bool = True, tls: bool = True) -> dict[str, str]:
+def put(
+    *, if_none_match: bool = False, if_match: bool = False, creates: bool = True, tls: bool = True
+) -> dict[str, str]:
     """What S3 knows of a PutObject, of the start of an upload or of one of its parts (those create nothing)."""
     context = {"aws:SecureTransport": str(tls).lower(), "s3:ObjectCreationOperation": str(creates).lower()}
-    return context | ({"s3:if-none-match": "*"} if if_none_match else {}) | ({"s3:if-match": "etag"} if if_match else {})
+    return (
+        context | ({"s3:if-none-match": "*"} if if_none_match else {}) | ({"s3:if-match": "etag"} if if_match else {})
+    )
 
 
 def is_met(statement: Statement, context: Mapping[str, str]) -> bool:

@@ -23,6 +23,7 @@ locals {
     "runs/*/stages/*",
     "runs/*/blobs/*",
     "runs/*/checkpoints/*/*",
+    "schedules/*/*Z.json",
   ]
 
   bucket_arn     = aws_s3_bucket.store.arn

@@ -1,7 +1,11 @@
 # What a job is, word for word as the launcher says it (trainers/launch/batch_payloads.py): tests/infra compares the two.
 
 locals {
-  job_environment = var.endpoint_url == null ? {} : { AWS_ENDPOINT_URL = var.endpoint_url }
+  # The region by both names: ECS sets the first, boto3 reads the second.
+  job_environment = merge(
+    { AWS_REGION = var.region, AWS_DEFAULT_REGION = var.region },
+    var.endpoint_url == null ? {} : { AWS_ENDPOINT_URL = var.endpoint_url },
+  )
 
   specs = { for name, job in var.jobs : name => {
     version   = 1

@@ -121,6 +121,7 @@ locals {
     "runs/*/stages/*",
     "runs/*/blobs/*",
     "runs/*/checkpoints/*/*",
+    "schedules/*/*Z.json",
   ] : "${var.store.arn}/${pattern}"]
 
   # What moves by compare-and-swap, which the bucket's policy insists on.
@@ -129,7 +130,7 @@ locals {
     "runs/*/heartbeat.json",
     "runs/*/decision.json",
     "runs/*/checkpoints/LATEST",
-    "schedules/*",
+    "schedules/*/lease.json",
     "submissions/*",
   ] : "${var.store.arn}/${pattern}"]
 }
