@@ -14,7 +14,7 @@ from gateway.telemetry import figures
 from tests.support import hcl
 
 TASK = "modules/gateway/task.tf"
-DOCKERFILE = Path("infra/docker/gateway.Dockerfile").read_text()
+DOCKERFILE = next(Path("infra").rglob("gateway.Dockerfile")).read_text()
 SETTINGS = re.findall(
     r"^\s+(STEELYARD_\w+)\s+= (.+)$", hcl.text(TASK) + hcl.text("modules/gateway/lambda.tf"), re.MULTILINE
 )
