@@ -50,15 +50,20 @@ def test_a_root_says_in_a_sentence_what_it_refuses(name: str, folder: Path) -> N
     """Before the provider is asked for anything: there are no credentials here."""
     line, why = REFUSED[name]
     option = line.split(" ", 1)[0]
-    file = folder / "refused.tfvars"
     kept = [good for good in GOOD.splitlines() if not good.startswith(option)]
-    file.write_text("\n".join([*kept, line]))
+    assert why in planned("\n".join([*kept, line]), folder)
+
+
+def test_without_credentials_nothing_is_begun(folder: Path) -> None:
+    assert "No valid credential sources found" in planned(GOOD, folder)
+
+
+def planned(variables: str, folder: Path) -> str:
+    """What a plan of envs/dev is refused with, in one line."""
     root = terraform.copied(folder, "envs/dev")
-    backend = root.folder / "backend_override.tf"
-    backend.write_text('terraform {\n  backend "local" {}\n}\n')
-    try:
-        root.run("init", "-reconfigure", "-input=false", "-no-color")
-        done = root.run("plan", "-input=false", "-no-color", f"-var-file={file}", codes=(1,))
-    finally:
-        backend.unlink()
-    assert why in " ".join(done.stderr.replace("│", " ").split())
+    (root.folder / "backend_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
+    (root.folder / "test.auto.tfvars").write_text(variables)
+    root.run("init", "-reconfigure", "-input=false", "-no-color")
+    done = root.run("plan", "-input=false", "-no-color", codes=(1,))
+    assert not (root.folder / "terraform.tfstate").exists()
+    return " ".join(done.stderr.replace("│", " ").split())

@@ -84,7 +84,8 @@ def copied(folder: Path, root: str = "") -> Root:
 def environment(folder: Path) -> dict[str, str]:
     """This process's own, with a way to the provider and without what would point Terraform elsewhere."""
     found = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
-    found |= {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
+    found |= {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    found |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     configured = os.environ.get("TF_CLI_CONFIG_FILE", "")
     if configured and Path(configured).is_file():
         return found | {"TF_CLI_CONFIG_FILE": configured}

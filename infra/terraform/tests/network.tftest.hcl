@@ -28,6 +28,12 @@ run "closed" {
   }
 
   assert {
+    condition = alltrue([for s in data.aws_iam_policy_document.s3.statement : s.resources == toset(["arn:aws:s3:::prod-eu-central-1-starport-layer-bucket/*"]) && s.actions == toset(["s3:GetObject"]) ||
+    [for c in s.condition : "${c.test} ${c.variable} ${join(",", c.values)}"] == ["StringEquals aws:PrincipalAccount 123456789012"]])
+    error_message = "Nothing may be carried out with another account's credentials."
+  }
+
+  assert {
     condition     = alltrue([for subnet in merge(aws_subnet.public, { for zone, s in aws_subnet.private : "private-${zone}" => s }) : subnet.map_public_ip_on_launch == false])
     error_message = "Nothing gets a public address by being started."
   }

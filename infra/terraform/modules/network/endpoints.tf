@@ -5,7 +5,41 @@ resource "aws_vpc_endpoint" "s3" {
   service_name      = "com.amazonaws.${var.region}.s3"
   vpc_endpoint_type = "Gateway"
   route_table_ids   = [aws_route_table.private.id]
+  policy            = data.aws_iam_policy_document.s3.json
   tags              = { Name = "${var.name}-s3" }
+}
+
+# Credentials of another account, brought along by whoever broke in, carry nothing out through it. Layers of images come by links that
+# the registry has signed, from its own bucket (Amazon ECR user guide, "Minimum Amazon S3 bucket permissions").
+data "aws_iam_policy_document" "s3" {
+  #checkov:skip=CKV_AWS_283:an endpoint's policy grants nothing, it narrows what roles and buckets allow
+  statement {
+    sid       = "OwnAccount"
+    actions   = ["s3:*"]
+    resources = ["*"]
+
+    principals {
+      type        = "AWS"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:PrincipalAccount"
+      values   = [data.aws_caller_identity.current.account_id]
+    }
+  }
+
+  statement {
+    sid       = "LayersOfImages"
+    actions   = ["s3:GetObject"]
+    resources = ["arn:aws:s3:::prod-${var.region}-starport-layer-bucket/*"]
+
+    principals {
+      type        = "AWS"
+      identifiers = ["*"]
+    }
+  }
 }
 
 resource "aws_security_group" "endpoints" {
