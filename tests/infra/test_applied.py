@@ -43,10 +43,13 @@ def test_the_stack_serves_trains_and_takes_up_what_was_trained(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = asyncio.run(prepared(stack, monkeypatch))
-    job = submitted(stack)
+    container, job = task_definition(stack), submitted(stack)
     as_gateway = stack.account.assume(stack.outputs["gateway"]["role_arn"])
     as_job = stack.account.assume(stack.outputs["trainer"]["role_arn"])
-    with stack.account.asking_for_credentials(), served(stack, as_gateway, tmp_path) as gateway:
+    with (
+        stack.account.asking_for_credentials(),
+        served(container, stack.account.environment(as_gateway), tmp_path) as gateway,
+    ):
         refused = gateway.post("/v1/predict/first", {"rows": [ROW]})
         assert refused.status == 401, "a gateway of the stack must ask for keys"
         assert gateway.get("/metrics").status == 401
@@ -67,9 +70,8 @@ def test_the_stack_serves_trains_and_takes_up_what_was_trained(
 
 
 @contextlib.contextmanager
-def served(stack: Stack, keys: dict[str, str], folder: Path) -> Iterator[Gateway]:
-    """The task definition's own command and environment, in the role's credentials, until the block ends."""
-    container = task_definition(stack)
+def served(container: dict[str, Any], account: dict[str, str], folder: Path) -> Iterator[Gateway]:
+    """The task definition's own command and environment, in this account and role, until the block ends."""
     assert container["entryPoint"] + container["command"] == ["steelyard", "serve"]
     (port,) = servers.free_ports(1)
     told = environ(container["environment"])
@@ -85,7 +87,7 @@ def served(stack: Stack, keys: dict[str, str], folder: Path) -> Iterator[Gateway
         "STEELYARD_LEDGER__FLUSH_INTERVAL_S": "1",
         "TMPDIR": str(folder),
     }
-    env = bare() | told | here | stack.account.environment(keys)
+    env = bare() | told | here | account
     log = folder / "gateway.log"
     command = [sys.executable, "-m", "gateway", *container["command"]]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
@@ -96,13 +98,19 @@ def served(stack: Stack, keys: dict[str, str], folder: Path) -> Iterator[Gateway
 
 
 async def prepared(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A model and a key in the store, by the account's owner; the key."""
-    for name, value in stack.account.environment().items():
-        monkeypatch.setenv(name, value)
+    """A model and a key in the store; the key."""
+    await published(stack, "first", monkeypatch)
     async with contextlib.aclosing(open_store(stack.store)) as store:
-        await models.publish_tiny(store, "first")
         key, _ = await accesskeys.added(store)
         return key
+
+
+async def published(stack: Stack, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the account's owner."""
+    for variable, value in stack.account.environment().items():
+        monkeypatch.setenv(variable, value)
+    async with contextlib.aclosing(open_store(stack.store)) as store:
+        await models.publish_tiny(store, name)
 
 
 def bare() -> dict[str, str]:
@@ -161,8 +169,9 @@ def figures_reach_cloudwatch(stack: Stack, log: Path) -> None:
         assert each["metricTransformations"][0]["metricValue"] == f"$.{found[2]}"
 
 
-def test_an_operators_commands_find_the_stack(stack: Stack, tmp_path: Path) -> None:
+def test_an_operators_commands_find_the_stack(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By Terraform itself, and by a file of what it prints."""
+    asyncio.run(published(stack, "found", monkeypatch))
     file = tmp_path / "stack.json"
     file.write_text(stack.root.run("output", "-json").stdout)
     keys = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
@@ -171,7 +180,7 @@ def test_an_operators_commands_find_the_stack(stack: Stack, tmp_path: Path) -> N
         command = [sys.executable, "-m", "gateway", "--from-terraform", str(where), "models", "list"]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert "tiny" in done.stdout
+        assert "found" in done.stdout
     command = [sys.executable, "-m", "gateway", "--from-terraform", str(file), "schedule", "list"]
     listed = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert listed.returncode == 0, listed.stderr
@@ -375,7 +384,7 @@ def test_destroy_leaves_nothing(stack: Stack) -> None:
     left = {
         "buckets": client("s3").list_buckets()["Buckets"],
         "repositories": client("ecr").describe_repositories()["repositories"],
-        "clusters": client("ecs").list_clusters()["clusterArns"],
+        "clusters": clusters(client("ecs")),
         "balancers": client("elbv2").describe_load_balancers()["LoadBalancers"],
         "environments": client("batch").describe_compute_environments()["computeEnvironments"],
         "queues": client("sqs").list_queues().get("QueueUrls", []),
@@ -388,3 +397,11 @@ def test_destroy_leaves_nothing(stack: Stack) -> None:
         "databases": client("glue").get_databases()["DatabaseList"],
     }
     assert {kind: found for kind, found in left.items() if found} == {}
+
+
+def clusters(ecs: Any) -> list[str]:
+    """Those that live: ECS remembers the others for a while, and Batch has its own."""
+    found = ecs.describe_clusters(clusters=ecs.list_clusters()["clusterArns"])["clusters"]
+    return [
+        each["clusterName"] for each in found if each["status"] == "ACTIVE" and "_Batch_" not in each["clusterName"]
+    ]

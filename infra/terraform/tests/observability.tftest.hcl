@@ -88,6 +88,11 @@ run "tables" {
   }
 
   assert {
+    condition     = aws_glue_catalog_table.ledger["requests"].storage_descriptor[0].columns[0].name == "id"
+    error_message = "What a comment says in backticks is no column."
+  }
+
+  assert {
     condition     = aws_athena_workgroup.ledger.configuration[0].bytes_scanned_cutoff_per_query == 10737418240 && aws_athena_workgroup.ledger.configuration[0].enforce_workgroup_configuration
     error_message = "No query may read, and cost, more than it was allowed to."
   }

@@ -4,7 +4,7 @@ locals {
   ddl = { for table in ["charges", "postings", "requests", "segments"] : table => file("${path.module}/../../../athena/${table}.sql") }
 
   tables = { for table, text in local.ddl : table => {
-    columns    = regexall("`(\\w+)` ([a-z]+(?:\\([0-9,]+\\))?)", split("PARTITIONED BY", text)[0])
+    columns    = regexall("`(\\w+)` ([a-z]+(?:\\([0-9,]+\\))?)", split("PARTITIONED BY", split("(\n", text)[1])[0]) # behind the comment
     partitions = regexall("`(\\w+)` (\\w+)", split("STORED AS", split("PARTITIONED BY", text)[1])[0])
     properties = { for pair in regexall("'([a-z.]+)' = '([^']*)'", text) : pair[0] => replace(pair[1], "s3://BUCKET/", local.place) }
     location   = replace(regex("LOCATION '([^']+)'", text)[0], "s3://BUCKET/", local.place)
