@@ -63,12 +63,14 @@ def binary() -> str:
 
 
 def copied(folder: Path, root: str = "") -> Root:
-    """A root of infra/terraform, such as envs/local, in a copy below `folder`, initialized without its backend."""
+    """A root of infra/terraform, such as envs/local, in a copy below `folder`, initialized once, without its backend."""
     copy = folder / "infra"
     if not copy.exists():
         ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*")
         shutil.copytree(REPOSITORY / "infra", copy, ignore=ignored)
     found = Root(copy / "terraform" / root, environment(folder))
+    if (found.folder / ".terraform").exists():
+        return found
     done = subprocess.run(
         [binary(), "init", "-backend=false", "-input=false", "-no-color"],
         cwd=found.folder, env=dict(found.environment), capture_output=True, text=True, check=False,
