@@ -24,7 +24,7 @@ variable "prefix" {
 }
 
 variable "kms_key_arn" {
-  description = "KMS key that encrypts the store, images and logs; null uses keys of AWS's own. Its policy must let CloudWatch Logs and SNS use it."
+  description = "KMS key that encrypts the store, images and logs; null uses keys of AWS's own. Its policy must let CloudWatch, CloudWatch Logs and SNS use it."
   type        = string
   default     = null
 }

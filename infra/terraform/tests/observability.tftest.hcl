@@ -55,8 +55,13 @@ run "alarms" {
   }
 
   assert {
-    condition     = aws_sns_topic.alarms.kms_master_key_id != null
-    error_message = "Alarms are encrypted."
+    condition     = aws_sns_topic.alarms.kms_master_key_id == null
+    error_message = "With AWS's own key alarms would reach nobody."
+  }
+
+  assert {
+    condition     = one(aws_budgets_budget.this[0].cost_filter).values == tolist(["user:stack$steelyard-test"])
+    error_message = "The budget must count what carries this stack's tag."
   }
 }
 

@@ -2,9 +2,11 @@
 
 data "aws_caller_identity" "current" {}
 
+# Not by the key alias/aws/sns: CloudWatch may not use it, and alarms would reach nobody.
 resource "aws_sns_topic" "alarms" {
+  #checkov:skip=CKV_AWS_26:only a key of one's own lets CloudWatch publish; messages name alarms and figures, no data of callers
   name              = "${var.name}-alarms"
-  kms_master_key_id = coalesce(var.kms_key_arn, "alias/aws/sns")
+  kms_master_key_id = var.kms_key_arn
 }
 
 resource "aws_sns_topic_subscription" "email" {
@@ -97,7 +99,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   ok_actions          = [aws_sns_topic.alarms.arn]
 }
 
-# A job that will not be tried again. A topic that is encrypted with AWS's own key takes no events: a log group does, and an alarm counts.
+# A job that will not be tried again: events go to a log group, a filter counts them, and the alarm is like any other.
 resource "aws_cloudwatch_event_rule" "failed_job" {
   name        = "${var.name}-failed-job"
   description = "A training job of this stack has failed for good"
@@ -121,8 +123,18 @@ resource "aws_cloudwatch_event_target" "failed_job" {
 
 data "aws_iam_policy_document" "events" {
   statement {
-    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    actions   = ["logs:CreateLogStream"]
     resources = ["${aws_cloudwatch_log_group.failed_job.arn}:*"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["events.amazonaws.com", "delivery.logs.amazonaws.com"]
+    }
+  }
+
+  statement {
+    actions   = ["logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.failed_job.arn}:*:*"]
 
     principals {
       type        = "Service"

@@ -11,7 +11,7 @@ resource "aws_budgets_budget" "this" {
 
   cost_filter {
     name   = "TagKeyValue"
-    values = ["user:stack$${var.stack_tag}"]
+    values = [format("user:stack$%s", var.stack_tag)]
   }
 
   dynamic "notification" {

@@ -88,7 +88,7 @@ variable "results_bucket" {
 }
 
 variable "kms_key_arn" {
-  description = "KMS key of the topic; null uses AWS's own."
+  description = "KMS key of the topic and of logs, which CloudWatch must be let use; null leaves the topic to SNS."
   type        = string
   default     = null
 }

@@ -71,8 +71,8 @@ resource "aws_launch_template" "jobs" {
 locals {
   # AMIs of Batch's own: they have the driver where there is a GPU.
   environments = {
-    spot      = { type = "SPOT", strategy = "SPOT_PRICE_CAPACITY_OPTIMIZED", types = var.instance_types, max = var.vcpus_max.spot, image = "ECS_AL2_NVIDIA" }
-    on-demand = { type = "EC2", strategy = "BEST_FIT_PROGRESSIVE", types = var.instance_types, max = var.vcpus_max.on_demand, image = "ECS_AL2_NVIDIA" }
+    spot      = { type = "SPOT", strategy = "SPOT_PRICE_CAPACITY_OPTIMIZED", types = var.instance_types, max = var.vcpus_max.spot, image = "ECS_AL2023_NVIDIA" }
+    on-demand = { type = "EC2", strategy = "BEST_FIT_PROGRESSIVE", types = var.instance_types, max = var.vcpus_max.on_demand, image = "ECS_AL2023_NVIDIA" }
     small     = { type = "EC2", strategy = "BEST_FIT_PROGRESSIVE", types = var.small_instance_types, max = var.vcpus_max.small, image = "ECS_AL2023" }
   }
 }
