@@ -14,7 +14,6 @@ RUN = "nightly-20261130t020000z"
 HOUR_NS = 1_795_600_800_000_000_000
 
 # Every function of the layout that names an object: its key, whether it is written once, and who writes it besides operators.
-# "compact" is who runs `steelyard ledger compact`, an operator's command.
 GATEWAY, JOB, OPERATOR = "gateway", "job", "operator"
 KEYS: dict[str, tuple[str, bool, set[str]]] = {
     "blob": (layout.blob("m", SHA), True, {JOB}),
@@ -27,6 +26,7 @@ KEYS: dict[str, tuple[str, bool, set[str]]] = {
     "container_open": (layout.container_open("c", 1), True, {GATEWAY}),
     "container_close": (layout.container_close("c", 1), True, {GATEWAY}),
     "container_ended": (layout.container_ended("c", 1), True, {GATEWAY}),
+    "corrections": (layout.corrections(1), True, {OPERATOR}),
     "compacted": (layout.compacted("charges", "2026-11-25", "10", 1), True, {OPERATOR}),
     "feature_window": (layout.feature_window("m", from_ns=HOUR_NS, container="c", boot_ns=1, seq=1), True, {GATEWAY}),
     "price_book": (layout.price_book(SHA), True, {GATEWAY, JOB}),

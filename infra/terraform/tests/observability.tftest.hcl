@@ -73,7 +73,7 @@ run "tables" {
   }
 
   assert {
-    condition     = keys(aws_glue_catalog_table.ledger) == ["charges", "postings", "requests", "segments"]
+    condition     = length(setsubtract(["charges", "postings", "requests", "segments"], keys(aws_glue_catalog_table.ledger))) == 0
     error_message = "Every statement in infra/athena is a table."
   }
 

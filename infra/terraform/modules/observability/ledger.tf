@@ -1,7 +1,8 @@
 # The compacted ledger as tables for Athena, made from the very statements in infra/athena (`steelyard ledger compact` writes the files).
 
 locals {
-  ddl = { for table in ["charges", "postings", "requests", "segments"] : table => file("${path.module}/../../../athena/${table}.sql") }
+  statements = "${path.module}/../../../athena"
+  ddl        = { for name in fileset(local.statements, "*.sql") : trimsuffix(name, ".sql") => file("${local.statements}/${name}") }
 
   tables = { for table, text in local.ddl : table => {
     columns    = regexall("`(\\w+)` ([a-z]+(?:\\([0-9,]+\\))?)", split("PARTITIONED BY", split("(\n", text)[1])[0]) # behind the comment
