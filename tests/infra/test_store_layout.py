@@ -56,12 +56,8 @@ PREFIXES = {
 }  # fmt: skip
 
 IMMUTABLE = hcl.strings("modules/artifacts/layout.tf", "immutable")
-ONCE = re.findall(
-    r'"([^"\n]+)"', re.search(r"once = \[for pattern in \[(.*?)\]", hcl.text("modules/trainer/roles.tf"), re.DOTALL)[1]
-)  # type: ignore[index]
-MOVED = re.findall(
-    r'"([^"\n]+)"', re.search(r"moved = \[for pattern in \[(.*?)\]", hcl.text("modules/trainer/roles.tf"), re.DOTALL)[1]
-)  # type: ignore[index]
+ONCE = hcl.strings("modules/trainer/roles.tf", "once")
+MOVED = hcl.strings("modules/trainer/roles.tf", "moved")
 WRITES = [each.removeprefix("${var.store.arn}/") for each in hcl.statement("modules/gateway/roles.tf", "Write")]
 
 
