@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from types import FunctionType
 
 import pytest
 
@@ -67,9 +66,7 @@ def covers(patterns: list[str], key: str) -> bool:
 
 
 def test_every_key_of_the_layout_is_judged_here() -> None:
-    functions = {
-        name for name, found in vars(layout).items() if inspect.isfunction(found) and isinstance(found, FunctionType)
-    }
+    functions = {name for name, found in vars(layout).items() if inspect.isfunction(found)}
     assert functions == set(KEYS) | PREFIXES, "say of the new one whether it is written once, and by whom"
 
 
