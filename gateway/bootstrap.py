@@ -149,8 +149,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
         _begin(stack, "follow aliases", repository.follow())
         _begin(stack, "give memory back", memory.keep_trimmed(settings.runtime.trim_s))
-        if settings.log.figures_s:
-            _begin(stack, "tell figures", figures.write(page.samples, settings.log.figures_s))
+        _tell_figures(stack, page, settings.log.figures_s)
         meter.mark_ready()
         startup.on_change = meter.note_start
         startup.mark_loads()
@@ -381,6 +380,11 @@ def _cost_page(stack: AsyncExitStack, store: str, meter: Meter) -> LivePage:
     cost_page = LivePage(store, copies, asyncio.get_running_loop().time, note_cpu=meter.note_report)
     stack.push_async_callback(cost_page.aclose)
     return cost_page
+
+
+def _tell_figures(stack: AsyncExitStack, page: MetricsPage, every_s: float) -> None:
+    if every_s:
+        _begin(stack, "tell figures", figures.write(page.samples, every_s))
 
 
 def _begin(stack: AsyncExitStack, name: str, work: Coroutine[None, None, None]) -> None:
