@@ -60,6 +60,8 @@ def test_the_stack_serves_trains_and_takes_up_what_was_trained(
         assert trained.returncode == 0, trained.stdout + trained.stderr
         answer = answered(gateway, "/v1/predict/tiny", key)
         assert (answer["version"], answer["receipt"]["model"]) == (1, "tiny")
+        page = gateway.request("GET", "/costs", Steelyard_Key=key)
+        assert page.status == 200, page.body[:500]
         assert gateway.terminate() == 0, gateway.log.read_text()[-3000:]
     assert "Traceback" not in gateway.log.read_text()
     written = keys_of(stack)
@@ -101,7 +103,7 @@ async def prepared(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model and a key in the store; the key."""
     await published(stack, "first", monkeypatch)
     async with contextlib.aclosing(open_store(stack.store)) as store:
-        key, _ = await accesskeys.added(store)
+        key, _ = await accesskeys.added(store, rights=("predict", "costs"))
         return key
 
 
@@ -231,7 +233,9 @@ def refusal(call: Any, **arguments: Any) -> str:
 
 def test_the_gateways_role_writes_what_it_measured_and_nothing_else(stack: Stack) -> None:
     keys = stack.account.assume(stack.outputs["gateway"]["role_arn"])
-    stack.account.client("s3").put_object(Bucket=stack.bucket, Key="runs/r/run.json", Body=b"{}", IfNoneMatch="*")
+    compacted = "compacted/v1/charges/dt=2026-11-25/hr=10/000001.parquet"
+    for name in ("runs/r/run.json", compacted):
+        stack.account.client("s3").put_object(Bucket=stack.bucket, Key=name, Body=b"{}", IfNoneMatch="*")
     s3 = stack.account.client("s3", keys)
     segment = "ledger/v1/dt=2026-11-25/hr=10/c/1-000000000001.jsonl.gz"
     with stack.account.asking_for_credentials():
@@ -240,6 +244,7 @@ def test_the_gateways_role_writes_what_it_measured_and_nothing_else(stack: Stack
         for name in ("models/m/blobs/sha256/0", "models/m/aliases/champion.json", "keys/k.json", "prices/current.json",
                      "ledger/v1/training/r/0001.json", "runs/r/heartbeat.json", "schedules/s/lease.json"):  # fmt: skip
             assert refusal(put(s3, stack), Key=name, IfNoneMatch="*") in DENIED, name
+        assert refusal(s3.get_object, Bucket=stack.bucket, Key=compacted) == "", "the page /costs reads it"
         assert refusal(s3.get_object, Bucket=stack.bucket, Key="runs/r/run.json") in DENIED
         assert refusal(s3.delete_object, Bucket=stack.bucket, Key=segment) in DENIED
         assert (

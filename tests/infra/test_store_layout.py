@@ -57,6 +57,8 @@ PREFIXES = {
 IMMUTABLE = hcl.strings("modules/artifacts/layout.tf", "immutable")
 ONCE = hcl.strings("modules/trainer/roles.tf", "once")
 MOVED = hcl.strings("modules/trainer/roles.tf", "moved")
+READS = [each.removeprefix("${var.store.arn}/") for each in hcl.statement("modules/gateway/roles.tf", "Read")]
+JOB_READS = [each for each in hcl.statement("modules/trainer/roles.tf", "Read") if each.endswith("/*")]
 WRITES = [each.removeprefix("${var.store.arn}/") for each in hcl.statement("modules/gateway/roles.tf", "Write")]
 
 
@@ -82,6 +84,19 @@ def test_gateways_and_jobs_may_write_what_they_write_and_no_more(name: str) -> N
     assert covers(WRITES, key) == (GATEWAY in writers), key
     assert covers(ONCE, key) == (JOB in writers and is_written_once), key
     assert covers(MOVED, key) == (JOB in writers and not is_written_once), key
+
+
+def test_a_gateway_reads_what_it_serves_accounts_and_shows_and_no_run() -> None:
+    unread = {name for name, (key, _, _) in KEYS.items() if not covers(READS, key)}
+    runs = {name for name, (key, _, _) in KEYS.items() if key.startswith(layout.RUNS)}
+    assert unread == runs | {"schedule_claim", "schedule_lease", "submission"}
+
+
+def test_a_job_reads_no_keys_and_nothing_of_what_gateways_account_for() -> None:
+    unread = {name for name, (key, _, _) in KEYS.items() if not covers(JOB_READS, key)}
+    assert unread == {
+        "segment", "container_open", "container_close", "container_ended", "compacted", "corrections", "key", "spend",
+    }  # fmt: skip
 
 
 def test_every_pattern_is_about_a_key_that_there_is() -> None:

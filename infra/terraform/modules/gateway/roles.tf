@@ -83,6 +83,7 @@ data "aws_iam_policy_document" "gateway" {
       "${var.store.arn}/keys/*",
       "${var.store.arn}/prices/*",
       "${var.store.arn}/ledger/v1/*", # the page /costs, and whether a write whose answer was lost is there
+      "${var.store.arn}/compacted/v1/*",
       "${var.store.arn}/features/v1/*",
       "${var.store.arn}/spend/v1/*",
     ]
