@@ -368,7 +368,7 @@ def test_the_ledgers_tables_are_those_of_infra_athena(stack: Stack) -> None:
     for table in tables:
         ddl = (folder / f"{table['Name'].removeprefix('steelyard_')}.sql").read_text()
         columns, partitions = ddl.split("PARTITIONED BY")
-        assert pairs(table["StorageDescriptor"]["Columns"]) == re.findall(r"`(\w+)` (\S+?),?\n", columns)
+        assert pairs(table["StorageDescriptor"]["Columns"]) == re.findall(r"^  `(\w+)` (.+?),?$", columns, re.MULTILINE)
         assert pairs(table["PartitionKeys"]) == re.findall(r"`(\w+)` (\w+)", partitions)
         place = f"{stack.store}/compacted/v1/{table['Name'].removeprefix('steelyard_')}/"
         assert table["StorageDescriptor"]["Location"] == place

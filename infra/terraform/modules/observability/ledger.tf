@@ -5,7 +5,7 @@ locals {
   ddl        = { for name in fileset(local.statements, "*.sql") : trimsuffix(name, ".sql") => file("${local.statements}/${name}") }
 
   tables = { for table, text in local.ddl : table => {
-    columns    = regexall("`(\\w+)` ([a-z]+(?:\\([0-9,]+\\))?)", split("PARTITIONED BY", split("(\n", text)[1])[0]) # behind the comment
+    columns    = regexall("(?m)^  `(\\w+)` (.+?),?$", text)
     partitions = regexall("`(\\w+)` (\\w+)", split("STORED AS", split("PARTITIONED BY", text)[1])[0])
     properties = { for pair in regexall("'([a-z.]+)' = '([^']*)'", text) : pair[0] => replace(pair[1], "s3://BUCKET/", local.place) }
     location   = replace(regex("LOCATION '([^']+)'", text)[0], "s3://BUCKET/", local.place)
