@@ -26,6 +26,7 @@ KEYS: dict[str, tuple[str, bool, set[str]]] = {
     "container_close": (layout.container_close("c", 1), True, {GATEWAY}),
     "container_ended": (layout.container_ended("c", 1), True, {GATEWAY}),
     "corrections": (layout.corrections(1), True, {OPERATOR}),
+    "budget_alert": (layout.budget_alert("b", "2026-11", "0.8"), False, {OPERATOR}),
     "compacted": (layout.compacted("charges", "2026-11-25", "10", 1), True, {OPERATOR}),
     "feature_window": (layout.feature_window("m", from_ns=HOUR_NS, container="c", boot_ns=1, seq=1), True, {GATEWAY}),
     "price_book": (layout.price_book(SHA), True, {GATEWAY, JOB}),
@@ -89,13 +90,13 @@ def test_gateways_and_jobs_may_write_what_they_write_and_no_more(name: str) -> N
 def test_a_gateway_reads_what_it_serves_accounts_and_shows_and_no_run() -> None:
     unread = {name for name, (key, _, _) in KEYS.items() if not covers(READS, key)}
     runs = {name for name, (key, _, _) in KEYS.items() if key.startswith(layout.RUNS)}
-    assert unread == runs | {"schedule_claim", "schedule_lease", "submission"}
+    assert unread == runs | {"schedule_claim", "schedule_lease", "submission", "budget_alert"}
 
 
 def test_a_job_reads_no_keys_and_nothing_of_what_gateways_account_for() -> None:
     unread = {name for name, (key, _, _) in KEYS.items() if not covers(JOB_READS, key)}
     assert unread == {
-        "segment", "container_open", "container_close", "container_ended", "compacted", "corrections", "key", "spend",
+        "segment", "container_open", "container_close", "container_ended", "compacted", "corrections", "key", "spend", "budget_alert",
     }  # fmt: skip
 
 
