@@ -96,7 +96,8 @@ def test_a_gateway_reads_what_it_serves_accounts_and_shows_and_no_run() -> None:
 def test_a_job_reads_no_keys_and_nothing_of_what_gateways_account_for() -> None:
     unread = {name for name, (key, _, _) in KEYS.items() if not covers(JOB_READS, key)}
     assert unread == {
-        "segment", "container_open", "container_close", "container_ended", "compacted", "corrections", "key", "spend", "budget_alert",
+        "segment", "container_open", "container_close", "container_ended", "compacted", "corrections", "key", "spend",
+        "budget_alert",
     }  # fmt: skip
 
 
