@@ -32,7 +32,7 @@ demo: $(STAMP) ## train, publish, serve, predict, and print the bill (ONCE=1 exi
 	$(BIN)/steelyard demo $(if $(ONCE),--once)
 
 test: lint ## lint, types, import contracts and all tests
-	$(BIN)/python -m pytest -m 'not e2e'
+	$(BIN)/python -m pytest -m 'not e2e' -rs
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -74,6 +74,20 @@ focus: $(STAMP) ## FinOps' own validator on our FOCUS 1.2 export, if there is a 
 focus-judged: $(FOCUS_STAMP)
 	STEELYARD_FOCUS_VALIDATOR=$(FOCUS_VENV)/bin $(BIN)/python -m pytest -m e2e -v tests/e2e/test_focus_validator.py
 
+# checkov pins older versions of what the launcher and the tests use, hence an environment of its own.
+CHECKOV_STAMP := .venv-checkov/.installed
+$(CHECKOV_STAMP): Makefile
+	test -x .venv-checkov/bin/python || $(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/python -m pip install --disable-pip-version-check --progress-bar on checkov==3.3.30
+	@touch $@
+
+infra-lint: $(STAMP) $(CHECKOV_STAMP) ## Terraform: format, validity, rules of security and cost, checkov
+	.venv-checkov/bin/checkov -d infra/terraform --config-file infra/terraform/.checkov.yaml
+	$(BIN)/python -m pytest tests/infra/test_formatted.py tests/infra/test_rules.py -v -rs -m ''
+
+infra-test: $(STAMP) ## apply the whole stack to an emulator of AWS and use it; needs Terraform, some minutes
+	$(BIN)/python -m pytest tests/infra -v -rs -m ''
+
 bench: $(STAMP) ## speed against baselines in the same run, overload, cold start, 200 models
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.rows
@@ -110,6 +124,6 @@ lock: ## write the hashed lists of what the images install
 	PATH=$(CURDIR)/.venv-lock/bin:$$PATH $(PYTHON) infra/images/lock.py
 
 clean: ## remove the virtual environment, caches and the local store
-	rm -rf $(VENV) .venv-kserve .venv-focus .venv-lock .rootfs .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
+	rm -rf $(VENV) .venv-kserve .venv-focus .venv-lock .venv-checkov .rootfs .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
 
-.PHONY: help install examples demo test lint fmt e2e focus focus-judged bench bench-peers train serve image rootfs chart lock clean
+.PHONY: help install examples demo test lint fmt e2e focus focus-judged infra-lint infra-test bench bench-peers train serve image rootfs chart lock clean

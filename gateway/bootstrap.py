@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -37,7 +37,7 @@ from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
 from gateway.runtime.session import cpu_flags
 from gateway.runtime.workers import Workers
 from gateway.settings import Settings, is_loopback
-from gateway.telemetry import sources, traces
+from gateway.telemetry import figures, sources, traces
 from gateway.telemetry.exposition import MetricsPage
 from gateway.telemetry.measures import Measures
 from gateway.telemetry.requestlog import RequestLog
@@ -147,9 +147,9 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         )
         stack.callback(startup.log)
         await asyncio.gather(*(repository.ready(name) for name in settings.preload))
-        stack.push_async_callback(_cancel, asyncio.create_task(repository.follow(), name="follow aliases"))
-        trimming = memory.keep_trimmed(settings.runtime.trim_s)
-        stack.push_async_callback(_cancel, asyncio.create_task(trimming, name="give memory back"))
+        _begin(stack, "follow aliases", repository.follow())
+        _begin(stack, "give memory back", memory.keep_trimmed(settings.runtime.trim_s))
+        _tell_figures(stack, page, settings.log.figures_s)
         meter.mark_ready()
         startup.on_change = meter.note_start
         startup.mark_loads()
@@ -380,6 +380,16 @@ def _cost_page(stack: AsyncExitStack, store: str, meter: Meter) -> LivePage:
     cost_page = LivePage(store, copies, asyncio.get_running_loop().time, note_cpu=meter.note_report)
     stack.push_async_callback(cost_page.aclose)
     return cost_page
+
+
+def _tell_figures(stack: AsyncExitStack, page: MetricsPage, every_s: float) -> None:
+    if every_s:
+        _begin(stack, "tell figures", figures.write(page.samples, every_s))
+
+
+def _begin(stack: AsyncExitStack, name: str, work: Coroutine[None, None, None]) -> None:
+    """Have this go on until the stack is unwound."""
+    stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

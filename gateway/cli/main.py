@@ -3,8 +3,10 @@
 Exit codes: 0 done, 1 failed, 2 misuse. A traceback is shown only with `--debug`.
 """
 
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
 
 import click
 
@@ -53,13 +55,24 @@ def _load(entry: EntryPoint) -> click.Command:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("steelyard"), prog_name="steelyard")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option(
+    "--from-terraform",
+    "stack",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Take store, region, queues and roles from this Terraform root, or from a file of `terraform output -json`.",
+)
 @click.pass_context
-def steelyard(ctx: click.Context, debug: bool) -> None:
+def steelyard(ctx: click.Context, debug: bool, stack: Path | None) -> None:
     """Train on GPUs, serve ONNX on CPUs, and weigh the cost of every prediction.
 
     Start with `steelyard demo`.
     """
     ctx.obj = {"debug": debug}
+    if stack is not None:
+        from gateway.cli import fromterraform
+
+        os.environ.update(fromterraform.environment(stack))
 
 
 def main() -> None:

@@ -38,6 +38,11 @@ class MetricsPage:
         """Show these figures too."""
         self._sources.append(source)
 
+    def samples(self) -> Iterator[Sample]:
+        """Everything that the page shows, as it is now."""
+        for source in self._sources:
+            yield from source()
+
     async def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The page and its content type. `accept` is the request's header."""
         is_openmetrics = "application/openmetrics-text" in accept
@@ -56,10 +61,9 @@ class MetricsPage:
 
     def _pieces(self, is_openmetrics: bool) -> Iterator[str]:
         families: defaultdict[str, list[tuple[tuple[str, ...], Value]]] = defaultdict(list)
-        for source in self._sources:
-            for metric, labels, value in source():
-                families[metric.name].append((labels, value))
-                yield ""
+        for metric, labels, value in self.samples():
+            families[metric.name].append((labels, value))
+            yield ""
         label_texts: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
         for metric in METRICS:
             if samples := families.get(metric.name):

@@ -14,11 +14,12 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
+from gateway.config import Seconds
 from gateway.errors import GatewayError, RequestError
 
 FIELDS = (
     "request_id", "trace_id", "model", "version", "tenant", "door", "status", "reason", "error", "rows", "duration_ns",
-    "cost_picousd", "phases",
+    "cost_picousd", "phases", "saturation", "in_flight", "shed", "release_problems", "ledger_failures",
 )  # fmt: skip
 """What `extra=` may carry into a line, in this order. Anything else that a caller adds is not shown."""
 
@@ -31,11 +32,14 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 class LogOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`format`: `auto` is text in a terminal and JSON otherwise. `requests`: which answers get a line of their own; `failed` are
     those with status 500 and above: what a caller did wrong is counted in `/metrics`, and logging it would let callers fill a disk.
+    `figures_s`: how often a line tells saturation and a few counts, for platforms that scale by logs; 0 is never. A line has 200
+    bytes: every 15 s that is 36 MB a month, $0.02 in CloudWatch ($0.50 per GB).
     """
 
     format: Literal["auto", "json", "text"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
     requests: Literal["none", "failed", "all"] = "failed"
+    figures_s: Seconds = 0.0
 
 
 def configure(options: LogOptions, stream: TextIO | None = None) -> None:

@@ -41,6 +41,8 @@ ENV PATH=/opt/steelyard/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     STEELYARD_REPOSITORY__CACHE_DIR=/var/cache/steelyard
 USER 65532:65532
+# The only places that are written to. An empty volume takes its mode from the image here; on Fargate it would be root's otherwise.
+VOLUME ["/tmp", "/var/cache/steelyard"]
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 # Refuses to start while the store holds no key: `steelyard keys add --tenant NAME --store s3://...` makes the first one.

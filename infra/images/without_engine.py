@@ -20,7 +20,7 @@ PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "htt
 """How this machine reaches its package index."""
 
 CERTIFICATES = "run/certificates.crt"
-ONLY_SAID = ("LABEL", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD", "USER")
+ONLY_SAID = ("LABEL", "VOLUME", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD", "USER")
 
 
 class Instruction(NamedTuple):

@@ -1,0 +1,184 @@
+variable "region" {
+  description = "Region of everything."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[1-9]$", var.region))
+    error_message = "region must be one such as eu-central-1 (an availability zone such as eu-central-1a is none)."
+  }
+}
+
+variable "account_id" {
+  description = "The account that this is meant for; with credentials of another nothing is done."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[0-9]{12}$", var.account_id))
+    error_message = "account_id must be 12 digits."
+  }
+}
+
+variable "bucket" {
+  description = "Name of the bucket that holds models, runs and the ledger. Names are global: choose one that nobody has."
+  type        = string
+  nullable    = false
+}
+
+variable "kms_key_arn" {
+  description = "KMS key that encrypts the store, images and logs; null uses keys of AWS's own."
+  type        = string
+  default     = null
+}
+
+variable "zones" {
+  description = "Availability zones of the region, at least 3."
+  type        = list(string)
+  nullable    = false
+
+  validation {
+    condition     = length(var.zones) >= 3 && alltrue([for zone in var.zones : startswith(zone, var.region)])
+    error_message = "zones must be at least 3 availability zones of the region."
+  }
+}
+
+variable "gateway_image" {
+  description = "Image of the gateway with its digest."
+  type        = string
+  nullable    = false
+}
+
+variable "architecture" {
+  description = "X86_64 or ARM64, as the image was built."
+  type        = string
+  default     = "X86_64"
+  nullable    = false
+}
+
+variable "lambda_image" {
+  description = "Image of the gateway with the Lambda Web Adapter, to serve as a function besides; null is none."
+  type        = string
+  default     = null
+}
+
+variable "tasks" {
+  description = "How many gateways there are at least and at most."
+  type        = object({ min = number, max = number })
+  default     = { min = 2, max = 20 }
+  nullable    = false
+
+  validation {
+    condition     = var.tasks.min >= 2
+    error_message = "tasks.min must be at least 2: with one, every failure is an outage."
+  }
+}
+
+variable "floors" {
+  description = "By name: from when on at least so many gateways run."
+  type        = map(object({ schedule = string, timezone = optional(string, "UTC"), min = number }))
+  default     = {}
+  nullable    = false
+}
+
+variable "spot_weight" {
+  description = "Of the gateways beyond the first two, how many run on Fargate Spot for each that does not."
+  type        = number
+  default     = 1
+  nullable    = false
+}
+
+variable "allowed_cidrs" {
+  description = "Who may connect, as IPv4 ranges."
+  type        = list(string)
+  nullable    = false
+}
+
+variable "certificate_arn" {
+  description = "Certificate of ACM for the name that callers use."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$", var.certificate_arn))
+    error_message = "certificate_arn must be the ARN of a certificate of ACM: keys must not travel in the clear."
+  }
+}
+
+variable "nat" {
+  description = "Whether jobs reach the internet, for data from https://; a NAT gateway costs about $32 a month."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "vcpus_max" {
+  description = "What may train at once, in vCPUs: the upper bound of the bill."
+  type        = object({ spot = optional(number, 32), on_demand = optional(number, 16), small = optional(number, 4) })
+  default     = {}
+  nullable    = false
+}
+
+variable "supervisor_image" {
+  description = "Image of the trainers, with digest, that looks after scheduled runs; null is nobody."
+  type        = string
+  default     = null
+}
+
+variable "data_arns" {
+  description = "Objects outside the store that jobs may read, such as arn:aws:s3:::my-data/flights/*."
+  type        = list(string)
+  default     = []
+  nullable    = false
+}
+
+variable "jobs" {
+  description = "Jobs by name, with the meaning of a job.toml; those with a schedule start by themselves."
+  type = map(object({
+    recipe                   = string
+    image                    = string
+    params                   = optional(map(string), {})
+    cpu                      = optional(number, 2)
+    memory_gb                = optional(number, 4)
+    shm_gb                   = optional(number, 1)
+    gpu                      = optional(number, 0)
+    prefer                   = optional(string, "spot")
+    fallback_on_demand_after = optional(string)
+    wall                     = optional(string, "1d")
+    attempt_minutes          = optional(number, 360)
+    max_cost_usd             = optional(number)
+    promote_to               = optional(string, "champion")
+    schedule                 = optional(object({ expression = string, timezone = optional(string, "UTC"), enabled = optional(bool, true) }))
+  }))
+  default  = {}
+  nullable = false
+}
+
+variable "alarm_emails" {
+  description = "Who is told of alarms, at least one."
+  type        = set(string)
+  nullable    = false
+
+  validation {
+    condition     = length(var.alarm_emails) > 0
+    error_message = "alarm_emails must name somebody: an alarm that nobody hears is none."
+  }
+}
+
+variable "budget_usd" {
+  description = "What a month may cost before somebody is told."
+  type        = number
+  nullable    = false
+
+  validation {
+    condition     = var.budget_usd > 0
+    error_message = "budget_usd must be more than 0."
+  }
+}
+
+variable "latency_objective_ms" {
+  description = "The 99th percentile of answers that is alarmed on."
+  type        = number
+  default     = 500
+  nullable    = false
+}
