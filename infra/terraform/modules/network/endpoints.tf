@@ -67,5 +67,7 @@ resource "aws_vpc_endpoint" "service" {
   private_dns_enabled = true
   security_group_ids  = [aws_security_group.endpoints.id]
   subnet_ids          = [for zone in slice(var.zones, 0, var.endpoint_zones) : aws_subnet.private[zone].id]
-  tags                = { Name = "${var.name}-${each.key}" }
+
+  # Billed in each zone: `steelyard infra cost` reads the tag, for subnets have no ids before they are applied.
+  tags = { Name = "${var.name}-${each.key}", Zones = var.endpoint_zones }
 }
