@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from gateway.cli import examples
+from gateway.cli import examples, options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,8 +67,6 @@ def cluster(
 
     Gateways take the settings of `steelyard serve` from the environment.
     """
-    from rich.console import Console
-
     from gateway.cluster import autoscaling, envoyfile, running
     from gateway.errors import SettingsError
 
@@ -86,8 +84,7 @@ def cluster(
         envoy_file=envoy_file,
         envoy_name=str(envoy_path or "the shipped file"),
     )
-    console = Console(highlight=False, soft_wrap=True)
-    asyncio.run(_run(plan, console, train=train))
+    asyncio.run(_run(plan, options.console(), train=train))
     return 0
 
 

@@ -34,11 +34,12 @@ class Activator:
     `gateway` waits for a gateway and returns where it is; whoever makes an activator sets it before requests come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held_max: int = HELD_MAX) -> None:
         self.address = Address("127.0.0.1", 0)
         self.waiting = 0
         self.held = 0
         self.passed: deque[float] = deque(maxlen=HELD_MAX)
+        self._held_max = held_max
         self.gateway: Callable[[], Awaitable[Address]] | None = None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,7 +50,7 @@ class Activator:
                 body = await reader.readexactly(int(length[1])) if length else b""
             if head.startswith(b"GET /v2/health/ready "):
                 await _say(writer, b"200 OK", b'{"ready":true,"live":true}')
-            elif self.waiting >= HELD_MAX:
+            elif self.waiting >= self._held_max:
                 await _say(writer, b"503 Full", b'{"error":"too many requests wait for a gateway to start; try again"}')
             else:
                 await self._hold(head, body, writer)

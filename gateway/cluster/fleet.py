@@ -100,6 +100,7 @@ class Fleet:
 
         Raises `GatewayError` when gateways do not become ready.
         """
+        self._publish()
         while True:
             self._changed.clear()
             missing = self.wanted - len(self.members)

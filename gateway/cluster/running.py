@@ -82,7 +82,10 @@ async def _serve(plan: Plan, kept: objects.Kept | None, console: Console, fill: 
         if kept is not None:
             console.print(f"starting SeaweedFS in {plan.folder}", highlight=False)
             parts.append(await stack.enter_async_context(objects.running(plan.folder, kept)))
-            os.environ.update(kept.environment())  # for `fill` and `tell`, and the gateways that we start
+            environment = kept.environment()
+            os.environ.update(environment)  # for `fill` and `tell`, and the gateways that we start
+            lines = [f"export {name}='{value}'\n" for name, value in environment.items()]
+            objects.write_private(plan.folder / "environment", "".join(lines).encode())
         store = plan.store or objects.URL
         await fill(store)
         front = await stack.enter_async_context(edge.running(plan.envoy_file, plan.folder / "envoy", plan.listen))
@@ -113,11 +116,7 @@ async def _look_after(fleet: Fleet, front: edge.Edge, watch: Watch, told: Callab
 
 
 def _running(plan: Plan, store: str, front: edge.Edge, kept: objects.Kept | None) -> Running:
-    environment = None
-    if kept is not None:
-        environment = plan.folder / "environment"
-        lines = [f"export {name}='{value}'\n" for name, value in kept.environment().items()]
-        objects.write_private(environment, "".join(lines).encode())
+    environment = plan.folder / "environment" if kept else None
     return Running(store, front.listen, front.admin, plan.folder / "gateways.json", environment)
 
 
