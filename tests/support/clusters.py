@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 from tests.support.gateways import Answer, Gateway
 
@@ -82,7 +83,7 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Clust
 
 
 class Callers:
-    """Threads that call models in turn, until told to stop, and remember every answer."""
+    """Threads that call models at random, until told to stop, and remember every answer."""
 
     def __init__(self, gateway: Gateway, names: Sequence[str], body: bytes, count: int) -> None:
         self.answers: list[Answer] = []
@@ -102,11 +103,10 @@ class Callers:
             thread.join()
 
     def _call(self, number: int) -> None:
-        at = number
+        random = Random(number)
         while not self._over.is_set():
-            at += 1
             try:
-                answer = self._gateway.post(f"/v1/predict/{self._names[at % len(self._names)]}", self._body)
+                answer = self._gateway.post(f"/v1/predict/{random.choice(self._names)}", self._body)
             except (OSError, ValueError) as error:
                 self.failures.append(repr(error))
                 continue
