@@ -1,4 +1,4 @@
-"""`python -m tests.bench.envoy`: what an Envoy with the shipped file costs in front of a gateway, against the same gateway without it.
+"""`python -m tests.bench.envoy`: what Envoy with the shipped file costs before a gateway, against the same gateway without it.
 
 Gateway and Envoy share the first core, the load generator has the last: with one core for both, throughput through Envoy shows
 its CPU and not its waiting. The ratio is of this run.

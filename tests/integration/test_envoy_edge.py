@@ -194,7 +194,10 @@ def test_callers_bring_about_no_ejection(edge: Edge, pair: Pair) -> None:
 
 
 def test_failures_of_its_own_eject_a_gateway(pair: Pair, tmp_path: Path) -> None:
-    with edges.running(tmp_path, pair.stubs) as edge:
+    text = edges.envoyfile.shipped().replace(
+        "base_ejection_time: 3s", "base_ejection_time: 30s"
+    )  # this machine may be slow
+    with edges.running(tmp_path, pair.stubs, text=text) as edge:
         for _ in range(5):
             pair.begin(500)
             assert edge.post("/v1/predict/tiny", b"{}").status == 500
@@ -220,6 +223,68 @@ def test_gateways_come_and_go_while_envoy_runs(pair: Pair, tmp_path: Path) -> No
             statuses = {edge.post(f"/v1/predict/m{number}", b"{}").status for number in range(16)}
             assert statuses == ({200} if some else {503})
             assert {seen.stub for seen in pair.seen} == {stub.number for stub in some}
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "status", "sentence"),
+    [
+        ("max_requests: 4096", "max_requests: 0", 503, "too many requests are in flight; try again"),
+        ("timeout: 31s", "timeout: 0.1s", 504, "no gateway answered in time; try again"),
+    ],
+    ids=["circuit breaker", "time-out"],
+)
+def test_full_and_late_are_said_as_the_gateway_says_it(
+    pair: Pair, tmp_path: Path, wide: str, narrow: str, status: int, sentence: str
+) -> None:
+    text = edges.envoyfile.shipped()
+    assert wide in text
+    with edges.running(tmp_path, pair.stubs, text=text.replace(wide, narrow)) as edge:
+        pair.begin(stubs.HANGS)
+        answer = edge.post("/v1/predict/tiny", b"{}")
+    assert (answer.status, answer.headers["retry-after"], answer.error) == (status, "1", sentence)
+    assert len(pair.seen) == (status == 504), "a slow answer is not asked for again"
+
+
+def test_envoy_refuses_before_its_memory_is_full(pair: Pair, tmp_path: Path) -> None:
+    text = edges.envoyfile.shipped().replace("max_heap_size_bytes: 1073741824", "max_heap_size_bytes: 1000000")
+    action, after = "  - name: envoy.overload_actions.stop_accepting_connections\n", "\nstatic_resources:"
+    text = text.partition(action)[0] + after + text.partition(after)[2]  # far over its limit it would not even accept
+    with edges.running(tmp_path, pair.stubs, text=text) as edge:
+        edge.await_(lambda: edge.counter("overload.envoy.overload_actions.stop_accepting_requests.active") == 1)
+        pair.begin()
+        answer = edge.post("/v1/predict/tiny", b"{}")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.error == "too many requests are in flight; try again"
+    assert pair.seen == []
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "part"),
+    [
+        (
+            "request_headers_timeout: 5s",
+            "request_headers_timeout: 0.1s",
+            b"POST /v1/predict/tiny HTTP/1.1\r\nHost: x\r\n",
+        ),
+        (
+            "request_timeout: 15s",
+            "request_timeout: 0.1s",
+            b"POST /v1/predict/tiny HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+        ),
+    ],
+    ids=["head", "body"],
+)
+def test_who_sends_half_a_request_is_let_go_and_no_gateway_hears_of_it(
+    pair: Pair, tmp_path: Path, wide: str, narrow: str, part: bytes
+) -> None:
+    text = edges.envoyfile.shipped()
+    assert wide in text
+    with edges.running(tmp_path, pair.stubs, text=text.replace(wide, narrow)) as edge:
+        pair.begin()
+        with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as connection:
+            connection.sendall(part)
+            assert connection.makefile("rb").readline().split()[1] == b"408"
+    assert pair.seen == []
 
 
 def test_metrics_and_admin_are_not_for_callers(edge: Edge, pair: Pair) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway.cluster import envoyfile, programs
@@ -27,8 +27,11 @@ class Edge(Gateway):
         self.await_healthy(wanted)
 
     def await_healthy(self, wanted: set[str]) -> None:
+        self.await_(lambda: self.healthy() == wanted)
+
+    def await_(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_S
-        while self.healthy() != wanted:
+        while not condition():
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+HANGS = 0
+
 
 class Seen(msgspec.Struct, frozen=True):
     """A request as it arrived."""
@@ -22,13 +24,14 @@ class Seen(msgspec.Struct, frozen=True):
 class Pair:
     """Two stubs. `script` says how the next requests are answered, whichever stub they reach; after its end with 200.
 
-    A step is a status, a status with headers, or None: the connection closes without an answer.
+    A step is a status, a status with headers, None (the connection closes without an answer) or HANGS (none comes before the end).
     """
 
     def __init__(self) -> None:
         self.script: deque[int | tuple[int, dict[str, str]] | None] = deque()
         self.seen: list[Seen] = []
         self.broken: set[int] = set()
+        self.over = threading.Event()
         self.stubs = [_Stub(self, number) for number in range(2)]
 
     def begin(self, *steps: int | tuple[int, dict[str, str]] | None) -> None:
@@ -70,7 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         stub.pair.seen.append(Seen(stub.number, self.path, headers, body))
         step: Any = stub.pair.script.popleft() if stub.pair.script else 200
-        if step is None or stub.number in stub.pair.broken:
+        if step == HANGS:
+            stub.pair.over.wait()
+        if step is None or step == HANGS or stub.number in stub.pair.broken:
             self.close_connection = True
         elif isinstance(step, int):
             self._answer(step, {})
@@ -97,6 +102,7 @@ def running() -> Iterator[Pair]:
     try:
         yield pair
     finally:
+        pair.over.set()
         for stub, thread in zip(pair.stubs, threads, strict=True):
             stub.shutdown()
             stub.server_close()
