@@ -6,6 +6,7 @@ reverse order: callers first, the object store last.
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -59,7 +60,7 @@ async def run(plan: Plan, console: Console, *, fill: Fill, tell: Tell) -> None:
     """
     kept = await asyncio.to_thread(checked, plan)
     stop = asyncio.Event()
-    with _signals(stop):
+    with _alone(plan.folder), _signals(stop):
         await _until(stop, _serve(plan, kept, console, fill, tell))
     console.print("stopped")
 
@@ -149,6 +150,18 @@ async def _until(stop: asyncio.Event, serving: Coroutine[Any, Any, None]) -> Non
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two clusters in one folder would write over each other's files. The lock goes with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GatewayError(f"another cluster runs in {folder}; stop it, or choose with --folder") from None
+        yield
 
 
 @contextlib.contextmanager

@@ -74,6 +74,22 @@ def test_a_part_that_nothing_replaces_is_named_and_ends_the_cluster(store: Path,
             os.kill(gateway, 0)
 
 
+def test_a_cluster_that_is_killed_leaves_nothing_running(store: Path, tmp_path: Path) -> None:
+    with clusters.running(tmp_path, "--gateways", "1", "--store", str(store), **QUICK) as cluster:
+        second = refused(tmp_path, "--port", "0", "--store", str(store))
+        assert second.returncode == 1
+        assert f"another cluster runs in {cluster.folder}" in second.stderr
+        [gateway] = cluster.pids().values()
+        cluster.kill()
+        deadline = time.monotonic() + 40
+        while Path(f"/proc/{gateway}").exists() and "Z" not in Path(f"/proc/{gateway}/stat").read_text().split()[2]:
+            assert time.monotonic() < deadline, "it goes on without its cluster"
+            time.sleep(0.05)
+    verdict = asyncio.run(verify(LocalStore(store), Scope(), now_ns=time.time_ns()))
+    assert verdict.faults == ()
+    assert list(store.glob("ledger/v1/containers/*/*-close.json")), "it was drained"
+
+
 def refused(tmp_path: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "gateway", "cluster", "--folder", str(tmp_path / "cluster"), *arguments]
     done = subprocess.run(
