@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -285,6 +287,33 @@ def test_who_sends_half_a_request_is_let_go_and_no_gateway_hears_of_it(
             connection.sendall(part)
             assert connection.makefile("rb").readline().split()[1] == b"408"
     assert pair.seen == []
+
+
+def test_a_hot_model_overflows_to_other_gateways(tmp_path: Path) -> None:
+    with stubs.running() as own, edges.running(tmp_path, own.stubs) as edge:
+        own.begin(*[stubs.HANGS] * 8)
+        with ThreadPoolExecutor(8) as callers:
+            answers = [callers.submit(edge.post, "/v1/predict/hot", b"{}") for _ in range(8)]
+            edge.await_(lambda: len(own.seen) == 8)
+            shares = sorted(Counter(seen.stub for seen in own.seen).values())
+            own.over.set()
+            assert [answer.result().status for answer in answers] == [200] * 8  # hung up on, and asked of the other one
+    assert len(shares) == 2
+    assert max(shares) <= 6  # 1.25 times the mean of nine, the next one counted, over two gateways, rounded up
+
+
+def test_a_failure_is_logged_without_what_is_the_callers(pair: Pair, tmp_path: Path) -> None:
+    with edges.running(tmp_path, pair.stubs) as edge:
+        pair.begin(503, 404)
+        for model in ("broken", "unknown"):
+            edge.request(
+                "POST", f"/v1/predict/{model}?token=SECRET", b'{"rows": "SECRET"}', Authorization="Bearer SECRET"
+            )
+        edge.await_(lambda: edge.log.read_text().count("\n") >= 1)
+        [line] = edge.log.read_text().splitlines()
+    logged = json.loads(line)
+    assert (logged["status"], logged["path"], logged["attempts"]) == (503, "/v1/predict/broken", 1)
+    assert "SECRET" not in line
 
 
 def test_metrics_and_admin_are_not_for_callers(edge: Edge, pair: Pair) -> None:
