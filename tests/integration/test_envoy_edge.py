@@ -90,6 +90,24 @@ def test_a_callers_own_limit_holds_in_front_of_several_gateways(tmp_path: Path) 
         assert edge.get("/v1/predict/m0").status in {401, 405}
 
 
+def test_what_a_full_gateway_refuses_another_one_answers(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    asyncio.run(models.publish_cnn(LocalStore(store)))
+    image = b'{"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 3, 96, 96], "data": [%b]}]}'
+    body = image % b",".join([b"0"] * (3 * 96 * 96))
+    narrow = {"STEELYARD_ADMISSION__REQUESTS_MAX": "1"}
+    with contextlib.ExitStack() as stack:
+        two = [stack.enter_context(gateways.running(store, tmp_path, "--preload", "cnn", **narrow)) for _ in range(2)]
+        edge = stack.enter_context(edges.running(tmp_path, two))
+        with ThreadPoolExecutor(6) as callers:
+            answers = list(callers.map(lambda _: edge.post("/v2/models/cnn/infer", body), range(60)))
+        assert {answer.status for answer in answers} <= {200, 429}
+        assert edge.counter("cluster.by_model.upstream_rq_retry_success") > 0
+        refused = [answer for answer in answers if answer.status == 429]
+        assert all(answer.headers["steelyard-not-admitted"] == "overloaded" for answer in refused)
+
+
 def test_what_is_no_models_goes_to_each_gateway_in_turn(edge: Edge, pair: Pair) -> None:
     pair.begin()
     assert {edge.get("/v2/models").status for _ in range(8)} == {200}
