@@ -70,7 +70,8 @@ def test_it_survives_a_kill_and_keeps_its_objects_and_its_ledger(
 
 
 def test_gateways_come_from_nothing_and_go_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with clusters.running(tmp_path, "--no-train", "--autoscale", "0..3", "--idle", "5", **QUICK) as cluster:
+    small = QUICK | {"STEELYARD_ACCOUNTING__VCPUS": "0.1"}  # which four callers fill on any machine
+    with clusters.running(tmp_path, "--no-train", "--autoscale", "0..3", "--idle", "5", **small) as cluster:
         enter(cluster, monkeypatch)
         asyncio.run(publish())
         assert cluster.pids() == {}
