@@ -307,6 +307,19 @@ def test_who_sends_half_a_request_is_let_go_and_no_gateway_hears_of_it(
     assert pair.seen == []
 
 
+def test_gateways_behind_one_dns_name_are_found(pair: Pair, tmp_path: Path) -> None:
+    [stub, _] = pair.stubs
+    name = edges.envoyfile.Address("localhost", stub.port)
+    text = edges.envoyfile.configured(edges.envoyfile.shipped(), dns=name).replace(
+        "type: STRICT_DNS", "type: STRICT_DNS\n    dns_lookup_family: V4_ONLY"
+    )
+    with edges.running(tmp_path, [stub], text=text) as edge:
+        pair.begin()
+        assert edge.post("/v1/predict/tiny", b"{}").status == 200
+        assert edge.get("/v2").status == 200
+        assert [seen.stub for seen in pair.seen] == [0, 0]
+
+
 def test_a_hot_model_overflows_to_other_gateways(tmp_path: Path) -> None:
     with stubs.running() as own, edges.running(tmp_path, own.stubs) as edge:
         own.begin(*[stubs.HANGS] * 8)
