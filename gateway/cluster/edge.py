@@ -42,10 +42,11 @@ class Edge:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(NOTICED_S):
                 while True:
-                    known = await self._known()
-                    healthy = {address for address, is_healthy in known.items() if is_healthy}
-                    if healthy.issuperset(present) and known.keys().isdisjoint(absent):
-                        return True
+                    with contextlib.suppress(OSError):  # whoever watches Envoy says so when it is gone
+                        known = await self._known()
+                        healthy = {address for address, is_healthy in known.items() if is_healthy}
+                        if healthy.issuperset(present) and known.keys().isdisjoint(absent):
+                            return True
                     await asyncio.sleep(LOOK_S)
         return False
 

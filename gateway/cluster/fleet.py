@@ -5,6 +5,7 @@ gets no request after its SIGTERM.
 """
 
 import asyncio
+import contextlib
 import random
 import re
 import sys
@@ -132,7 +133,7 @@ class Fleet:
             await asyncio.gather(*begun, return_exceptions=True)
 
     async def _start(self) -> Member | None:
-        """A gateway that is ready, or None when it ended before. Its port is free for sure: the system chooses it."""
+        """A gateway that is ready, or None when it was not to be. Its port is free for sure: the system chooses it."""
         self._started += 1
         name = f"gateway-{self._started}"
         began_s = time.monotonic()
@@ -151,22 +152,26 @@ class Fleet:
         child = await processes.start(name, command, self._folder / f"{name}.log", environment=self._environment)
         self._children = [other for other in self._children if other.is_running] + [child]
         try:
-            async with asyncio.timeout(READY_S):
-                address = await _listening(child)
-        except BaseException:
-            await asyncio.shield(child.stop(0))
+            address = await _listening(child)
+        except asyncio.CancelledError:
+            child.kill()
             raise
         if address is None:
-            self._failed += 1
-            if self._failed >= STARTS_FAILED_MAX or not self.members:
-                raise GatewayError(
-                    f"{name} {child.ending} before it was ready: {child.last_words} (its log: {child.log})"
-                )
-            self.say(f"{name} {child.ending} before it was ready: {child.last_words}")
-            await asyncio.sleep(PAUSE_S)
+            await self._give_up(child)
             return None
         self._failed = 0
         return Member(name, child, address, time.monotonic() - began_s)
+
+    async def _give_up(self, child: Child) -> None:
+        """Raises `GatewayError` when it is not worth trying again."""
+        how = child.ending if not child.is_running else f"took more than {READY_S:g} s"
+        child.kill()
+        self._failed += 1
+        sentence = f"{child.name} {how} before it was ready: {child.last_words} (its log: {child.log})"
+        if self._failed >= STARTS_FAILED_MAX or not self.members:
+            raise GatewayError(sentence)
+        self.say(sentence)
+        await asyncio.sleep(PAUSE_S)
 
     def _enter(self, member: Member) -> None:
         self.members.append(member)
@@ -216,10 +221,12 @@ class Fleet:
 
 
 async def _listening(child: Child) -> Address | None:
-    """Where it listens, as its log says once it is ready; None when it ended instead."""
-    while child.is_running:
-        text = child.log.read_text(errors="replace")
-        if found := re.search(r"listening on http://127\.0\.0\.1:(\d+)\b", text.rpartition("\n")[0]):
-            return Address("127.0.0.1", int(found[1]))
-        await asyncio.sleep(LOOK_S)
+    """Where it listens, as its log says once it is ready; None when it ended instead, or took too long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_S):
+            while child.is_running:
+                text = child.log.read_text(errors="replace")
+                if found := re.search(r"listening on http://127\.0\.0\.1:(\d+)\b", text.rpartition("\n")[0]):
+                    return Address("127.0.0.1", int(found[1]))
+                await asyncio.sleep(LOOK_S)
     return None

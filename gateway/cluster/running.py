@@ -134,7 +134,8 @@ async def _together(*jobs: Coroutine[Any, Any, None]) -> None:
             for job in jobs:
                 group.create_task(job)
     except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
+        ours = [error for error in failed.exceptions if isinstance(error, GatewayError)]
+        raise (ours or failed.exceptions)[0] from failed
 
 
 async def _until(stop: asyncio.Event, serving: Coroutine[Any, Any, None]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from gateway.audit.findings import Verdict
 from gateway.audit.verifying import Scope, verify
 from gateway.objectstore.opening import open_store
+from gateway.reports import hourproof
 from tests.support import clusters, models
 from tests.support.clusters import Callers, Cluster
 
@@ -42,7 +43,7 @@ async def publish() -> None:
 
 async def verified() -> Verdict:
     async with contextlib.aclosing(open_store(STORE)) as store:
-        return await verify(store, Scope(), now_ns=time.time_ns())
+        return await verify(store, Scope(), now_ns=time.time_ns(), reader=hourproof.read)
 
 
 def test_it_survives_a_kill_and_keeps_its_objects_and_its_ledger(

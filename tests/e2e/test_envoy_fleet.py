@@ -13,6 +13,7 @@ from gateway.accounting import segment
 from gateway.audit.verifying import Scope, verify
 from gateway.cluster import envoyfile
 from gateway.objectstore.local import LocalStore
+from gateway.reports import hourproof
 from tests.support import edges, gateways, models
 from tests.support.clusters import Callers
 from tests.support.edges import Edge
@@ -83,7 +84,7 @@ def assert_adds_up(root: Path, callers: Callers, *, killed: str = "") -> None:
     missing = receipts.keys() - counts.keys()
     assert all(killed and request_id.startswith(killed) for request_id in missing)
     assert all(charged[request_id] == cost for request_id, cost in receipts.items() if request_id not in missing)
-    verdict = asyncio.run(verify(LocalStore(root), Scope(), now_ns=time.time_ns()))
+    verdict = asyncio.run(verify(LocalStore(root), Scope(), now_ns=time.time_ns(), reader=hourproof.read))
     assert verdict.faults == ()
     if not killed:
         assert sum(charged.values()) == sum(receipts.values())

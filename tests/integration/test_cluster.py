@@ -15,6 +15,7 @@ from gateway.audit.verifying import Scope, verify
 from gateway.cluster import envoyfile, programs
 from gateway.errors import SettingsError
 from gateway.objectstore.local import LocalStore
+from gateway.reports import hourproof
 from tests.support import clusters, models
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
@@ -57,7 +58,7 @@ def test_a_gateway_that_is_killed_is_named_and_replaced_and_everything_stops_in_
     for pid in before.values():
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    verdict = asyncio.run(verify(LocalStore(store), Scope(), now_ns=time.time_ns()))
+    verdict = asyncio.run(verify(LocalStore(store), Scope(), now_ns=time.time_ns(), reader=hourproof.read))
     assert verdict.faults == ()
 
 
@@ -86,7 +87,7 @@ def test_a_cluster_that_is_killed_leaves_nothing_running(store: Path, tmp_path: 
         while Path(f"/proc/{gateway}").exists() and "Z" not in Path(f"/proc/{gateway}/stat").read_text().split()[2]:
             assert time.monotonic() < deadline, "it goes on without its cluster"
             time.sleep(0.05)
-    verdict = asyncio.run(verify(LocalStore(store), Scope(), now_ns=time.time_ns()))
+    verdict = asyncio.run(verify(LocalStore(store), Scope(), now_ns=time.time_ns(), reader=hourproof.read))
     assert verdict.faults == ()
     assert list(store.glob("ledger/v1/containers/*/*-close.json")), "it was drained"
 
