@@ -24,6 +24,7 @@ from gateway.errors import GatewayError, SettingsError
 BUCKET = "steelyard"
 URL = f"s3://{BUCKET}/cluster"
 S3_PORT = 8333
+"""SeaweedFS's own default; a folder whose first start finds it taken gets another one."""
 
 READY_S = 60.0
 """Four seconds on an idle machine."""
@@ -63,8 +64,9 @@ def kept(folder: Path) -> Kept:
     if file.exists():
         found = msgspec.json.decode(file.read_bytes(), type=Kept)
     else:
-        master, volume, filer = _free_ports(3)
-        found = Kept(secrets.token_hex(10), secrets.token_urlsafe(30), S3_PORT, master, volume, filer)
+        *others, spare = _free_ports(4)
+        s3 = S3_PORT if is_free(S3_PORT) and is_free(S3_PORT + GRPC_OFFSET) else spare
+        found = Kept(secrets.token_hex(10), secrets.token_urlsafe(30), s3, *others)
         write_private(file, msgspec.json.format(msgspec.json.encode(found)))
     for port in (found.s3, found.master, found.volume, found.filer):
         if not is_free(port) or not is_free(port + GRPC_OFFSET):

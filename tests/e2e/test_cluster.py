@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -108,4 +109,12 @@ def test_the_demo_runs_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert done.returncode == 0, done.stdout + done.stderr
         assert "sum of all rows, exact" in done.stdout
         assert "flights" in cluster.get("/v2/models").json["models"]
+        assert cluster.stop() == 0
+
+
+def test_an_empty_store_gets_the_demo_model_and_the_printed_call_works(tmp_path: Path) -> None:
+    with clusters.running(tmp_path, "--gateways", "2", patience_s=DEMO_S, **QUICK) as cluster:
+        call = cluster.await_said(r"curl (http\S+/v1/predict/flights) -d '(.*)'")
+        with urllib.request.urlopen(call[1], data=call[2].encode(), timeout=30) as answer:
+            assert b'"late"' in answer.read()
         assert cluster.stop() == 0

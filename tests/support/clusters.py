@@ -24,6 +24,7 @@ class Cluster(Gateway):
     """Asked as a gateway is. `folder` is the cluster's own."""
 
     folder: Path
+    patience_s = READY_S
 
     def pids(self) -> dict[str, int]:
         """Of the gateways that are ready, by name."""
@@ -50,7 +51,7 @@ class Cluster(Gateway):
         return found[0]
 
     def await_(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + READY_S
+        deadline = time.monotonic() + self.patience_s
         while not condition():
             assert time.monotonic() < deadline, self.log.read_text()
             assert self.process.poll() is None, self.log.read_text()
@@ -62,7 +63,7 @@ class Cluster(Gateway):
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Cluster]:
+def running(folder: Path, *arguments: str, patience_s: float = READY_S, **environment: str) -> Iterator[Cluster]:
     """A cluster that answers, on a free port. `folder` is where its own folder is made."""
     own = folder / "cluster"
     log = folder / f"cluster-{time.monotonic_ns()}.log"
@@ -71,6 +72,7 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Clust
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
         cluster = Cluster(process, 0, log)
         cluster.folder = own
+        cluster.patience_s = patience_s
         try:
             cluster.port = int(cluster.await_said(r"http://127\.0\.0\.1:(\d+) answers for all gateways")[1])
             yield cluster
