@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit.verifying import Scope, verify
-from gateway.cluster import envoyfile, programs
+from gateway.cluster import envoyfile, objects, programs
 from gateway.errors import SettingsError
 from gateway.objectstore.local import LocalStore
 from gateway.reports import hourproof
@@ -140,6 +140,19 @@ def test_a_gateway_that_cannot_start_is_named_with_its_reason(store: Path, tmp_p
     assert done.returncode == 1
     assert "exit code 2 before it was ready: " in done.stderr
     assert "nosuch" in done.stderr
+
+
+def test_the_object_store_keeps_its_ports_and_credentials_and_says_which_is_taken(tmp_path: Path) -> None:
+    first = objects.kept(tmp_path)
+    assert objects.kept(tmp_path) == first
+    assert (tmp_path / "seaweedfs.json").stat().st_mode & 0o77 == 0
+    with (
+        socket.create_server(("127.0.0.1", first.master)),
+        pytest.raises(
+            SettingsError, match=f"port {first.master} or {first.master + 10_000}, which SeaweedFS needs, is taken"
+        ),
+    ):
+        objects.kept(tmp_path)
 
 
 def test_a_store_of_no_kind_is_refused(tmp_path: Path) -> None:
