@@ -324,8 +324,10 @@ def test_a_hot_model_overflows_to_other_gateways(tmp_path: Path) -> None:
     with stubs.running() as own, edges.running(tmp_path, own.stubs) as edge:
         own.begin(*[stubs.HANGS] * 8)
         with ThreadPoolExecutor(8) as callers:
-            answers = [callers.submit(edge.post, "/v1/predict/hot", b"{}") for _ in range(8)]
-            edge.await_(lambda: len(own.seen) == 8)
+            answers = []
+            for _ in range(8):  # one after the other: Envoy counts what is on a connection, not what waits for one
+                answers.append(callers.submit(edge.post, "/v1/predict/hot", b"{}"))
+                edge.await_(lambda: len(own.seen) == len(answers))
             shares = sorted(Counter(seen.stub for seen in own.seen).values())
             own.over.set()
             assert [answer.result().status for answer in answers] == [200] * 8  # hung up on, and asked of the other one
