@@ -95,6 +95,7 @@ bench: $(STAMP) ## speed against baselines in the same run, overload, cold start
 	$(BIN)/python -m tests.bench.coldstart
 	$(BIN)/python -m tests.bench.models
 	$(BIN)/python -m tests.bench.text
+	$(BIN)/python -m tests.bench.envoy
 
 bench-peers: $(STAMP) ## the gateway beside other Python model servers, each installed into .bench/
 	$(BIN)/python -m tests.bench.peers
@@ -104,6 +105,10 @@ train: $(STAMP) ## train and publish RECIPE (flights, mnist5k, appliances) to ST
 
 serve: $(STAMP) ## serve STORE on 127.0.0.1:8080
 	$(BIN)/steelyard serve --store $(STORE)
+
+GATEWAYS ?= 3
+cluster: $(STAMP) ## an object store, GATEWAYS gateways and one Envoy on this machine, without a container engine
+	$(BIN)/steelyard cluster $(if $(AUTOSCALE),--autoscale $(AUTOSCALE),--gateways $(GATEWAYS))
 
 image: ## build the gateway's container image (needs a container engine)
 	docker build -f infra/images/gateway.Dockerfile -t steelyard-gateway \
@@ -126,4 +131,4 @@ lock: ## write the hashed lists of what the images install
 clean: ## remove the virtual environment, caches and the local store
 	rm -rf $(VENV) .venv-kserve .venv-focus .venv-lock .venv-checkov .rootfs .bench .steelyard .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
 
-.PHONY: help install examples demo test lint fmt e2e focus focus-judged infra-lint infra-test bench bench-peers train serve image rootfs chart lock clean
+.PHONY: help install examples demo test lint fmt e2e focus focus-judged infra-lint infra-test bench bench-peers train serve cluster image rootfs chart lock clean

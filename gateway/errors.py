@@ -12,6 +12,7 @@ GatewayError
 |  |- Overloaded         a queue is full
 |  |- ModelNotReady      known, not loaded yet
 |  |- DeadlineExceeded   the answer would come too late
+|  |  `- WouldBeLate        foreseen on arrival; nothing was begun
 |  |- CacheUnusable      the local folder for downloads cannot be used
 |  `- StoreUnavailable   the object store cannot be used
 |     |- BucketNotFound    it answers, but has no such bucket or root folder
@@ -90,6 +91,10 @@ class ModelNotReady(Unavailable):
 
 class DeadlineExceeded(Unavailable):
     """The answer would come, or came, after the caller's deadline."""
+
+
+class WouldBeLate(DeadlineExceeded):
+    """Foreseen on arrival, for what waits here already: nothing was begun, and another gateway may be in time."""
 
 
 class CacheUnusable(Unavailable):

@@ -23,8 +23,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gateway.cli import options
-from gateway.contract.manifest import Examples, Manifest
+from gateway.cli import examples, options
+from gateway.contract.manifest import Examples
 
 if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
@@ -54,9 +54,9 @@ def demo(once: bool, store: str) -> int:
             address, process = stack.enter_context(_gateway(store, log))
         console.print(f"  listening on {address}, its log is {log}", highlight=False)
         _step(console, 3, "send real predictions from held-out flights")
-        examples = options.with_store(store, _examples)
-        _show_some(console, address, examples)
-        _send_many(console, address, examples)
+        held_out = options.with_store(store, _examples)
+        _show_some(console, address, held_out)
+        _send_many(console, address, held_out)
         if once:
             _stop(process)
         else:
@@ -65,7 +65,7 @@ def demo(once: bool, store: str) -> int:
         _steelyard("costs", "--store", store)
         console.print(f"\n[bold]done in {time.monotonic() - began:.0f} s[/]")
         if not once:
-            _invite(console, address, examples)
+            _invite(console, address, held_out)
             _wait_for_interrupt(console, process)
     return 0
 
@@ -130,14 +130,9 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 async def _examples(store: "ObjectStore") -> Examples:
     """The held-out rows that the artifact carries."""
-    from gateway.contract import codec, layout
-    from gateway.registry.reading import Registry
-
-    registry = Registry(store)
-    promotion = (await registry.alias(MODEL)).promotion
-    manifest: Manifest = await registry.manifest(MODEL, promotion.manifest_sha256)
-    file = next(file for file in manifest.files if file.role == "examples")
-    return codec.decode((await store.get(layout.blob(MODEL, file.sha256))).body, Examples)
+    found = await examples.of(store, MODEL)
+    assert found is not None, "this recipe's artifacts carry examples"
+    return found
 
 
 def _show_some(console: Console, address: str, examples: Examples) -> None:

@@ -27,6 +27,7 @@ class Commands(click.Group):
             "runs",
             "sign",
             "serve",
+            "cluster",
             "predict",
             "models",
             "keys",
@@ -36,6 +37,7 @@ class Commands(click.Group):
             "ledger",
             "advise",
             "drift",
+            "envoy",
         ]
         names = [entry.name for entry in entry_points(group=GROUP)]
         return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))

@@ -4,8 +4,13 @@ import math
 
 from gateway import errors
 from gateway.http import jsonbody
+from gateway.telemetry.reasons import reason_of
 
 Headers = list[tuple[bytes, bytes]]
+
+NOT_ADMITTED = b"steelyard-not-admitted"
+"""On what was refused because of this container's own load: another one may take it at once. A proxy may send it there; what a
+caller's limits, rights or input refuse carries no such header."""
 
 STATUS: dict[type[errors.GatewayError], int] = {
     errors.RequestError: 400,
@@ -19,6 +24,7 @@ STATUS: dict[type[errors.GatewayError], int] = {
     errors.Overloaded: 429,
     errors.ModelNotReady: 503,
     errors.DeadlineExceeded: 503,
+    errors.WouldBeLate: 503,
     errors.CacheUnusable: 503,
     errors.StoreUnavailable: 503,
     errors.BucketNotFound: 503,
@@ -46,6 +52,8 @@ def describe(error: errors.GatewayError) -> tuple[int, bytes, Headers]:
     headers: Headers = []
     if isinstance(error, errors.Unavailable | errors.BudgetExceeded) and error.retry_after_ms is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after_ms / 1000)).encode()))
+    if isinstance(error, errors.Overloaded | errors.WouldBeLate):
+        headers.append((NOT_ADMITTED, reason_of(error).encode()))
     if isinstance(error, errors.Unauthenticated):
         # RFC 9110, 11.6.1: a 401 names a scheme.
         headers.append((b"www-authenticate", b'Bearer realm="steelyard"'))

@@ -103,14 +103,25 @@ class Forecast:
         """Until a worker is free for somebody who goes last: how saturated the workers are, as a time."""
         return self._free_ns(self._backlog.total_ns, now_ns)
 
-    def too_late(self, waiting: Waiting, price: Price, takes_ns: float, now_ns: int) -> DeadlineExceeded | None:
-        """The refusal of a request that takes so long from now, or None when that is in time."""
+    def too_late(
+        self,
+        waiting: Waiting,
+        price: Price,
+        takes_ns: float,
+        now_ns: int,
+        kind: type[DeadlineExceeded] = DeadlineExceeded,
+    ) -> DeadlineExceeded | None:
+        """The refusal of a request that takes so long from now, or None when that is in time.
+
+        It is of this `kind` where less waiting would have helped.
+        """
         due_ns = waiting.due_ns
         if now_ns + takes_ns <= due_ns or (now_ns < due_ns and not price.is_known):
             return None
         left_ns = max(0, due_ns - now_ns)
         is_hopeless = price.base_ns + price.row_ns * waiting.rows > left_ns
-        return DeadlineExceeded(
+        refused = DeadlineExceeded if is_hopeless else kind
+        return refused(
             f"the answer would take {takes_ns / 1e6:.1f} ms and the deadline leaves {left_ns / 1e6:.1f} ms; "
             + ("give it a later one" if is_hopeless else "try again when less is waiting"),
             retry_after_ms=max(1, math.ceil((takes_ns - left_ns) / 1e6)),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from types import TracebackType
 
-from gateway.errors import DeadlineExceeded, GatewayError, Overloaded
+from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, WouldBeLate
 from gateway.runtime.backlog import NEVER_NS, Backlog
 from gateway.runtime.forecast import Forecast
 from gateway.runtime.lanes import Lane, Waiting
@@ -84,7 +84,8 @@ class Workers:
             logger.warning("%d runs did not stop within %g s (runtime.stop_s)", left, self._stop_s)
 
     def take(self, waiting: Waiting, now_ns: int) -> None:
-        """Run it at once when a worker is idle, else let it wait in its place. Raises `DeadlineExceeded` if it would be late.
+        """Run it at once when a worker is idle, else let it wait in its place. Raises `WouldBeLate` if it would be late, and
+        `DeadlineExceeded` if it always would.
 
         Called with the lock held.
         """
@@ -93,13 +94,13 @@ class Workers:
         forecast = self.forecast
         price = forecast.price(waiting.lane)
         if self.idle:
-            if late := forecast.too_late(waiting, price, forecast.at_once_ns(waiting, price), now_ns):
+            if late := forecast.too_late(waiting, price, forecast.at_once_ns(waiting, price), now_ns, WouldBeLate):
                 raise late
             self._start(waiting.lane, [waiting], now_ns)
         else:
             rank, work_ns = self.backlog.rank(waiting, now_ns), forecast.work_ns(waiting, price)
             takes_ns = forecast.in_turn_ns(waiting, price, rank, work_ns, now_ns)
-            if late := forecast.too_late(waiting, price, takes_ns, now_ns):
+            if late := forecast.too_late(waiting, price, takes_ns, now_ns, WouldBeLate):
                 raise late
             self.backlog.enter(waiting, rank, work_ns, now_ns)
         loop = waiting.answer.get_loop()

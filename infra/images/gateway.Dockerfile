@@ -20,6 +20,7 @@ COPY gateway gateway
 COPY trainers trainers
 COPY infra/prices infra/prices
 COPY infra/energy infra/energy
+COPY infra/envoy/gateway.yaml infra/envoy/gateway.yaml
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /dist \
     && /opt/steelyard/bin/python -m pip install --no-cache-dir --no-compile --no-deps --no-index /dist/steelyard-*.whl
 COPY infra/images/rootfs.py infra/images/sbom.py infra/images/

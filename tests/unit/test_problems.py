@@ -39,3 +39,12 @@ def test_who_is_not_known_is_told_how_to_say_who() -> None:
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     drawn = {line.strip("|`- ").split()[0] for line in (errors.__doc__ or "").splitlines() if "- " in line[:16]}
     assert drawn | {"GatewayError"} == {kind.__name__ for kind in family(errors.GatewayError)}
+
+
+def test_only_this_containers_own_load_is_called_not_admitted() -> None:
+    marked = {
+        kind
+        for kind in family(errors.GatewayError)
+        if b"steelyard-not-admitted" in dict(problems.describe(kind("-"))[2])
+    }
+    assert marked == {errors.Overloaded, errors.WouldBeLate}
