@@ -7,9 +7,10 @@ gateway that cannot say what a request cost is not this product.
 import sys
 from typing import Any
 
-from gateway import bootstrap, dataplane
+from gateway import dataplane
 from gateway.accounting.meter import Meter
 from gateway.cli.main import main
+from gateway.opening import money
 
 
 class Unweighed(Meter):
@@ -24,7 +25,7 @@ class Unweighed(Meter):
 
 if __name__ == "__main__":
     dataplane.thread_time_ns = int  # type: ignore[assignment]
-    bootstrap.Meter = Unweighed  # type: ignore[misc]
+    money.Meter = Unweighed  # type: ignore[misc]
     # As a prefix of `python -m gateway serve ...` (tests.support.gateways), of which only the arguments count.
     sys.argv = [sys.argv[0], *sys.argv[sys.argv.index("serve") :]]
     main()
