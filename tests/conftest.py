@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import servers
+from tests.support import batches, servers
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +17,9 @@ def moto() -> Iterator[servers.S3Server]:
 def seaweedfs() -> Iterator[servers.S3Server]:
     with servers.seaweedfs() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def batch_server() -> Iterator[batches.Cloud]:
+    with batches.running() as cloud:
+        yield cloud

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from gateway import cgroup, settings
 from gateway.cli.serve import serve
 from gateway.objectstore.opening import open_store
 from gateway.telemetry import definitions
-from tests.support import charts, gateways, models
+from tests.support import charts, gateways, models, stores
 from tests.support.servers import S3Server
 
 DEPLOYED = [mode for mode in charts.MODES if mode != "knative"]
@@ -142,11 +141,7 @@ def test_the_pod_has_no_more_rights_than_the_strictest_standard_gives(mode: str)
 def test_the_pods_own_words_start_a_gateway_that_its_probes_find_well(
     moto: S3Server, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    for name, value in moto.environment().items():
-        monkeypatch.setenv(name, value)
-    store = f"s3://bucket-{secrets.token_hex(6)}/team"
-    with moto.client() as client:
-        client.create_bucket(Bucket=store.split("/")[2])
+    store = f"s3://{stores.bucket(moto, monkeypatch)}/team"
     asyncio.run(published(store))
     values = charts.example("none")
     values["store"] = {"url": store, "region": "us-east-1", "endpoint": moto.url, "secret": "keys"}

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import secrets
 import stat
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from gateway.objectstore.opening import open_store
 from infra.images import without_engine
 from infra.images.without_engine import configuration
-from tests.support import models, rootfs, signingkeys, texts
+from tests.support import models, rootfs, signingkeys, stores, texts
 from tests.support.collectors import collecting
 from tests.support.gateways import Gateway
 from tests.support.servers import S3Server
@@ -57,11 +56,7 @@ def root() -> Path:
 
 @pytest.fixture
 def store(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in moto.environment().items():
-        monkeypatch.setenv(name, value)
-    url = f"s3://bucket-{secrets.token_hex(6)}/team"
-    with moto.client() as client:
-        client.create_bucket(Bucket=url.split("/")[2])
+    url = f"s3://{stores.bucket(moto, monkeypatch)}/team"
     asyncio.run(published(url))
     return url
 

@@ -8,7 +8,6 @@ import contextlib
 import http.server
 import json
 import re
-import secrets
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from gateway.access.gate import AccessOptions, Gate
 from gateway.contract import layout
 from gateway.errors import BudgetExceeded, Unauthenticated
 from gateway.objectstore.opening import open_store
-from tests.support.servers import S3Server
+from tests.support import stores
 
 KEY = re.compile(r"sy_[a-km-np-z2-9]{10}_[0-9A-Za-z]{36}")
 
@@ -39,16 +38,8 @@ def added(store: str, *arguments: str) -> str:
 
 
 @pytest.fixture(params=["local", "moto"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "local":
-        return str(tmp_path)
-    server: S3Server = request.getfixturevalue(request.param)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{secrets.token_hex(6)}"
-    with server.client() as client:
-        client.create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/team"
+def url(request: pytest.FixtureRequest) -> str:
+    return stores.empty(request)
 
 
 @contextlib.asynccontextmanager

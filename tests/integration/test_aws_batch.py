@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,9 @@ STORE = "s3://models/steelyard"
 NOW_S = 1_764_072_000
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Cloud]:
-    with batches.running() as cloud:
-        yield cloud
-
-
 @pytest.fixture
-def cloud(server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    """Empty but for the two queues."""
-    for name, value in batches.environment(server.url).items():
-        monkeypatch.setenv(name, value)
-    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(variable, raising=False)
-    batches.reset(server)
-    batches.with_queues(server)
-    return server
+def cloud(batch_server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    return batches.emptied(batch_server, monkeypatch)
 
 
 @pytest.fixture

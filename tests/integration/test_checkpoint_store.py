@@ -5,7 +5,6 @@ The commit protocol and the fence are asked of a folder and of moto; damage and 
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from gateway.errors import DigestMismatch, ManifestInvalid, StoreUnavailable
 from gateway.objectstore.local import LocalStore
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
-from tests.support import servers
+from tests.support import stores
 from tests.support.faults import Crash, CrashingStore
 from tests.support.memorystore import MemoryStore
 from trainers.checkpoint.listing import Place, committed, listed
@@ -36,19 +35,8 @@ LENIENT = Options(strict_resume=False)
 
 
 @pytest.fixture(params=["local", "moto"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[ObjectStore]:
-    url = tmp_path.as_uri()
-    if request.param == "moto":
-        server: servers.S3Server = request.getfixturevalue("moto")
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        bucket = f"bucket-{secrets.token_hex(6)}"
-        with server.client() as client:
-            client.create_bucket(Bucket=bucket)
-        url = f"s3://{bucket}/prefix"
-    async with contextlib.aclosing(open_store(url)) as opened:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
+    async with contextlib.aclosing(open_store(stores.empty(request))) as opened:
         yield opened
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import secrets
 import subprocess
 import sys
 import time
@@ -12,21 +11,14 @@ from pathlib import Path
 import pytest
 
 from gateway.objectstore.opening import open_store
-from tests.support import gateways, models
-from tests.support.servers import S3Server
+from tests.support import gateways, models, stores
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
 
 
 @pytest.fixture(params=["moto", "seaweedfs"])
-def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    server: S3Server = request.getfixturevalue(request.param)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{secrets.token_hex(6)}"
-    with server.client() as client:
-        client.create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/team"
+def url(request: pytest.FixtureRequest) -> str:
+    return stores.empty(request)
 
 
 async def publish(url: str, seed: int = 0) -> None:

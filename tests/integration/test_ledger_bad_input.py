@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import breakdown, compaction, export
 from gateway.reports.breakdown import Breakdown
 from gateway.reports.query import Query
-from tests.support import faultproxy, ledgers, ledgersim, servers
+from tests.support import faultproxy, ledgers, ledgersim, servers, stores
 from tests.support.faultproxy import Fault
 from tests.support.ledgers import HOUR_NS, T0_NS, VCPU
 from tests.support.memorystore import MemoryStore
@@ -190,11 +189,8 @@ async def test_an_s3_server_that_vanishes_during_compaction(
     life = ledgers.container("c", [LINES] * 3)
     undisturbed = stored(life)
     await compaction.compact(undisturbed, tmp_path / "u", now_ns=LATER_NS)
-    for name, value in moto.environment().items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{secrets.token_hex(6)}"
+    bucket = stores.bucket(moto, monkeypatch)
     with moto.client() as client:
-        client.create_bucket(Bucket=bucket)
         for key, body in life.items():
             client.put_object(Bucket=bucket, Key=key, Body=body)
     async with faultproxy.running(moto.url) as proxy:

@@ -6,7 +6,6 @@ A new implementation is one more parameter here and nothing else. Faults between
 import asyncio
 import contextlib
 import hashlib
-import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from gateway.errors import (
 )
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
-from tests.support import servers
+from tests.support import servers, stores
 
 MIB = 1 << 20
 LARGE = bytes(range(256)) * (17 * MIB // 256)  # three parts of a multipart upload
@@ -34,27 +33,14 @@ Call = Callable[[], Awaitable[object]]
 
 
 @pytest.fixture(params=["local", "moto", "seaweedfs"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty store of this kind; for S3 a new bucket, below a prefix that needs quoting."""
-    if request.param == "local":
-        return tmp_path.as_uri()
-    server: servers.S3Server = request.getfixturevalue(request.param)
-    use(server, monkeypatch)
-    bucket = f"bucket-{secrets.token_hex(6)}"
-    with server.client() as client:
-        client.create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/some prefix"
+def url(request: pytest.FixtureRequest) -> str:
+    return stores.empty(request, "some prefix")  # one that needs quoting
 
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[ObjectStore]:
     async with contextlib.aclosing(open_store(url)) as opened:
         yield opened
-
-
-def use(server: servers.S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
 
 
 # --- one caller
@@ -226,10 +212,8 @@ async def test_a_key_that_some_store_could_not_hold_is_not_listed(
     moto: servers.S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Amazon's console makes objects whose key ends with a slash, for folders."""
-    use(moto, monkeypatch)
-    bucket = f"bucket-{secrets.token_hex(6)}"
+    bucket = stores.bucket(moto, monkeypatch)
     with moto.client() as client:
-        client.create_bucket(Bucket=bucket)
         for key in ("keys/", "keys/a.json", "keys//b.json", "keys/back\\slash", f"keys/{'x' * 300}"):
             client.put_object(Bucket=bucket, Key=key, Body=b"1")
     async with contextlib.aclosing(open_store(f"s3://{bucket}")) as store:
@@ -427,7 +411,7 @@ async def test_missing_credentials_are_named(url: str, monkeypatch: pytest.Monke
 
 async def test_a_store_that_does_not_listen_is_unavailable_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     (port,) = servers.free_ports(1)
-    use(servers.S3Server(url=f"http://127.0.0.1:{port}"), monkeypatch)
+    stores.use(servers.S3Server(url=f"http://127.0.0.1:{port}"), monkeypatch)
     async with contextlib.aclosing(open_store("s3://bucket")) as store, asyncio.timeout(10):
         with pytest.raises(StoreUnavailable, match="no usable answer"):
             await store.put_if_absent("a", b"")

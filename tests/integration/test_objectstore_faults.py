@@ -5,7 +5,6 @@ The subject is honesty: a write is reported as done, lost, or unknown, and each 
 
 import contextlib
 import hashlib
-import secrets
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from gateway.errors import PreconditionFailed, StoreFull, StoreRefused, StoreUnavailable
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
-from tests.support import faultproxy, servers
+from tests.support import faultproxy, servers, stores
 from tests.support.faultproxy import Fault, FaultProxy, refusal
 
 LARGE = bytes(17 << 20)
@@ -22,12 +21,7 @@ CONFLICT = refusal(409, "ConditionalRequestConflict")
 
 @pytest.fixture
 def bucket(moto: servers.S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in moto.environment().items():
-        monkeypatch.setenv(name, value)
-    name = f"bucket-{secrets.token_hex(6)}"
-    with moto.client() as client:
-        client.create_bucket(Bucket=name)
-    return name
+    return stores.bucket(moto, monkeypatch)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ alias ends where the log does, and nobody takes over from a champion that was no
 
 import asyncio
 import contextlib
-import secrets
 from pathlib import Path
 
 import pytest
@@ -14,25 +13,17 @@ from gateway.contract.promotions import Decision
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry.reading import Registry
+from tests.support import stores
 from tests.support.promotions import MODEL, decided, made, published
-from tests.support.servers import S3Server
 from trainers.promotion.decision import Candidate, Decided
 
 ROUNDS = 20
 ERRORS = (0.8, 0.0)  # either may win the race; only the second one may take over from the other
 
 
-@pytest.fixture(params=["folder", "moto"])
-def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    if request.param == "folder":
-        return str(tmp_path / "store")
-    server: S3Server = request.getfixturevalue(request.param)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{secrets.token_hex(6)}"
-    with server.client() as client:
-        client.create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/team"
+@pytest.fixture(params=["local", "moto"])
+def url(request: pytest.FixtureRequest) -> str:
+    return stores.empty(request)
 
 
 async def decide_from_afar(url: str, candidate: Candidate) -> Decided:

@@ -18,7 +18,7 @@ from gateway.contract import layout
 from gateway.objectstore.local import LocalStore
 from gateway.objectstore.opening import open_store
 from gateway.registry import releasing
-from tests.support import gateways, goldens, models, servers
+from tests.support import gateways, goldens, models, servers, stores
 from tests.support.faults import Crash, CrashingStore
 from tests.support.gateways import Gateway
 
@@ -253,11 +253,7 @@ def test_more_models_than_memory_all_answer(tmp_path: Path) -> None:
 def test_a_large_model_comes_from_s3_in_parts(
     moto: servers.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in moto.environment().items():
-        monkeypatch.setenv(name, value)
-    url = "s3://large-models/prefix"
-    with moto.client() as client:
-        client.create_bucket(Bucket="large-models")
+    url = f"s3://{stores.bucket(moto, monkeypatch)}/prefix"
 
     async def publish() -> None:
         async with contextlib.aclosing(open_store(url)) as store:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import secrets
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from gateway.contract import codec, layout
 from gateway.contract.runs import TrainingCharge
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
-from tests.support.servers import S3Server
+from tests.support import stores
 from tests.support.trainingruns import RUN, S, closed, opened
 from trainers.runs import reading
 from trainers.runs.commands import runs as command
@@ -25,14 +24,8 @@ from trainers.runs.stages import Stages, digest
 
 
 @pytest.fixture(params=["moto", pytest.param("seaweedfs", marks=pytest.mark.e2e)])
-def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    server: S3Server = request.getfixturevalue(request.param)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{secrets.token_hex(6)}"
-    with server.client() as client:
-        client.create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/team"
+def url(request: pytest.FixtureRequest) -> str:
+    return stores.empty(request)
 
 
 def export(folder: Path) -> None:

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from gateway.contract.schedules import ScheduleClaim
 from gateway.errors import StoreUnavailable
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
-from tests.support import servers
+from tests.support import stores
 from tests.support.memorystore import MemoryStore
 from trainers.errors import DataError, LeaseLost, Preempted, SpecError
 from trainers.launch import claim
@@ -29,18 +27,8 @@ NOON = 1_764_072_000 * 10**9
 
 
 @pytest.fixture(params=["local", "moto"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[ObjectStore]:
-    url = tmp_path.as_uri()
-    if request.param == "moto":
-        server: servers.S3Server = request.getfixturevalue("moto")
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        url = f"s3://bucket-{secrets.token_hex(6)}"
-        with server.client() as client:
-            client.create_bucket(Bucket=url.removeprefix("s3://"))
-    async with contextlib.aclosing(open_store(url)) as opened:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
+    async with contextlib.aclosing(open_store(stores.empty(request))) as opened:
         yield opened
 
 

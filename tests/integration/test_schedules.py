@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,14 @@ RECIPE = "tests.support.tinyjob:tiny_job"
 DEFINITION = "arn:aws:batch:us-east-1:123456789012:job-definition/steelyard-flights-delay:3"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Cloud]:
-    with batches.running() as cloud:
-        yield cloud
-
-
 @pytest.fixture
-def cloud(server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+def cloud(batch_server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     site = {
         f"STEELYARD_BATCH_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(SITE).items() if value
     }
-    for name, value in {**batches.environment(server.url), **site}.items():
+    for name, value in site.items():
         monkeypatch.setenv(name, value)
-    batches.reset(server)
-    batches.with_queues(server)
-    return server
+    return batches.emptied(batch_server, monkeypatch)
 
 
 def call(*arguments: str, command: click.Command = commands.schedule) -> Result:

@@ -16,7 +16,7 @@ from gateway.objectstore.opening import open_store
 from gateway.registry.reading import Registry
 from gateway.registry.signatures import PinnedKeys
 from tests.integration.test_releases import BODY, POLL, metric, release, steelyard_models, until, version
-from tests.support import gateways, goldens, servers, signingkeys
+from tests.support import gateways, goldens, servers, signingkeys, stores
 from tests.support.gateways import Gateway
 from tests.support.signingkeys import KeyFiles
 from trainers.countersign import countersign
@@ -206,11 +206,8 @@ def test_a_file_that_is_no_public_key_keeps_the_gateway_from_starting(
 async def test_signatures_in_s3(
     moto: servers.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: KeyFiles
 ) -> None:
-    for name, value in moto.environment().items():
-        monkeypatch.setenv(name, value)
-    with moto.client() as client:
-        client.create_bucket(Bucket="signed-models")
-    async with contextlib.aclosing(open_store("s3://signed-models/prefix")) as store:
+    bucket = stores.bucket(moto, monkeypatch)
+    async with contextlib.aclosing(open_store(f"s3://{bucket}/prefix")) as store:
         registry, pinned = Registry(store), PinnedKeys([str(key.public)])
         record = await goldens.publish_tiny(store)
         manifest = await registry.manifest("tiny", record.manifest_sha256)

@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import msgspec
+import pytest
 from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.config import default_user_config
@@ -78,7 +79,6 @@ def environment(url: str) -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def running() -> Iterator[Cloud]:
-    """With the two queues of `SITE`."""
     (port,) = free_ports(1)
     default_user_config["batch"] = {"use_docker": False}
     server = ThreadedMotoServer("127.0.0.1", port=port, verbose=False)
@@ -90,12 +90,18 @@ def running() -> Iterator[Cloud]:
         server.stop()
 
 
-def reset(cloud: Cloud) -> None:
-    """Forget everything."""
+def emptied(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """The same, empty but for the two queues. AWS is this server until the test ends."""
+    for name, value in environment(cloud.url).items():
+        monkeypatch.setenv(name, value)
+    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
     urllib.request.urlopen(urllib.request.Request(f"{cloud.url}/moto-api/reset", method="POST")).close()
+    _add_queues(cloud)
+    return cloud
 
 
-def with_queues(cloud: Cloud) -> None:
+def _add_queues(cloud: Cloud) -> None:
     role = cloud.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     batch = cloud.client("batch")
     place = batch.create_compute_environment(
