@@ -1,21 +1,19 @@
 """What an object store promises, asked of every store there is: a local folder, moto and SeaweedFS, through `open_store`.
 
-A new implementation is one more parameter here and nothing else. Faults between us and S3: `test_objectstore_faults.py`.
+A new implementation is one more parameter here and in `test_objectstore_streams.py`. Faults between us and S3:
+`test_objectstore_faults.py`.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from gateway.errors import (
     BucketNotFound,
-    DigestMismatch,
     ObjectNotFound,
     PreconditionFailed,
     StoreRefused,
@@ -24,10 +22,7 @@ from gateway.errors import (
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
 from tests.support import servers, stores
-
-MIB = 1 << 20
-LARGE = bytes(range(256)) * (17 * MIB // 256)  # three parts of a multipart upload
-SHA256 = hashlib.sha256(LARGE).hexdigest()
+from tests.support.largeobjects import LARGE, SHA256, chunks_of
 
 Call = Callable[[], Awaitable[object]]
 
@@ -41,9 +36,6 @@ def url(request: pytest.FixtureRequest) -> str:
 async def store(url: str) -> AsyncIterator[ObjectStore]:
     async with contextlib.aclosing(open_store(url)) as opened:
         yield opened
-
-
-# --- one caller
 
 
 async def test_what_was_put_is_what_is_got(store: ObjectStore) -> None:
@@ -167,9 +159,6 @@ async def test_a_missing_key_is_named(store: ObjectStore) -> None:
                 await call()
 
 
-# --- listings
-
-
 async def test_a_listing_passes_a_thousand_keys_in_order(store: ObjectStore) -> None:
     keys = [f"log/{number:05d}.json" for number in range(1003)]
     await in_batches(16, [lambda key=key: store.put_if_absent(key, b"x") for key in reversed(keys)])
@@ -238,106 +227,6 @@ async def test_a_folder_goes_with_its_last_object(store: ObjectStore) -> None:
     assert await store.folders("models/") == []
 
 
-# --- streams
-
-
-async def test_a_large_object_arrives_whole_in_bounded_chunks(store: ObjectStore) -> None:
-    await store.put_stream_if_absent("blob", chunks_of(LARGE), sha256=SHA256, size=len(LARGE))
-
-    chunks = [chunk async for chunk in store.stream("blob", chunk_bytes=MIB)]
-
-    assert max(map(len, chunks)) <= MIB
-    assert hashlib.sha256(b"".join(chunks)).hexdigest() == SHA256
-    assert await store.get_range("blob", 8 * MIB - 2, 8 * MIB + 2) == LARGE[8 * MIB - 2 : 8 * MIB + 2]
-
-
-@pytest.mark.parametrize("size", [0, 1, MIB, MIB + 1])
-async def test_a_small_object_can_be_streamed_too(store: ObjectStore, size: int) -> None:
-    body = LARGE[:size]
-
-    await store.put_stream_if_absent("blob", chunks_of(body), sha256=hashlib.sha256(body).hexdigest(), size=size)
-
-    assert (await store.get("blob")).body == body
-
-
-@pytest.mark.parametrize(
-    ("sha256", "size", "body"),
-    [
-        ("0" * 64, len(LARGE), LARGE),
-        (SHA256, len(LARGE), LARGE[:-1]),
-        (SHA256, len(LARGE), LARGE + b"x"),
-        (hashlib.sha256(b"small").hexdigest(), 5, b"smell"),
-    ],
-    ids=["digest", "short", "long", "small"],
-)
-async def test_a_stream_that_is_not_as_promised_leaves_nothing(
-    store: ObjectStore, url: str, request: pytest.FixtureRequest, sha256: str, size: int, body: bytes
-) -> None:
-    with pytest.raises(DigestMismatch):
-        await store.put_stream_if_absent("blob", chunks_of(body), sha256=sha256, size=size)
-
-    assert [row async for row in store.list("")] == []
-    assert unfinished(url, request) == []
-
-
-async def test_a_stream_is_not_read_when_the_object_exists(store: ObjectStore) -> None:
-    await store.put_if_absent("blob", b"first")
-    chunks = chunks_of(LARGE)
-
-    with pytest.raises(PreconditionFailed):
-        await store.put_stream_if_absent("blob", chunks, sha256=SHA256, size=len(LARGE))
-
-    assert await anext(chunks) == LARGE[:MIB]
-
-
-async def test_a_stream_that_loses_to_a_later_writer_leaves_the_winner(
-    store: ObjectStore, url: str, request: pytest.FixtureRequest
-) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        async for chunk in chunks_of(LARGE):
-            yield chunk
-        await store.put_if_absent("blob", b"the winner")
-
-    with pytest.raises(PreconditionFailed):
-        await store.put_stream_if_absent("blob", chunks(), sha256=SHA256, size=len(LARGE))
-
-    assert (await store.get("blob")).body == b"the winner"
-    assert unfinished(url, request) == []
-
-
-async def test_a_cancelled_stream_leaves_nothing(store: ObjectStore, url: str, request: pytest.FixtureRequest) -> None:
-    is_under_way = asyncio.Event()
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield LARGE[: 9 * MIB]  # the first part goes out before the second chunk is asked for
-        is_under_way.set()
-        await asyncio.Event().wait()
-
-    upload = asyncio.create_task(store.put_stream_if_absent("blob", chunks(), sha256=SHA256, size=len(LARGE)))
-    await is_under_way.wait()
-    upload.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await upload
-
-    assert [row async for row in store.list("")] == []
-    assert unfinished(url, request) == []
-
-
-async def test_a_stream_never_mixes_two_versions(store: ObjectStore) -> None:
-    etag = await store.put_if_absent("blob", b"a" * 4 * MIB)
-    chunks = aiter(store.stream("blob", chunk_bytes=1 << 16))
-    received = [await anext(chunks)]
-
-    await store.put_if_match("blob", b"b" * 4 * MIB, etag)
-
-    with contextlib.suppress(StoreUnavailable):  # refusing to go on is allowed, going on with other bytes is not
-        received += [chunk async for chunk in chunks]
-    assert set(b"".join(received)) == set(b"a")
-
-
-# --- several callers
-
-
 async def test_of_twelve_writers_one_creates_the_object(url: str) -> None:
     async with contextlib.aclosing(open_store(url)) as one, contextlib.aclosing(open_store(url)) as other:
         for race in range(3):  # SeaweedFS takes 4 s for each: its lock is polled once a second
@@ -372,9 +261,6 @@ async def test_a_store_may_first_be_used_by_many_at_once(store: ObjectStore) -> 
     outcomes = await asyncio.gather(*(store.get("missing") for _ in range(12)), return_exceptions=True)
 
     assert all(isinstance(outcome, ObjectNotFound) for outcome in outcomes)
-
-
-# --- a store that is not there, or does not want us
 
 
 async def test_a_missing_bucket_or_root_is_named(url: str) -> None:
@@ -417,14 +303,6 @@ async def test_a_store_that_does_not_listen_is_unavailable_soon(monkeypatch: pyt
             await store.put_if_absent("a", b"")
 
 
-# --- helpers
-
-
-async def chunks_of(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), MIB):
-        yield body[start : start + MIB]
-
-
 def reads(store: ObjectStore, key: str) -> list[Call]:
     return [
         lambda: store.get(key),
@@ -456,13 +334,3 @@ async def list_of(rows: AsyncIterator[object]) -> list[object]:
 async def in_batches(width: int, calls: list[Call]) -> None:
     for start in range(0, len(calls), width):
         await asyncio.gather(*(call() for call in calls[start : start + width]))
-
-
-def unfinished(url: str, request: pytest.FixtureRequest) -> list[str]:
-    """What a given-up upload left in the store, where no listing of ours shows it."""
-    if url.startswith("file:"):
-        return [path.name for path in Path(urlsplit(url).path, ".tmp").iterdir() if path.is_file()]
-    server: servers.S3Server = request.getfixturevalue(request.node.callspec.params["url"])
-    with server.client() as client:
-        uploads = client.list_multipart_uploads(Bucket=urlsplit(url).netloc).get("Uploads", [])
-        return [upload["Key"] for upload in uploads]

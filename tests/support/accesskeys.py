@@ -36,6 +36,10 @@ async def added(store: ObjectStore, **fields: Any) -> tuple[str, KeyRecord]:
     return token, record
 
 
+async def revoke(store: ObjectStore, record: KeyRecord) -> None:
+    await issuing.revoke(store, record.id, at_ns=NOON_NS, by="ben")
+
+
 def bearer(token: str) -> bytes:
     """The value of an `Authorization` header."""
     return b"Bearer " + token.encode()

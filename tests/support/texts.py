@@ -48,6 +48,9 @@ TEXT = TextInput(
     mask="attention_mask",
     description="any text",
 )
+NAMES = {"ids": "input_ids", "attention_mask": "attention_mask"}
+"""A reference library's names of what it makes, and the tensors they are."""
+
 SIGNATURE = Signature(
     inputs=tuple(Tensor(name, "INT64", ("batch", "tokens")) for name in ("input_ids", "attention_mask")),
     outputs=(Tensor("embedding", "FP32", ("batch", WIDTH)),),

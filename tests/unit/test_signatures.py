@@ -1,4 +1,7 @@
-"""Which signatures a gateway believes: real ones by the publisher, and every way in which one can be wrong."""
+"""Which signatures a gateway believes: real ones by the publisher, and every way in which one can be wrong.
+
+In a store: `test_signed_versions.py`.
+"""
 
 import base64
 import json
@@ -9,60 +12,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.contract import codec, layout
 from gateway.contract.manifest import Manifest
-from gateway.errors import ObjectNotFound, SettingsError, SignatureInvalid
-from gateway.objectstore.opening import open_store
-from gateway.objectstore.protocol import ObjectStore
+from gateway.errors import SignatureInvalid
 from gateway.registry import signatures
-from gateway.registry.reading import SIGNATURE_BYTES_MAX, Registry
-from gateway.registry.signatures import PinnedKeys
-from tests.support import models, signingkeys
-from tests.support.models import NOW_NS
-from tests.support.repositories import CountingStore, weighing
-from tests.support.signingkeys import KeyFiles
-from trainers import publish, signing
-from trainers.errors import SpecError
+from gateway.registry.reading import SIGNATURE_BYTES_MAX
+from tests.support import signedartifacts, signingkeys
+from tests.support.signedartifacts import Signed, artifact
 
 GOLDEN = Path(__file__).parent.parent / "contract" / "golden" / "signature"
 
 
-class Signed(msgspec.Struct, frozen=True):
-    """An artifact in a folder, and its signature by `key`."""
-
-    folder: Path
-    manifest: Manifest
-    sha256: str
-    bundle: bytes
-    key: KeyFiles
-
-    def require(self, bundle: bytes) -> None:
-        """As a gateway would with this key pinned."""
-        key = signatures.public_key(str(self.key.public))
-        signatures.verify(bundle, key, self.manifest, self.sha256)
-
-
-def artifact(folder: Path, seed: int = 0) -> Path:
-    publish.write(folder, *models.manifest_of("tiny", models.TINY_SIGNATURE, {"fp32": models.tiny_graph(seed)}))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
-    tmp_path = tmp_path_factory.mktemp("signed")
-    folder = artifact(tmp_path / "run")
-    key = signingkeys.make(tmp_path, "sign")
-    data = (folder / layout.MANIFEST).read_bytes()
-    return Signed(folder, codec.decode(data, Manifest), codec.sha256(data), key.signer.sign(folder), key)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    return open_store(str(tmp_path / "store"), create=True)
+    return signedartifacts.made(tmp_path_factory.mktemp("signed"))
 
 
 def test_a_signature_of_the_publisher_is_accepted(signed: Signed) -> None:
@@ -288,207 +254,3 @@ def _is_ignored(path: tuple[Any, ...]) -> bool:
 def test_deep_nesting_is_refused_by_name(signed: Signed) -> None:
     with pytest.raises(SignatureInvalid, match="recursion"):
         signed.require(b'{"ignored":' + b"[" * 100_000)
-
-
-# Keys
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is no PEM file of a public key"),
-        (b"\x00\xff", "is no PEM file of a public key"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is no PEM file of a public key"),
-    ],
-)
-def test_a_file_that_is_no_public_key_is_an_error_of_the_settings(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "key.pub").write_bytes(content)
-    with pytest.raises(SettingsError, match=message):
-        PinnedKeys([str(tmp_path / "key.pub")])
-
-
-def test_keys_of_the_wrong_kind_are_errors_of_the_settings(tmp_path: Path) -> None:
-    good = signingkeys.make(tmp_path, "good")
-    other_curve = signingkeys.make(tmp_path, "p384", curve=ec.SECP384R1())
-    both = tmp_path / "both.pub"
-    both.write_bytes(good.public.read_bytes() + other_curve.public.read_bytes())
-    for source, message in (
-        (str(tmp_path / "missing.pub"), "missing.pub': No such file"),
-        (str(tmp_path), "Is a directory"),
-        (str(good.private), "is a private key; give gateways the public one"),
-        (str(other_curve.public), "EC over P-256"),
-        (str(both), "holds several keys"),
-        ("a\0b", "embedded null byte"),
-    ):
-        with pytest.raises(SettingsError, match=message):
-            PinnedKeys([str(good.public), source])
-
-
-def test_a_key_may_be_given_inline(signed: Signed) -> None:
-    key = signatures.public_key(signed.key.public.read_text())
-    assert signatures.key_id(key) == signed.key.signer.key_id
-
-
-def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = signingkeys.make(tmp_path, "locked", passphrase="open sesame")
-    with pytest.raises(SpecError, match="is encrypted: set STEELYARD_SIGN_PASSPHRASE"):
-        signing.signer(key.private)
-    monkeypatch.setenv(signing.PASSPHRASE, "wrong")
-    with pytest.raises(SpecError, match="STEELYARD_SIGN_PASSPHRASE does not open it"):
-        signing.signer(key.private)
-    with pytest.raises(SpecError, match="is not encrypted: unset"):
-        signing.signer(signingkeys.make(tmp_path, "open").private)
-    monkeypatch.setenv(signing.PASSPHRASE, "open sesame")
-    signer = signing.signer(key.private)
-    assert signer.key_id == signatures.key_id(signatures.public_key(str(key.public)))
-    assert signer.sign(artifact(tmp_path / "run"))
-
-
-def test_private_keys_of_the_wrong_kind_are_errors_of_the_command_line(tmp_path: Path) -> None:
-    (tmp_path / "text.pem").write_text("hello")
-    for path, message in (
-        (tmp_path / "missing.pem", "No such file"),
-        (tmp_path / "text.pem", "no PEM file of a private key"),
-        (signingkeys.make(tmp_path, "a").public, "no PEM file of a private key"),
-        (signingkeys.make(tmp_path, "p384", curve=ec.SECP384R1()).private, "not EC over P-256"),
-    ):
-        with pytest.raises(SpecError, match=message):
-            signing.signer(path)
-
-
-# In the store
-
-
-async def published(store: ObjectStore, folder: Path, signer: signing.Signer | None) -> tuple[Manifest, str]:
-    record = await publish.publish(store, folder, run_id="run-1", now_ns=NOW_NS, signer=signer)
-    return await Registry(store).manifest("tiny", record.manifest_sha256), record.manifest_sha256
-
-
-class NoVersions:
-    """A store in which no version can be claimed."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:  # Any: whichever method was asked for
-        return getattr(self._store, name)
-
-    async def put_if_absent(self, key: str, body: bytes) -> str:
-        assert not key.startswith(layout.versions("tiny")), "stop"
-        return await self._store.put_if_absent(key, body)
-
-
-async def test_the_signature_is_stored_before_the_version_can_be_seen(store: ObjectStore, tmp_path: Path) -> None:
-    folder, signer = artifact(tmp_path / "run"), signingkeys.make(tmp_path, "sign").signer
-    with pytest.raises(AssertionError, match="stop"):
-        await published(NoVersions(store), folder, signer)  # type: ignore[arg-type]  # a store, by __getattr__
-    sha256 = codec.sha256((folder / layout.MANIFEST).read_bytes())
-    assert await Registry(store).signers("tiny", sha256) == [signer.key_id]
-    assert await Registry(store).versions("tiny") == []
-
-
-async def test_publishing_again_signs_nothing_again(store: ObjectStore, tmp_path: Path) -> None:
-    folder, signer = artifact(tmp_path / "run"), signingkeys.make(tmp_path, "sign").signer
-    _, sha256 = await published(store, folder, signer)
-    first = await Registry(store).signature("tiny", sha256, signer.key_id)
-    await published(store, folder, signer)
-    assert await Registry(store).signature("tiny", sha256, signer.key_id) == first
-
-
-async def test_several_keys_sign_one_version_and_any_pinned_one_counts(store: ObjectStore, tmp_path: Path) -> None:
-    folder, registry = artifact(tmp_path / "run"), Registry(store)
-    old, new, stranger = (signingkeys.make(tmp_path, name) for name in ("old", "new", "stranger"))
-    manifest, sha256 = await published(store, folder, old.signer)
-    assert await signing.put(store, folder, new.signer)
-    assert not await signing.put(store, folder, new.signer)
-    assert sorted(await registry.signers("tiny", sha256)) == sorted([old.signer.key_id, new.signer.key_id])
-    for pinned, expected in (([old], old), ([new], new), ([stranger, new], new), ([new, old], new)):
-        keys = PinnedKeys([str(one.public) for one in pinned])
-        assert await keys.signer(registry, manifest, sha256) == expected.signer.key_id
-    with pytest.raises(SignatureInvalid, match=f"signed by .*{old.signer.key_id}.*, and by none of the pinned keys"):
-        await PinnedKeys([str(stranger.public)]).signer(registry, manifest, sha256)
-
-
-async def test_an_unsigned_version_is_refused_by_name(store: ObjectStore, tmp_path: Path) -> None:
-    manifest, sha256 = await published(store, artifact(tmp_path / "run"), None)
-    key = signingkeys.make(tmp_path, "sign")
-    with pytest.raises(
-        SignatureInvalid, match=rf"model 'tiny', manifest {sha256[:12]}: not signed by any of the pinned"
-    ):
-        await PinnedKeys([str(key.public)]).signer(Registry(store), manifest, sha256)
-
-
-async def test_a_damaged_signature_of_one_pinned_key_does_not_hide_a_good_one_of_another(
-    store: ObjectStore, tmp_path: Path
-) -> None:
-    folder, registry = artifact(tmp_path / "run"), Registry(store)
-    bad, good = (signingkeys.make(tmp_path, name) for name in ("bad", "good"))
-    manifest, sha256 = await published(store, folder, good.signer)
-    await store.put_if_absent(layout.signature("tiny", sha256, bad.signer.key_id), b"{}")
-    keys = [str(one.public) for one in (bad, good)]
-    assert await PinnedKeys(keys).signer(registry, manifest, sha256) == good.signer.key_id
-    with pytest.raises(
-        SignatureInvalid, match=f"the signature by key {bad.signer.key_id} is refused: it is no signature"
-    ):
-        await PinnedKeys(keys[:1]).signer(registry, manifest, sha256)
-
-
-async def test_what_lies_where_the_signature_belongs_is_neither_replaced_nor_believed(
-    store: ObjectStore, tmp_path: Path
-) -> None:
-    folder, signer = artifact(tmp_path / "run"), signingkeys.make(tmp_path, "sign").signer
-    sha256 = codec.sha256((folder / layout.MANIFEST).read_bytes())
-    key = layout.signature("tiny", sha256, signer.key_id)
-    await store.put_if_absent(key, signer.sign(artifact(tmp_path / "other", seed=1)))
-    with pytest.raises(SignatureInvalid, match=r"is there already, and it is for another .*; delete it there first"):
-        await published(store, folder, signer)
-    assert await Registry(store).versions("tiny") == []
-    await store.delete(key)
-    await published(store, folder, signer)
-
-
-async def test_a_huge_object_in_a_signatures_place_is_not_read_whole(store: ObjectStore, tmp_path: Path) -> None:
-    manifest, sha256 = await published(store, artifact(tmp_path / "run"), None)
-    key = signingkeys.make(tmp_path, "sign")
-    await store.put_if_absent(layout.signature("tiny", sha256, key.signer.key_id), b"[" * (SIGNATURE_BYTES_MAX * 4))
-    found = await Registry(store).signature("tiny", sha256, key.signer.key_id)
-    assert found is not None
-    assert len(found) == SIGNATURE_BYTES_MAX + 1
-    with pytest.raises(SignatureInvalid, match="longer than"):
-        await PinnedKeys([str(key.public)]).signer(Registry(store), manifest, sha256)
-
-
-async def test_what_is_no_key_id_is_no_signer(store: ObjectStore, tmp_path: Path) -> None:
-    _, sha256 = await published(store, artifact(tmp_path / "run"), None)
-    await store.put_if_absent(f"{layout.signatures('tiny', sha256)}..x.json", b"")
-    await store.put_if_absent(f"{layout.signatures('tiny', sha256)}0123456789abcdeF.json", b"")
-    assert await Registry(store).signers("tiny", sha256) == []
-    with pytest.raises(ObjectNotFound):
-        await store.get(layout.signature("tiny", sha256, "0" * 16))
-
-
-# In a gateway's memory
-
-
-async def test_a_version_is_refused_before_its_files_are_fetched_and_asked_once_for_each_load(tmp_path: Path) -> None:
-    store, key = CountingStore(), signingkeys.make(tmp_path, "sign")
-    for seed, signer, promote_to in ((0, key.signer, "champion"), (1, None, None)):
-        graphs = {"fp32": models.tiny_graph(seed)}
-        made = models.manifest_of("tiny", models.TINY_SIGNATURE, graphs)
-        await models.publish_files(store, *made, signer=signer, promote_to=promote_to)
-    ours = await Registry(store).version("tiny", 2)
-    manifest = await Registry(store).manifest("tiny", ours.manifest_sha256)
-    for file in manifest.files:
-        await store.delete(layout.blob("tiny", file.sha256))
-    keys = [str(key.public)]
-    async with weighing(store, tmp_path, pinned=PinnedKeys(keys), public_keys=tuple(keys)) as (repository, loader, _):
-        with pytest.raises(SignatureInvalid):  # and not DigestMismatch
-            await repository.ready("tiny", "2")
-        assert not loader.built
-        for _ in range(3):
-            assert (await repository.ready("tiny")).signed_by == key.signer.key_id
-        await store.delete(layout.signature("tiny", (await Registry(store).resolve("tiny"))[1], key.signer.key_id))
-        assert (await repository.ready("tiny")).signed_by == key.signer.key_id  # what is in memory was verified
-        repository.unload("tiny")
-        with pytest.raises(SignatureInvalid):
-            await repository.ready("tiny")

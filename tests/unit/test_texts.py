@@ -1,12 +1,7 @@
 """Text to tensors: as the reference library has it, in parts of like length, and refused with a sentence."""
 
-import asyncio
 import json
-import sys
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,25 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from gateway.contract.manifest import Column, Manifest, Tensor, TextInput
+from gateway.contract.manifest import Manifest
 from gateway.dataplane import Decoded, Sent
 from gateway.errors import InvalidInput, UnsupportedModel
-from gateway.http import classification
 from gateway.http.kservev1 import V1
 from gateway.http.rows import Rows
 from gateway.http.sagemaker import Invocations
-from gateway.registry import releasing
 from gateway.repository.residents import Resident
 from gateway.runtime import texts
-from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
 from gateway.runtime.parts import Ragged
-from gateway.runtime.spent import Spent
 from tests.support import texts as made
-from tests.support.batching import FAR_NS, working
-from tests.support.memorystore import MemoryStore
-from tests.support.repositories import followed, real
 
-NAMES = {"ids": "input_ids", "attention_mask": "attention_mask"}
 WORDPIECE = made.wordpiece()
 REFERENCE = made.reference(WORDPIECE)
 unicode = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80)
@@ -78,7 +65,7 @@ def decode(body: object, of: Resident[Any] = RESIDENT, door: Any = None, **heade
 def test_tensors_are_those_of_the_reference_library(sent: list[str]) -> None:
     found = READER.read(sent)
     assert found is not None
-    expected = made.tensors_of(REFERENCE, sent, NAMES)
+    expected = made.tensors_of(REFERENCE, sent, made.NAMES)
     assert {name: array.tolist() for name, array in found[0].items()} == {
         name: array.tolist() for name, array in expected.items()
     }
@@ -102,7 +89,7 @@ def test_a_row_decodes_to_the_same_through_every_door(sent: list[str]) -> None:
 
 def test_csv_cells_are_texts_and_may_be_empty() -> None:
     decoded = decode(b'the cat\r\n""\r\n"a ""dog"", sat"\r\n', door=Invocations(), content_type="text/csv")
-    expected = made.tensors_of(REFERENCE, ["the cat", "", 'a "dog", sat'], NAMES)
+    expected = made.tensors_of(REFERENCE, ["the cat", "", 'a "dog", sat'], made.NAMES)
     assert decoded.inputs["input_ids"].tolist() == expected["input_ids"].tolist()
 
 
@@ -149,7 +136,7 @@ def test_empty_and_nul_are_texts() -> None:
     decoded = decode({"rows": [{"text": ""}, {"text": "\0"}, {"text": "c\0at"}]})
     assert (
         decoded.inputs["input_ids"].tolist()
-        == made.tensors_of(REFERENCE, ["", "\0", "c\0at"], NAMES)["input_ids"].tolist()
+        == made.tensors_of(REFERENCE, ["", "\0", "c\0at"], made.NAMES)["input_ids"].tolist()
     )
 
 
@@ -160,7 +147,7 @@ def test_long_texts_are_left_for_a_thread_and_read_the_same() -> None:
     assert decoded.rest is not None
     found = decoded.rest(lambda: False)
     assert found is not None
-    assert found[0]["input_ids"].tolist() == made.tensors_of(REFERENCE, sent, NAMES)["input_ids"].tolist()
+    assert found[0]["input_ids"].tolist() == made.tensors_of(REFERENCE, sent, made.NAMES)["input_ids"].tolist()
     assert decoded.rest(lambda: True) is None
 
 
@@ -261,231 +248,3 @@ def test_rows_run_together_when_their_padding_is_worth_it(lengths: list[int], ro
         assert len(part) == rows_max or lengths[part[0]] - lengths[after[0]] > waste_max, (
             "one run would have been enough"
         )
-
-
-@pytest.fixture
-async def load(tmp_path: Path) -> AsyncIterator[Any]:
-    with ThreadPoolExecutor(1) as builder, working(2) as workers:
-
-        async def load_one(**changes: Any) -> LoadedModel:
-            manifest, contents = made.manifest(**changes)
-            for name, content in contents.items():
-                (tmp_path / name).write_bytes(content)
-            loader = Loader(workers, builder, RuntimeOptions(), cpu_flags=frozenset())
-            [variant] = manifest.variants
-            model, _ = await loader.load(manifest, variant, tmp_path / variant.file, tmp_path / "tokenizer.json")
-            return model
-
-        yield load_one
-
-
-async def answer(model: LoadedModel, sent: list[str]) -> tuple[Any, int]:
-    assert model.texts is not None
-    found = model.texts.read(sent)
-    assert found is not None
-    share = await model.run(found[0], len(sent), deadline_ns=FAR_NS, spent=Spent(), ragged=found[1])
-    return share.outputs["embedding"], share.batch_rows
-
-
-SENT = [
-    "the cat sat on a mat",
-    "",
-    "rocket",
-    "a dog flies on",
-    "god",
-    "zzzz the mac " * 9,
-    "orbit engine",
-    "the",
-    "ice ice",
-    "gun",
-]
-
-
-@pytest.mark.parametrize(("is_invariant", "distance"), [(True, 1e-5), (False, 0.0)])
-async def test_an_answer_is_the_same_alone_and_among_others(load: Any, is_invariant: bool, distance: float) -> None:
-    """In requests beyond the largest batch too; a variant that is not batch-invariant runs each row alone, to the last bit."""
-    model = await load(batch_invariant=is_invariant)
-    alone = np.concatenate([(await answer(model, [text]))[0] for text in SENT])
-    together, batch_rows = await answer(model, SENT)
-    assert np.abs(alone - together).max() <= distance
-    assert batch_rows in (range(2, 9) if is_invariant else [1])
-    assert np.ptp(alone, axis=0).max() > 0.01, "all texts are one to this encoder"
-
-
-async def test_without_a_mask_nothing_is_padded(load: Any) -> None:
-    """A graph that sums ids: padding with anything but nothing would count."""
-    import onnx
-
-    nodes = [
-        onnx.helper.make_node("Add", ["input_ids", "one"], ["more"]),
-        onnx.helper.make_node("ReduceSum", ["more", "axis"], ["sum"], keepdims=1),
-        onnx.helper.make_node("Cast", ["sum"], ["embedding"], to=onnx.TensorProto.FLOAT),
-    ]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "sums",
-        [onnx.helper.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, ["batch", "tokens"])],
-        [onnx.helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, ["batch", 1])],
-        [onnx.numpy_helper.from_array(np.array([1]), name) for name in ("one", "axis")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    output = msgspec.structs.replace(made.SIGNATURE.outputs[0], shape=("batch", 1))
-    loaded = await load(
-        graph=model.SerializeToString(),
-        signature=msgspec.structs.replace(made.SIGNATURE, inputs=made.SIGNATURE.inputs[:1], outputs=(output,)),
-        text=msgspec.structs.replace(made.TEXT, mask=""),
-    )
-    expected = [sum(number + 1 for number in one.ids) for one in map(made.reference(WORDPIECE).encode, SENT)]
-    assert (await answer(loaded, SENT))[0].ravel().tolist() == expected
-
-
-async def test_the_tokenizer_weighs_and_its_build_is_billed(load: Any) -> None:
-    model = await load()
-    assert model.texts.resident_bytes == 20 * len(WORDPIECE)
-    assert model.resident_bytes == len(made.encoder()) + 20 * len(WORDPIECE)
-    assert model.manifest.tokenizer_bytes_max == 60 * len(WORDPIECE)
-
-
-ALONE = """
-import os, pathlib, sys, time
-import tests.support.texts as made
-from gateway.runtime import texts
-manifest, contents = made.manifest()
-path = pathlib.Path(sys.argv[1])
-path.write_bytes(contents["tokenizer.json"])
-tasks = len(os.listdir("/proc/self/task"))
-reader = texts.build(manifest, path)
-began = time.process_time(), time.thread_time()
-reader.read(["the cat sat " * 5000] * 8)
-spent = time.process_time() - began[0], time.thread_time() - began[1]
-assert len(os.listdir("/proc/self/task")) == tasks, "threads"
-assert spent[1] > 0.9 * spent[0] > 0.01, spent
-assert not [name for name in sys.modules if name.startswith(("huggingface", "hf_xet", "httpx2"))], "hub"
-"""
-
-
-async def test_the_library_starts_no_threads_and_no_hub(tmp_path: Path) -> None:
-    """In a process of its own: what a gateway imports for texts, and on whose thread it reads them."""
-    arguments = [sys.executable, "-c", ALONE, str(tmp_path / "tokenizer.json")]
-    process = await asyncio.create_subprocess_exec(*arguments, stderr=asyncio.subprocess.PIPE)
-    _, stderr = await process.communicate()
-    assert process.returncode == 0, stderr.decode()
-
-
-SHORT = """
-import pathlib, sys
-import tests.support.texts as made
-from gateway.runtime import memory, texts
-manifest, contents = made.manifest()
-path = pathlib.Path(sys.argv[1])
-path.write_bytes(contents["tokenizer.json"])
-reader = texts.build(manifest, path)
-with memory.build_limit(1 << 20):
-    try:
-        reader.read(["x!" * 50_000])
-    except MemoryError:
-        print("MemoryError")
-reader.read(["x!" * 50_000])
-"""
-
-
-async def test_short_memory_is_an_error_that_callers_are_told(tmp_path: Path) -> None:
-    """Rust ends the process where it gets none, and while a model is being built there is little for everybody."""
-    arguments = [sys.executable, "-c", SHORT, str(tmp_path / "tokenizer.json")]
-    process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
-    stdout, _ = await process.communicate()
-    assert (process.returncode, stdout) == (0, b"MemoryError\n")
-
-
-def test_text_input_is_refused_where_it_contradicts() -> None:
-    manifest, _ = made.manifest()
-
-    def change(**changes: Any) -> None:
-        msgspec.structs.replace(manifest, text=msgspec.structs.replace(made.TEXT, **changes))
-
-    change()
-    for changes, message in (
-        ({"file": "other.json"}, "'other.json', which is not among the files of role 'tokenizer'"),
-        ({"file": "fp32.onnx"}, "not among the files of role"),
-        ({"ids": "ids"}, "'ids', which is not among the inputs"),
-        ({"mask": "input_ids"}, "'input_ids' appears twice"),
-        ({"mask": ""}, "'attention_mask' has shape .* only the rows may vary"),
-        ({"type_ids": "types"}, "'types', which is not among the inputs"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            change(**changes)
-    with pytest.raises(msgspec.ValidationError, match="length_max"):
-        msgspec.convert(msgspec.to_builtins(made.TEXT) | {"length_max": 0}, TextInput)
-
-
-@pytest.mark.parametrize(
-    ("datatype", "shape", "message"),
-    [
-        ("FP32", ("batch", "tokens"), "is FP32"),
-        ("INT64", ("batch", 16), "tokens are INT64 or INT32"),
-        ("INT64", ("batch", "other"), "differ in shape"),
-        ("INT64", ("batch", "tokens", 2), "tokens are INT64 or INT32"),
-    ],
-)
-def test_a_signature_that_takes_no_tokens_is_refused(datatype: Any, shape: Any, message: str) -> None:
-    first = msgspec.structs.replace(made.SIGNATURE.inputs[0], datatype=datatype, shape=shape)
-    signature = msgspec.structs.replace(made.SIGNATURE, inputs=(first, made.SIGNATURE.inputs[1]))
-    with pytest.raises(ValueError, match=message):
-        made.manifest(signature=signature)
-
-
-def test_a_column_named_as_the_text_and_an_output_for_each_token_are_refused() -> None:
-    signature, _ = made.with_number()
-    with pytest.raises(ValueError, match="'age' appears twice"):
-        made.manifest(signature=signature, text=msgspec.structs.replace(made.TEXT, column="age"))
-    hidden = msgspec.structs.replace(made.SIGNATURE.outputs[0], shape=("batch", "tokens"))
-    with pytest.raises(ValueError, match=r"'embedding' has shape .* only the rows may vary"):
-        made.manifest(signature=msgspec.structs.replace(made.SIGNATURE, outputs=(hidden,)))
-
-
-async def test_a_shadow_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
-    store: Any = MemoryStore()
-    await made.publish(store)
-    await made.publish(store, promote_to="second", graph=made.encoder(1))
-    await made.publish(store, promote_to="third", tokenizer=made.wordpiece(truncation=None))
-    decide: dict[str, Any] = {"model": "topics", "alias": "champion", "author": releasing.Author("tests", "", 1)}
-    async with real(store, tmp_path) as repository:
-        await repository.ready("topics")
-        await releasing.shadow(store, version=2, sample_bp=10_000, **decide)
-        await followed(repository, "topics")
-        [state] = repository.servings()
-        assert (state.shadow_version, state.problem) == (2, "")
-        await releasing.shadow(store, version=3, sample_bp=10_000, **decide)
-        await followed(repository, "topics")
-        [state] = repository.servings()
-        assert state.shadow_version is None
-        assert (
-            "version 3 does not take part in alias 'champion': it reads text by another tokenizer than version 1"
-            in state.problem
-        )
-        assert {resident.version for resident, _ in repository.residents()} == {1}
-
-
-@pytest.mark.parametrize("names", [("embedding",), ("score",)])
-def test_labels_are_named_where_they_are_one_for_each_element(names: tuple[str, ...]) -> None:
-    outputs = tuple(Tensor(name, "FP32", ("batch", 2)) for name in names)
-    manifest, _ = made.manifest(
-        signature=msgspec.structs.replace(made.SIGNATURE, outputs=outputs), labels=("ham", "spam")
-    )
-    tensor = classification.labelled(manifest)
-    if names == ("score",):
-        assert tensor is None, "its own name is taken"
-        return
-    assert tensor is not None
-    values = {"embedding": np.array([[0.25, 0.75], [0.5, 0.5], [np.nan, 0.1]], np.float32)}
-    found = classification.winners(tensor, values, manifest.labels)
-    assert [(one["label"], float(one["score"])) for one in found[:2]] == [("spam", 0.75), ("ham", 0.5)]
-    assert found[2]["label"] is None
-
-
-def test_other_labels_name_nothing() -> None:
-    assert classification.labelled(made.manifest(labels=())[0]) is None
-    assert classification.labelled(made.manifest(labels=("a", "b"))[0]) is None
-    columns = tuple(Column(name, "number") for name in ("a", "b"))
-    named = msgspec.structs.replace(made.SIGNATURE, outputs=(Tensor("scores", "FP32", ("batch", 2), columns),))
-    assert classification.labelled(made.manifest(labels=("a", "b"), signature=named)[0]) is None
