@@ -15,7 +15,7 @@ from gateway.contract import codec, layout
 from gateway.contract.runs import Heartbeat
 from gateway.errors import ObjectNotFound, PreconditionFailed
 from gateway.objectstore.protocol import ObjectStore
-from trainers.runs import reading
+from trainers.runs import beside, reading
 from trainers.runs.progress import Tracker
 from trainers.runs.records import Attempt
 
@@ -64,11 +64,7 @@ class Beating:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait([self._task])  # and not the task itself: a cancellation of ours must be ours
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_BEAT_S_MAX):
-                await self.beat()
+        await beside.ended(self._task, self.beat, within_s=LAST_BEAT_S_MAX)
 
     async def beat(self) -> None:
         """One look and one sign, before the next is due. What fails is logged, once until it works again."""

@@ -5,7 +5,6 @@ costs training anything. `commands` reads what this writes.
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import threading
@@ -20,6 +19,7 @@ from gateway.contract.runs import MetricLine
 from gateway.errors import PreconditionFailed
 from gateway.objectstore.protocol import ObjectStore
 from gateway.wording import moment
+from trainers.runs import beside
 
 FLUSH_S = 15.0
 """What `steelyard runs logs --follow` is behind; on S3 a day of it costs six cents."""
@@ -115,11 +115,7 @@ class Journal:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait([self._task])  # and not the task itself: a cancellation of ours must be ours
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_FLUSH_S_MAX):
-                await self.flush()
+        await beside.ended(self._task, self.flush, within_s=LAST_FLUSH_S_MAX)
 
     def metrics(self, step: int, **values: float | None) -> None:
         """Numbers at a step, by name; what is not finite is stored as null."""
