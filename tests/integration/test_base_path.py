@@ -1,13 +1,11 @@
 """A gateway behind a proxy that leaves a prefix in front of every path (protocol rule 6)."""
 
-import asyncio
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 
 from gateway.http.options import HttpOptions
-from gateway.objectstore.local import LocalStore
 from tests.support import gateways, models
 from tests.support.gateways import Gateway
 
@@ -16,8 +14,7 @@ ROWS = {"rows": [dict(models.TINY_EXAMPLES.rows[0])]}
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    root = tmp_path_factory.mktemp("store")
-    asyncio.run(models.publish_tiny(LocalStore(root)))
+    root = models.tiny_store(tmp_path_factory.mktemp("store"))
     folder = tmp_path_factory.mktemp("gateway")
     with gateways.running(root, folder, "--preload", "tiny", STEELYARD_SERVER__BASE_PATH="/a/b") as running:
         yield running

@@ -3,7 +3,6 @@
 No cloud is here: the process, HTTP, the store and SIGTERM are real, the freezing is not.
 """
 
-import asyncio
 import gzip
 import json
 import time
@@ -16,7 +15,6 @@ from click.testing import CliRunner
 
 from gateway.cli.costs import costs
 from gateway.cli.ledger import ledger
-from gateway.objectstore.local import LocalStore
 from tests.support import gateways, models
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
@@ -28,10 +26,7 @@ LONG = {"STEELYARD_LEDGER__FLUSH_INTERVAL_S": "60"}
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    root = tmp_path / "store"
-    root.mkdir()
-    asyncio.run(models.publish_tiny(LocalStore(root)))
-    return root
+    return models.tiny_store(tmp_path / "store")
 
 
 def lines(root: Path, kind: str) -> list[dict[str, Any]]:

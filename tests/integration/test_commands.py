@@ -1,6 +1,5 @@
 """The command line as a shell sees it: exit codes, one clear line, and no traceback."""
 
-import asyncio
 import json
 import socket
 import subprocess
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.objectstore.local import LocalStore
 from tests.support import gateways, models
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
@@ -22,9 +20,7 @@ def steelyard(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("store")
-    asyncio.run(models.publish_tiny(LocalStore(root)))
-    return root
+    return models.tiny_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """HTTP framing from both sides of every limit: what clients, proxies and attackers send, through real sockets to a real process."""
 
-import asyncio
 import contextlib
 import json
 import re
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.objectstore.local import LocalStore
 from tests.support import gateways, models
 from tests.support.gateways import Gateway
 
@@ -24,9 +22,7 @@ HEALTH = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("store")
-    asyncio.run(models.publish_tiny(LocalStore(root)))
-    return root
+    return models.tiny_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")

@@ -257,9 +257,7 @@ def test_a_damaged_first_release_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_store_that_goes_away_does_not_stop_what_is_loaded(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    root.mkdir()
-    asyncio.run(models.publish_tiny(LocalStore(root)))
+    root = models.tiny_store(tmp_path / "store")
     with gateways.running(root, tmp_path, STEELYARD_REPOSITORY__POLL_S="0.05") as gateway:
         assert gateway.post("/v1/predict/tiny", {"rows": [ROW]}).status == 200
         shutil.move(root, tmp_path / "gone")
@@ -342,9 +340,7 @@ def _await_problem(gateway: Gateway) -> str:
 
 
 def test_what_can_be_no_model_in_the_store_is_passed_over(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    root.mkdir()
-    asyncio.run(models.publish_tiny(LocalStore(root)))
+    root = models.tiny_store(tmp_path / "store")
     for folder in (b"\xff", b"UPPER", b"new\nline", b"a b"):
         stray = root / "models" / os.fsdecode(folder) / "versions"
         stray.mkdir(parents=True)

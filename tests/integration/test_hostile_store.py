@@ -306,9 +306,7 @@ def test_garbage_among_keys_and_spend_records_changes_nothing_for_good_keys(tmp_
 
 
 def test_a_garbage_price_book_in_the_store_costs_nobody_the_ledger(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    root.mkdir()
-    asyncio.run(models.publish_tiny(LocalStore(root)))
+    root = models.tiny_store(tmp_path / "store")
     book = root / layout.price_book(prices.load().sha256)
     book.write_bytes(b"garbage")
     with gateways.running(root, tmp_path, "--preload", "tiny", STEELYARD_LEDGER__FLUSH_INTERVAL_S="0.1") as gateway:

@@ -22,10 +22,7 @@ ROW = dict(models.TINY_EXAMPLES.rows[0])
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    root = tmp_path / "store"
-    root.mkdir()
-    asyncio.run(models.publish_tiny(LocalStore(root)))
-    return root
+    return models.tiny_store(tmp_path / "store")
 
 
 def opened(root: Path) -> dict[str, Any]:

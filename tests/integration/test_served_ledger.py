@@ -33,10 +33,7 @@ ROW = dict(models.TINY_EXAMPLES.rows[0])
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    root = tmp_path / "store"
-    root.mkdir()
-    asyncio.run(models.publish_tiny(LocalStore(root)))
-    return root
+    return models.tiny_store(tmp_path / "store")
 
 
 def running(root: Path, folder: Path, **environment: str) -> Any:  # Any: the context manager of `gateways.running`

@@ -26,9 +26,7 @@ TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("store")
-    asyncio.run(models.publish_tiny(LocalStore(root)))
-    return root
+    return models.tiny_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,13 @@
 import contextlib
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.support import httpservers
 
 
 class Collector:
@@ -31,7 +33,7 @@ class Collector:
 def collecting() -> Iterator[Collector]:
     """A collector that is up while the block runs."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(httpservers.Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.path == "/v1/traces"
             body = self.rfile.read(int(self.headers["content-length"]))
@@ -40,18 +42,9 @@ def collecting() -> Iterator[Collector]:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector = Collector(server.server_port)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield collector
-        finally:
-            server.shutdown()
-            thread.join()
+    with httpservers.serving(Handler) as port:
+        collector = Collector(port)
+        yield collector
 
 
 def attributes(pairs: Any) -> dict[str, Any]:  # Any: protobuf's repeated field, and its values

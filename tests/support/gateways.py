@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,14 @@ def running(
     log = folder / f"gateway-{time.monotonic_ns()}.log"
     env = os.environ | {"STEELYARD_REPOSITORY__CACHE_DIR": str(folder / "cache")} | environment
     command = [*prefix, sys.executable, "-m", "gateway", "serve", "--store", str(store), "--port", "0", *arguments]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
+    with started(command, log, env) as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], log: Path, environ: Mapping[str, str]) -> Iterator[Gateway]:
+    """What this command starts, once it listens."""
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environ) as process:
         try:
             yield Gateway(process, _await_port(process, log), log)
         finally:

@@ -56,9 +56,7 @@ def rounds(folder: Path, count: int, seed: int, *, ends_well: bool = True) -> Pr
 
     Raises `AssertionError`.
     """
-    root = folder / "store"
-    root.mkdir()
-    asyncio.run(models.publish_tiny(LocalStore(root)))
+    root = models.tiny_store(folder / "store")
     random = Random(seed)
     receipts: list[Receipt] = []
     for number in range(count + 1):

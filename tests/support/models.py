@@ -4,6 +4,7 @@
 `seed` gives other weights, hence another version; each name in `variants` becomes a graph of its own with other weights.
 """
 
+import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from gateway.contract.manifest import (
     Variant,
 )
 from gateway.contract.registry import VersionRecord
+from gateway.objectstore.local import LocalStore
 from gateway.objectstore.protocol import ObjectStore
 from trainers import publish
 from trainers.signing import Signer
@@ -83,6 +85,13 @@ TINY_EXAMPLES = Examples(
     ),
     outcomes=(False, True, False),
 )
+
+
+def tiny_store(folder: Path) -> Path:
+    """A local store in this folder with `tiny@1`, its champion."""
+    folder.mkdir(exist_ok=True)
+    asyncio.run(publish_tiny(LocalStore(folder)))
+    return folder
 
 
 async def publish_tiny(

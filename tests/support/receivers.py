@@ -3,10 +3,12 @@
 import contextlib
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import msgspec
+
+from tests.support import httpservers
 
 
 class Receiver:
@@ -32,7 +34,7 @@ class Receiver:
 def receiving() -> Iterator[Receiver]:
     """A receiver that is up while the block runs."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(httpservers.Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             receiver.bodies.append(self.rfile.read(int(self.headers["content-length"])))
             receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
@@ -46,16 +48,9 @@ def receiving() -> Iterator[Receiver]:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = Receiver(server.server_port)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with httpservers.serving(Handler) as port:
+        receiver = Receiver(port)
         try:
             yield receiver
         finally:
             receiver.gate.set()
-            server.shutdown()
-            thread.join()

@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.support.gateways import READY_S, Gateway
+from tests.support import gateways
+from tests.support.gateways import Gateway
 
 USER = 65532
 GATEWAY_VOLUMES = {"/tmp": "64m", "/var/cache/steelyard": "256m"}
@@ -64,22 +63,5 @@ def environment(root: Path, path: str, **more: str) -> dict[str, str]:
 @contextlib.contextmanager
 def running(root: Path, words: Sequence[str], log: Path, environ: dict[str, str]) -> Iterator[Gateway]:
     """A gateway in it that is ready."""
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command(words), stdout=output, stderr=output, env=environ) as process,
-    ):
-        try:
-            yield Gateway(process, _await_port(process, log), log)
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def _await_port(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline and process.poll() is None:
-        text = log.read_text()
-        if text.endswith("\n") and (found := re.search(r"listening on http://127\.0\.0\.1:(\d+)", text)):
-            return int(found[1])
-        time.sleep(0.02)
-    raise AssertionError(f"the gateway did not start:\n{log.read_text()}")
+    with gateways.started(command(words), log, environ) as gateway:
+        yield gateway

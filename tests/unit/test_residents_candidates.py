@@ -16,6 +16,13 @@ def store() -> Any:  # Any: a memory store keeps the protocol without listing fo
     return CountingStore()
 
 
+async def publish_with_both(store: Any) -> None:
+    """Version 1 is the champion of `a`, 3 its shadow and 4 its canary."""
+    await publish(store, "a", versions=4)
+    await releasing.shadow(store, model="a", version=3, sample_bp=10_000, **CHAMPION)
+    await releasing.canary(store, model="a", version=4, weight_bp=5000, **CHAMPION)
+
+
 async def test_canaries_answer_their_share_and_a_key_stays_with_one_version(store: Any, tmp_path: Path) -> None:
     await publish(store, "a", versions=3)
     await releasing.canary(store, model="a", version=2, weight_bp=1000, **CHAMPION)
@@ -134,9 +141,7 @@ async def test_a_promoted_canary_is_not_loaded_again(store: Any, tmp_path: Path)
 
 
 async def test_a_shadow_belongs_to_one_champion_and_leaves_when_it_is_ended(store: Any, tmp_path: Path) -> None:
-    await publish(store, "a", versions=4)
-    await releasing.shadow(store, model="a", version=3, sample_bp=10_000, **CHAMPION)
-    await releasing.canary(store, model="a", version=4, weight_bp=5000, **CHAMPION)
+    await publish_with_both(store)
     async with weighing(store, tmp_path) as (repository, _, observed):
         await repository.ready("a")
         await until(lambda: len(observed.inside) == 3)
@@ -180,9 +185,7 @@ async def test_two_aliases_of_one_version_have_a_shadow_each(store: Any, tmp_pat
 
 
 async def test_what_a_release_keeps_is_not_loaded_again(store: Any, tmp_path: Path) -> None:
-    await publish(store, "a", versions=4)
-    await releasing.shadow(store, model="a", version=3, sample_bp=10_000, **CHAMPION)
-    await releasing.canary(store, model="a", version=4, weight_bp=5000, **CHAMPION)
+    await publish_with_both(store)
     async with weighing(store, tmp_path) as (repository, _, observed):
         await repository.ready("a")
         await until(lambda: len(observed.inside) == 3)

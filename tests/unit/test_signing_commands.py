@@ -28,10 +28,7 @@ def key(tmp_path: Path) -> KeyFiles:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A store with `tiny@1`, unsigned, its champion."""
-    root = tmp_path / "store"
-    root.mkdir()
-    asyncio.run(models.publish_tiny(LocalStore(root)))
-    return root
+    return models.tiny_store(tmp_path / "store")
 
 
 def steelyard_models(root: Path, *arguments: str | Path) -> Result:
