@@ -33,7 +33,6 @@ SETTINGS = {
     "LEDGER__FLUSH_INTERVAL_S": "0.5",
 }
 
-STORMS = 2
 GROWTH_BYTES_MAX = 24 << 20
 """Seven storms ended within 11 MB of the first: pieces of memory lie between others that are in use. A gateway that was made to
 keep every body grew by 56 MB in one.
@@ -125,10 +124,11 @@ def test_an_attack_is_refused_and_others_are_served(gateway: Gateway, right: Ans
     is_well(gateway)
 
 
-def test_memory_descriptors_and_threads_are_back_after_a_storm(gateway: Gateway, right: Answers) -> None:
+@pytest.mark.parametrize("more", [1, pytest.param(5, marks=pytest.mark.e2e)])
+def test_memory_descriptors_and_threads_are_back_after_a_storm(gateway: Gateway, right: Answers, more: int) -> None:
     storm(gateway, seed=2)
     base = footprints.settled(gateway.process.pid)
-    for seed in range(3, 3 + STORMS):
+    for seed in range(3, 3 + more):
         with served(gateway, right):
             storm(gateway, seed=seed)
         footprints.comes_within(gateway.process.pid, base, bytes_more=GROWTH_BYTES_MAX, threads_more=THREADS_MORE)

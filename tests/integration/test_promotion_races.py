@@ -17,7 +17,6 @@ from tests.support import stores
 from tests.support.promotions import MODEL, decided, made, published
 from trainers.promotion.decision import Candidate, Decided
 
-ROUNDS = 20
 ERRORS = (0.8, 0.0)  # either may win the race; only the second one may take over from the other
 
 
@@ -58,8 +57,9 @@ async def require_sound(store: ObjectStore, found: list[Decided]) -> None:
             assert one.decision.verdict == "hold"
 
 
-async def test_two_publishers_race_to_be_the_champion(url: str, tmp_path: Path):
-    for number in range(ROUNDS):
+@pytest.mark.parametrize("rounds", [4, pytest.param(20, marks=pytest.mark.e2e)])
+async def test_two_publishers_race_to_be_the_champion(url: str, tmp_path: Path, rounds: int):
+    for number in range(rounds):
         first, worse, better = await raced(f"{url}/{number}", tmp_path / str(number), number)
         assert (first.decision.verdict, better.decision.verdict) == ("first", "promote")
         # The worse one is either overtaken or held back: by the better one it can only lose.
