@@ -98,6 +98,11 @@ def test_everybody_means_the_right_pods() -> None:
     assert all(selector.items() <= gateways and not selector.items() <= front for selector in of_gateways)
 
 
+def test_envoy_itself_asks_each_gateway_whether_it_is_ready() -> None:
+    spec = named(charts.documents(charts.example("envoy")), "Service", GATEWAYS)["spec"]
+    assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
+
+
 def test_envoy_stands_between_callers_and_gateways() -> None:
     values = charts.example("envoy")
     manifests = charts.documents(values)
