@@ -1,7 +1,8 @@
 """What of the chart is made from the code; `make chart` writes it.
 
 values.schema.json takes its `settings` from `gateway.settings` and its jobs from `trainers.spec.jobspec`: so Helm itself refuses an
-option that no program has. Everything else of it is in values.schema.in.json. The jobs' template is `infra.k8s.jobtemplate`.
+option that no program has. Everything else of it is in values.schema.in.json. The jobs' template is `infra.k8s.jobtemplate`, and
+Envoy's file is `infra.k8s.envoytemplate`.
 """
 
 import builtins
@@ -16,7 +17,7 @@ from msgspec import Meta
 from msgspec.structs import FieldInfo
 
 from gateway.settings import Settings
-from infra.k8s import jobtemplate
+from infra.k8s import envoytemplate, jobtemplate
 from trainers.spec import cron
 from trainers.spec.durations import Duration, Interval
 from trainers.spec.jobspec import JobSpec
@@ -69,6 +70,7 @@ def written() -> dict[Path, str]:
         CHART / "values.schema.json": json.dumps(schema(), indent=1) + "\n",
         CHART / "templates/_training.tpl": jobtemplate.templates(),
         CHART / "templates/_cron.tpl": cron_template(),
+        CHART / "templates/_envoy.tpl": envoytemplate.templates(),
     }
 
 

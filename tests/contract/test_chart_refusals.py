@@ -14,6 +14,7 @@ from tests.support import charts
 from trainers.spec import cron
 
 JOB = {"name": "flights", "recipe": "flights", "image": f"r/t@sha256:{'a' * 64}"}
+FRONT = {"enabled": True, "image": {"repository": "e", "digest": f"sha256:{'e' * 64}"}}
 NO_SUCH = "additional properties '{}' not allowed"
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -72,6 +73,52 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"autoscaling.mode": "keda", "autoscaling.min": 0, "autoscaling.keda.prometheus": "http://p:9090"},
         "no gateway runs then, so none reports steelyard_saturation_ratio; set autoscaling.keda.wakeQuery",
     ),
+    "Envoy without a digest": ({"envoy": FRONT | {"image": {"repository": "e"}}}, "envoy.image.digest '' is no digest"),
+    "Envoy by a tag": (
+        {"envoy": FRONT | {"image": {"repository": "e", "digest": "v1.40"}}},
+        "envoy.image.digest 'v1.40' is no digest: write sha256:<64 hex digits>",
+    ),
+    "Envoy from nowhere": (
+        {"envoy": FRONT | {"image": {"digest": f"sha256:{'e' * 64}"}}},
+        "envoy.image.repository is empty: say where Envoy's image is",
+    ),
+    "Envoy before Knative": (
+        {"envoy": FRONT, "settings.server.linger_s": 2, "autoscaling.mode": "knative"},
+        "envoy.enabled and autoscaling.mode knative exclude each other",
+    ),
+    "Envoy and no time to notice": (
+        {"envoy": FRONT, "settings.server.linger_s": 1.9},
+        "settings.server.linger_s (1.9) must be 2 or more with envoy.enabled",
+    ),
+    "Envoy and the default": ({"envoy": FRONT}, "settings.server.linger_s (0) must be 2 or more"),
+    "deadlines longer than Envoy waits": (
+        {"envoy": FRONT, "settings.server": {"linger_s": 2, "drain_s": 40}, "settings.timeout_s": 31},
+        "settings.timeout_s (31) must be less than 31, for which Envoy waits",
+    ),
+    "gateways that close first": (
+        {"envoy": FRONT, "settings.server": {"linger_s": 2, "keep_alive_s": 30}},
+        "settings.server.keep_alive_s (30) must be more than 30, after which Envoy closes",
+    ),
+    "bodies that Envoy refuses": (
+        {"envoy": FRONT, "settings.server": {"linger_s": 2, "body_bytes_max": 16777217}},
+        "settings.server.body_bytes_max (16777217) is more than Envoy's file lets through (16777216)",
+    ),
+    "heads that Envoy refuses": (
+        {"envoy": FRONT, "settings.server": {"linger_s": 2, "head_bytes_max": 32769}},
+        "settings.server.head_bytes_max (32769) is more than Envoy's file lets through (32768)",
+    ),
+    "an Envoy that leaves at once": (
+        {"envoy": FRONT | {"preStopSeconds": 106}, "settings.server.linger_s": 2},
+        "envoy.preStopSeconds (106) must be more than 106: a connection may be used for 75 s",
+    ),
+    "an Envoy with less memory than it lets in": (
+        {"envoy": FRONT | {"resources": {"cpu": 1, "memory": "1610M"}}, "settings.server.linger_s": 2},
+        "envoy.resources.memory (1610M) must be at least 1536Mi",
+    ),
+    "no Envoy at all": ({"envoy": FRONT | {"replicas": 0}}, "at '/envoy/replicas'"),
+    "an unknown value of Envoy": ({"envoy": FRONT | {"port": 80}}, "at '/envoy': " + NO_SUCH.format("port")),
+    "an unknown value of Envoy's pod": ({"envoy": FRONT | {"pod": {"x": 1}}}, NO_SUCH.format("x")),
+    "a scraper that is none": ({"envoy": FRONT | {"scrapers": [{}]}}, "at '/envoy/scrapers/0'"),
     "a job's image without digest": (
         {"training.jobs": {"weekly": {"spec": JOB | {"image": "r/t:1"}}}},
         "training.jobs.weekly.spec.image 'r/t:1' has no digest",
@@ -99,6 +146,12 @@ def test_it_is_refused_with_a_sentence(case: str) -> None:
     with pytest.raises(helm_python.HelmError) as refusal:
         charts.text(with_changes(changes))
     assert sentence in str(refusal.value)
+
+
+def test_what_just_fits_before_the_gateways_is_taken() -> None:
+    server = {"linger_s": 2, "keep_alive_s": 31, "body_bytes_max": 16 << 20, "headers_max": 100}
+    front = FRONT | {"preStopSeconds": 107, "resources": {"cpu": 1, "memory": "1536Mi"}}
+    assert "/etc/envoy" in charts.text(with_changes({"envoy": front, "settings.server": server}))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import socket
 from collections import Counter
@@ -18,6 +19,7 @@ from tests.support.stubs import Pair
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
 MODELS = [f"m{number}" for number in range(6)]
+OLD = "http.edge.downstream_cx_max_duration_reached"
 NOT_ADMITTED = {"steelyard-not-admitted": "overloaded"}
 
 
@@ -305,6 +307,35 @@ def test_who_sends_half_a_request_is_let_go_and_no_gateway_hears_of_it(
             connection.sendall(part)
             assert connection.makefile("rb").readline().split()[1] == b"408"
     assert pair.seen == []
+
+
+def test_an_old_connection_ends_with_an_answer(tmp_path: Path) -> None:
+    """So that an Envoy that is to go loses its callers one by one, and no request."""
+    text = edges.envoyfile.shipped().replace("max_connection_duration: 60s", "max_connection_duration: 0.1s")
+    with stubs.running() as own, edges.running(tmp_path, own.stubs, text=text) as edge, ThreadPoolExecutor(1) as caller:
+        own.begin(stubs.HANGS)
+        answer = caller.submit(edge.post, "/v1/predict/tiny", b"{}")
+        edge.await_(lambda: len(own.seen) == 1)
+        edge.await_(lambda: edge.counter(OLD) == 1)
+        own.over.set()
+        assert (answer.result().status, answer.result().headers["connection"]) == (200, "close")
+
+
+def test_an_old_connection_is_left_between_requests_only(tmp_path: Path) -> None:
+    text = edges.envoyfile.shipped().replace("max_connection_duration: 60s", "max_connection_duration: 0.5s")
+    text = text.replace("drain_timeout: 15s", "drain_timeout: 0.1s")
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(stubs.running())
+        edge = stack.enter_context(edges.running(tmp_path, own.stubs, text=text))
+        busy = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", edge.port, timeout=10)))
+        own.begin(stubs.HANGS)
+        busy.request("POST", "/v1/predict/tiny", b"{}")
+        edge.await_(lambda: len(own.seen) == 1)
+        idle = stack.enter_context(socket.create_connection(("127.0.0.1", edge.port), timeout=10))
+        idle.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.makefile("rb").read().startswith(b"HTTP/1.1 200")  # to its end: Envoy hangs up on who came later
+        own.over.set()
+        assert busy.getresponse().status == 200
 
 
 def test_gateways_behind_one_dns_name_are_found(pair: Pair, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_it_is_valid_for_gateways_behind_one_name() -> None:
     ("right", "wrong", "reason"),
     [
         ("cluster: by_model\n", "cluster: nobody\n", "unknown cluster 'nobody'"),
-        ("    interval: 1s", "     interval: 1s", "line 196"),
+        ("    interval: 1s", "     interval: 1s", "line 198"),
         ("timeout: 31s", "timeoutt: 31s", "no such field: 'timeoutt'"),
         ("timeout: 31s", "timeout: 31q", "duration must end with a single 's'"),
         ("lb_policy: MAGLEV", "lb_policy: MAGIC", "unknown enum value: 'MAGIC'"),

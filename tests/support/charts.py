@@ -9,11 +9,12 @@ import yaml
 CHART = Path("infra/k8s/chart")
 GOLDEN = Path("tests/contract/golden/chart")
 MODES = ("hpa", "keda", "knative", "none")
+EXAMPLES = (*MODES, "envoy")
 RELEASE, NAMESPACE = "shop", "ml"
 
 
 def example(mode: str) -> dict[str, Any]:
-    """The values that the chart shows for this mode."""
+    """The values that the chart shows for this mode, or for Envoy before one."""
     values: dict[str, Any] = yaml.safe_load((CHART / f"ci/{mode}-values.yaml").read_text())
     return values
 
@@ -61,5 +62,5 @@ def _owner(manifests: list[dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    for mode in MODES:
+    for mode in EXAMPLES:
         (GOLDEN / f"{mode}.yaml").write_text(text(example(mode)))

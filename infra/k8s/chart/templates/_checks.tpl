@@ -5,6 +5,9 @@ mode has. */}}
 {{- include "steelyard.checks.shutdown" . -}}
 {{- include "steelyard.checks.disk" . -}}
 {{- include "steelyard.checks.autoscaling" . -}}
+{{- if .Values.envoy.enabled -}}
+{{- include "steelyard.checks.envoy" . -}}
+{{- end -}}
 {{- range $key, $job := .Values.training.jobs -}}
 {{- include "steelyard.checks.job" (dict "key" $key "spec" $job.spec) -}}
 {{- end -}}
@@ -63,6 +66,46 @@ mode has. */}}
 {{- if and (eq ($a.min | int) 0) (not $a.keda.wakeQuery) -}}
 {{- fail "autoscaling.min is 0: no gateway runs then, so none reports steelyard_saturation_ratio; set autoscaling.keda.wakeQuery to a query that counts requests where they arrive, such as at the ingress" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Envoy's file is the same for everybody: settings that it could not keep its promises with are refused. */}}
+{{- define "steelyard.checks.envoy" -}}
+{{- $e := .Values.envoy -}}
+{{- $s := .Values.settings -}}
+{{- $file := include "steelyard.envoyLimits" . | fromJson -}}
+{{- if eq .Values.autoscaling.mode "knative" -}}
+{{- fail "envoy.enabled and autoscaling.mode knative exclude each other: Knative's own proxies choose the pod, so none could keep a model at home; use mode keda, hpa or none" -}}
+{{- end -}}
+{{- if not $e.image.repository -}}
+{{- fail "envoy.image.repository is empty: say where Envoy's image is, such as docker.io/envoyproxy/envoy" -}}
+{{- end -}}
+{{- if not (regexMatch "^sha256:[0-9a-f]{64}$" $e.image.digest) -}}
+{{- fail (printf "envoy.image.digest '%s' is no digest: write sha256:<64 hex digits>, for a tag may be another image tomorrow" $e.image.digest) -}}
+{{- end -}}
+{{- if lt ($s.server.linger_s | float64) 2.0 -}}
+{{- fail (printf "settings.server.linger_s (%v) must be 2 or more with envoy.enabled: Envoy asks for readiness every second, and must hear of a stop before the gateway stops listening" $s.server.linger_s) -}}
+{{- end -}}
+{{- if ge ($s.timeout_s | float64) ($file.answer_s | float64) -}}
+{{- fail (printf "settings.timeout_s (%v) must be less than %v, for which Envoy waits: else its answer comes before the gateway's own" $s.timeout_s $file.answer_s) -}}
+{{- end -}}
+{{- if and (hasKey $s.server "keep_alive_s") (le ($s.server.keep_alive_s | float64) ($file.idle_s | float64)) -}}
+{{- fail (printf "settings.server.keep_alive_s (%v) must be more than %v, after which Envoy closes: else the gateway closes while a request is on its way" $s.server.keep_alive_s $file.idle_s) -}}
+{{- end -}}
+{{- range $name := list "body_bytes_max" "head_bytes_max" "headers_max" -}}
+{{- if and (hasKey $s.server $name) (gt (get $s.server $name | int64) (get $file $name | int64)) -}}
+{{- fail (printf "settings.server.%s (%d) is more than Envoy's file lets through (%d)" $name (get $s.server $name | int64) (get $file $name | int64)) -}}
+{{- end -}}
+{{- end -}}
+{{- $slowest := add $file.age_s $file.answer_s -}}
+{{- if le ($e.preStopSeconds | int64) $slowest -}}
+{{- fail (printf "envoy.preStopSeconds (%v) must be more than %d: a connection may be used for %v s, and the last answer on it may take %v s" $e.preStopSeconds $slowest $file.age_s $file.answer_s) -}}
+{{- end -}}
+{{- $units := dict "Mi" 1048576 "Gi" 1073741824 "M" 1000000 "G" 1000000000 -}}
+{{- $memory := mul (regexFind "^[0-9]+" $e.resources.memory | int64) (get $units (regexFind "[MG]i?$" $e.resources.memory)) -}}
+{{- $needed := div (mul ($file.heap_bytes_max | int64) 3) 2 -}}
+{{- if lt $memory $needed -}}
+{{- fail (printf "envoy.resources.memory (%s) must be at least %dMi: bodies in flight may hold %dMi of it before Envoy refuses more" $e.resources.memory (div $needed 1048576) (div ($file.heap_bytes_max | int64) 1048576)) -}}
 {{- end -}}
 {{- end -}}
 

@@ -64,15 +64,7 @@ resources:
     ephemeral-storage: {{ printf "%dGi" (add $.Values.disk.cacheGiB $.Values.disk.tmpGiB 1) }}
   {{- end }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities:
-    drop: [ALL]
-  seccompProfile:
-    type: RuntimeDefault
+  {{- include "steelyard.containerSecurity" . | nindent 2 }}
 volumeMounts:
   - name: settings
     mountPath: /etc/steelyard

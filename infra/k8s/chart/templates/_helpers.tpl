@@ -19,6 +19,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{/* The headless service: one address for each gateway, which Envoy tells apart. */}}
+{{- define "steelyard.gateways" -}}
+{{- printf "%s-gateways" (include "steelyard.fullname" .) -}}
+{{- end -}}
+
+{{- define "steelyard.envoySelector" -}}
+app.kubernetes.io/name: steelyard-envoy
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "steelyard.envoyLabels" -}}
+{{ include "steelyard.envoySelector" . }}
+app.kubernetes.io/component: envoy
+app.kubernetes.io/part-of: steelyard
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
 {{- define "steelyard.serviceAccount" -}}
 {{- if .Values.serviceAccount.name -}}
 {{- .Values.serviceAccount.name -}}
@@ -55,12 +73,16 @@ default
 {{- end }}
 {{ end -}}
 
-{{/* Where the store is allowed to be: the same for the gateway and for training. */}}
-{{- define "steelyard.egress" -}}
+{{- define "steelyard.names" -}}
 # Names. Not bound to kube-dns: a node-local cache answers on the node's own address.
 - ports:
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
+{{- end -}}
+
+{{/* Where the store is allowed to be: the same for the gateway and for training. */}}
+{{- define "steelyard.egress" -}}
+{{ include "steelyard.names" . }}
 # The store, and with it the token service where a role is assumed.
 - ports:
     {{- range .Values.networkPolicy.storePorts }}
