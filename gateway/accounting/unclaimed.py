@@ -14,6 +14,9 @@ from gateway.contract.ledger import Charge, Close, Ended, Open
 from gateway.contract.prices import PriceBook
 
 HOUR_NS = 3600 * 10**9
+ALIVE_NS = 3 * 60 * 10**9
+"""A gateway writes a segment at least once a minute (`flush_interval_s`), idle or not: one that was heard of so lately runs."""
+
 Span = tuple[int, int]
 """[from_ns, to_ns)."""
 

@@ -49,7 +49,7 @@ def check(life: Life, books: dict[str, PriceBook], now_ns: int, *, is_whole: boo
         found.append(_finding(life, "never_opened", f"{life.name} has no opening record: its size is not known"))
     unattributed = 0
     if is_whole and life.opened is not None:
-        notes, unattributed = _unattributed(life, life.opened, books)
+        notes, unattributed = _unattributed(life, life.opened, books, now_ns)
         found += notes
     return found, unattributed
 
@@ -142,7 +142,7 @@ def _clock(life: Life, now_ns: int) -> Iterator[Finding]:
         yield _finding(life, "clock_jump", f"{life.name} opened at {moment(life.opened.opened_ns)}, before it began")
 
 
-def _unattributed(life: Life, opened: Open, books: dict[str, PriceBook]) -> tuple[list[Finding], int]:
+def _unattributed(life: Life, opened: Open, books: dict[str, PriceBook], now_ns: int) -> tuple[list[Finding], int]:
     book = books.get(opened.price_book_sha256)
     if book is None:
         return [], 0
@@ -160,12 +160,22 @@ def _unattributed(life: Life, opened: Open, books: dict[str, PriceBook]) -> tupl
         )
     except SettingsError as error:
         return [_finding(life, "wrong_charge", f"{life.name}: {error}")], 0
-    cost = sum(gap.cost_picousd for gap in missing)
-    if not cost:
-        return [], 0
-    seconds = sum(gap.to_ns - gap.from_ns + gap.beyond_ns for gap in missing) / 1e9
-    text = f"{life.name}: {seconds:,.1f} s of its bill, ${usd(cost)}, are in no segment and unattributed"
-    return [_finding(life, "unattributed", text, is_fault=False)], cost
+    seen_ns = max([opened.opened_ns, *(to_ns for _, to_ns in spans)])
+    is_over = has_ended or any(found is not None for found in (life.closed, life.ended, life.next_boot_ns))
+    runs = not is_over and abs(now_ns - seen_ns) <= unclaimed.ALIVE_NS
+    ahead = [gap for gap in missing if runs and gap.to_ns == seen_ns]
+    told = (
+        _unclaimed(life, [gap for gap in missing if gap not in ahead], "in no segment and unattributed"),
+        _unclaimed(life, ahead, "billed ahead while it runs, unattributed until its next segments claim them"),
+    )
+    return [finding for finding in told if finding], sum(gap.cost_picousd for gap in missing)
+
+
+def _unclaimed(life: Life, gaps: Sequence[unclaimed.Gap], what: str) -> Finding | None:
+    cost = sum(gap.cost_picousd for gap in gaps)
+    seconds = sum(gap.to_ns - gap.from_ns + gap.beyond_ns for gap in gaps) / 1e9
+    text = f"{life.name}: {seconds:,.1f} s of its bill, ${usd(cost)}, are {what}"
+    return _finding(life, "unattributed", text, is_fault=False) if cost else None
 
 
 def chain_lives(lives: Sequence[Life]) -> None:

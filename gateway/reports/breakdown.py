@@ -186,8 +186,10 @@ def _energy(taken: powered.Taken, made: Sheet) -> Energy:
     return Energy(taken.whole, others, taken.region, taken.notes)
 
 
-def sheet(connection: duckdb.DuckDBPyConnection, query: Query, source: powered.Source | None = None) -> Sheet:
-    """Read the period, with its energy where there is a source for it, and the one before.
+def sheet(
+    connection: duckdb.DuckDBPyConnection, query: Query, source: powered.Source | None = None, now_ns: int = 0
+) -> Sheet:
+    """Read the period, with its energy where there is a source for it, and the one before; `now_ns` as for `findings.find`.
 
     Raises `ModelNotFound` or `InvalidInput` naming the models or tenants that have costs.
     """
@@ -210,7 +212,7 @@ def sheet(connection: duckdb.DuckDBPyConnection, query: Query, source: powered.S
         compared=compared,
         previous=previous,
         use=tuple(cells.use(connection, since_ns, until_ns)),
-        findings=findings.find(connection, since_ns=since_ns, until_ns=until_ns),
+        findings=findings.find(connection, since_ns=since_ns, until_ns=until_ns, now_ns=now_ns),
         taken=taken,
     )
 
@@ -225,7 +227,7 @@ def grouped(shown: Iterable[Cell], by: Sequence[Dimension], both: tuple[Costs, C
 
 def _compute(local: LocalLedger, query: Query, coefficients: Coefficients) -> tuple[Sheet, amortizing.Answered]:
     with tables.opened(local) as connection:
-        made = sheet(connection, query, powered.Source(coefficients, powered.regions(local.books)))
+        made = sheet(connection, query, powered.Source(coefficients, powered.regions(local.books)), local.listed_ns)
         answered = (
             amortizing.answered(connection, query.since_ns or 0, query.until_ns, query.model) if query.amortize else {}
         )

@@ -49,7 +49,9 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """The segments of a period: how many, and the time they cover. Zeros when there is none; 1 where only corrections are."""
+    """The segments of a period: how many, and the time they cover. Zeros when there is nothing; 1 where only corrections are, or
+    what no segment claims.
+    """
 
     segments: int
     from_ns: int
@@ -85,7 +87,7 @@ WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND s.seq = 0 GROUP BY AL
 """
 
 _SPAN = """
-SELECT greatest(coalesce(sum(segments) FILTER (s.seq > -2), 0), least(count(*), 1)), coalesce(min(from_ns), 0),
+SELECT greatest(coalesce(sum(segments) FILTER (s.seq >= 0), 0), least(count(*), 1)), coalesce(min(from_ns), 0),
        coalesce(max(to_ns), 0),
        (SELECT coalesce(sum(c.cost_picousd), 0) FROM charges AS c JOIN segments AS s USING (filename)
         WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns)

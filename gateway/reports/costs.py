@@ -107,7 +107,7 @@ class CostReport(msgspec.Struct, frozen=True):
 
 
 _SPAN = """
-SELECT greatest(coalesce(sum(segments) FILTER (seq > -2), 0), least(count(*), 1)), coalesce(min(from_ns), 0),
+SELECT greatest(coalesce(sum(segments) FILTER (seq >= 0), 0), least(count(*), 1)), coalesce(min(from_ns), 0),
        coalesce(max(to_ns), 0)
 FROM segments WHERE from_ns >= $since_ns AND from_ns < $until_ns
 """
@@ -188,8 +188,12 @@ def report(
     since_ns: int | None = None,
     until_ns: int | None = None,
     model: str | None = None,
+    now_ns: int = 0,
 ) -> CostReport:
-    """The report of an open ledger, without training costs. Raises `ModelNotFound` naming the models that have costs."""
+    """The report of an open ledger, without training costs; `now_ns` as for `findings.find`.
+
+    Raises `ModelNotFound` naming the models that have costs.
+    """
     period = {"since_ns": since_ns or 0, "until_ns": END_NS if until_ns is None else until_ns}
     [(segments, from_ns, to_ns)] = connection.execute(_SPAN, period).fetchall()
     accounts = tuple(AccountCost(*row) for row in connection.execute(_ACCOUNTS, period).fetchall())
@@ -203,7 +207,7 @@ def report(
     full = sum(row.full_picousd for row in models)
     unallocated = 0 if models else shared
     [(charged, corrected)] = connection.execute(_CHARGED, period).fetchall()
-    found = findings.find(connection, **period)
+    found = findings.find(connection, **period, now_ns=now_ns)
     return CostReport(
         since_ns=since_ns,
         until_ns=until_ns,
@@ -236,7 +240,7 @@ def _trend(connection: duckdb.DuckDBPyConnection, every: list[cells.Cell], query
 
 def _compute(local: LocalLedger, since_ns: int | None, until_ns: int | None, model: str | None) -> CostReport:
     with tables.opened(local) as connection:
-        return report(connection, since_ns, until_ns, model)
+        return report(connection, since_ns, until_ns, model, local.listed_ns)
 
 
 Measured = tuple[str, int, int, int, int, int, int, int, int]

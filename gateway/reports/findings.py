@@ -4,11 +4,13 @@ Not a full audit: request rows are not added up, and keys are not compared with 
 may not be the whole bill; a note does not.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import duckdb
 import msgspec
 
+from gateway.accounting.unclaimed import ALIVE_NS
 from gateway.reports.figures import dollars
 from gateway.wording import moment
 
@@ -17,6 +19,7 @@ Kind = Literal[
     "unpriced",
     "gap",
     "broken_chain",
+    "running",
     "not_closed",
     "never_opened",
     "foreign_object",
@@ -26,13 +29,14 @@ Kind = Literal[
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """About the ledger in [from_ns, to_ns]."""
+    """About the ledger in [from_ns, to_ns]. `ahead_picousd` is what of the period's `unattributed` it explains."""
 
     kind: Kind
     message: str
     is_fault: bool
     from_ns: int = 0
     to_ns: int = 0
+    ahead_picousd: int = 0
 
 
 _UNBALANCED = """
@@ -93,9 +97,20 @@ ORDER BY container, c.boot_ns
 """
 
 _NOT_CLOSED = """
-SELECT container, o.opened_ns, coalesce(max(s.to_ns), o.opened_ns) AS seen_ns
-FROM opens AS o ANTI JOIN closes USING (container, boot_ns) LEFT JOIN chain AS s USING (container, boot_ns)
-GROUP BY container, o.boot_ns, o.opened_ns
+WITH lives AS (
+    SELECT container, boot_ns, opened_ns, lead(boot_ns) OVER (PARTITION BY container ORDER BY boot_ns) AS next_boot_ns FROM opens
+), unclosed AS (
+    SELECT container, boot_ns, opened_ns, next_boot_ns, coalesce(max(s.to_ns), opened_ns) AS seen_ns
+    FROM lives ANTI JOIN closes USING (container, boot_ns) LEFT JOIN chain AS s USING (container, boot_ns)
+    GROUP BY container, boot_ns, opened_ns, next_boot_ns
+), unclaimed AS (
+    SELECT container, boot_ns, s.to_ns AS seen_ns, sum(p.cost_picousd) AS cost_picousd
+    FROM segments AS s JOIN postings AS p USING (filename)
+    WHERE s.seq = -1 AND s.from_ns >= $since_ns AND s.from_ns < $until_ns
+    GROUP BY ALL
+)
+SELECT container, opened_ns, seen_ns, next_boot_ns, ended_ns, evidence, coalesce(cost_picousd, 0)
+FROM unclosed LEFT JOIN ended USING (container, boot_ns) LEFT JOIN unclaimed USING (container, boot_ns, seen_ns)
 ORDER BY seen_ns, container
 """
 
@@ -107,10 +122,10 @@ ORDER BY ALL
 """
 
 
-def find(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) -> tuple[Finding, ...]:
-    """All findings that touch the period, faults first."""
+def find(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, now_ns: int = 0) -> tuple[Finding, ...]:
+    """All findings that touch the period, faults first. `now_ns` is when the ledger was listed; 0: long after all of it."""
     found = [*_unbalanced(connection), *_links(connection), *_ends(connection)]
-    found += [*_not_closed(connection), *_never_opened(connection)]
+    found += [*_not_closed(connection, since_ns, until_ns, now_ns), *_never_opened(connection)]
     found = [*_unpriced(connection, since_ns, until_ns), *found, *_corrected(connection, since_ns, until_ns)]
     return tuple(finding for finding in found if finding.from_ns < until_ns and finding.to_ns >= since_ns)
 
@@ -191,17 +206,28 @@ def _end(container: str, seen_ns: int, closed_ns: int, segments: int, promised: 
     return Finding("broken_chain", text, True, *span)
 
 
-def _not_closed(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
-    return [
-        Finding(
-            "not_closed",
-            f"container {container} has no close record: running or killed, last seen {moment(seen_ns)}",
-            False,
-            opened_ns,
-            seen_ns,
-        )
-        for container, opened_ns, seen_ns in connection.execute(_NOT_CLOSED).fetchall()
-    ]
+def ahead_picousd(found: Iterable[Finding]) -> int:
+    """The part of `unattributed` that is billed ahead for containers that still run: nothing went wrong with it."""
+    return sum(finding.ahead_picousd for finding in found)
+
+
+def _not_closed(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, now_ns: int) -> Iterator[Finding]:
+    period = {"since_ns": since_ns, "until_ns": until_ns}
+    for container, opened_ns, seen_ns, next_ns, ended_ns, evidence, owed in connection.execute(
+        _NOT_CLOSED, period
+    ).fetchall():
+        name, seen, to_ns = f"container {container}", f"last seen {moment(seen_ns)}", max(seen_ns, ended_ns or 0)
+        if ended_ns is not None:
+            text = f"{name} was killed, {seen}; its bill ended {moment(ended_ns)} ({evidence})"
+        elif next_ns is not None:
+            text = f"{name} was killed, {seen}, and started again {moment(next_ns)}"
+        elif abs(now_ns - seen_ns) > ALIVE_NS:
+            text = f"{name} has no close record: running or killed, {seen}"
+        else:
+            ahead = f"; {dollars(owed)} is billed ahead, unattributed until its next segments claim it" if owed else ""
+            yield Finding("running", f"{name} is running, {seen}{ahead}", False, opened_ns, seen_ns, owed)
+            continue
+        yield Finding("not_closed", text, False, opened_ns, to_ns)
 
 
 def _never_opened(connection: duckdb.DuckDBPyConnection) -> list[Finding]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from gateway.contract.energy import ZERO, Span
-from gateway.reports import charts, energyview, figures, lanes
+from gateway.reports import charts, energyview, figures, findings, lanes
 from gateway.reports.breakdown import Row
 from gateway.reports.breakeven import Standing
 from gateway.reports.charts import Axis, Column, Part, Point
@@ -19,7 +19,7 @@ def cards(data: PageData) -> Iterator[str]:
     """A card for each plot that there is something to draw in."""
     yield _card(
         f"Cost by {data.step} and account",
-        "what models use below, idle on top",
+        f"what models use below, idle on top{_ahead(data)}",
         _over_time(data),
         _legend(data.over_time),
     )
@@ -69,6 +69,12 @@ def _over_time(data: PageData) -> str:
         ]
         stacks.append(Column(at[5:10] if data.step == "day" else f"{at[5:10]} {at[11:16]}", tuple(parts)))
     return charts.columns(stacks, Axis(unit), title=f"cost by {data.step} and account in {unit}")
+
+
+def _ahead(data: PageData) -> str:
+    """What is billed ahead must not look lost."""
+    ahead = findings.ahead_picousd(data.report.findings)
+    return f"; unattributed: {figures.dollars(ahead)} of it billed ahead for containers that still run" if ahead else ""
 
 
 def _per_model(found: Sequence[Row]) -> str:

@@ -92,7 +92,8 @@ async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coe
 def gather(local: LocalLedger, query: Query, coefficients: Coefficients) -> tuple[PageData, Sheet, amortizing.Answered]:
     """Everything but training. Blocking."""
     with tables.opened(local) as connection:
-        made = breakdown.sheet(connection, query, powered.Source(coefficients, powered.regions(local.books)))
+        source = powered.Source(coefficients, powered.regions(local.books))
+        made = breakdown.sheet(connection, query, source, local.listed_ns)
         since_ns = query.since_ns or 0
         answered = amortizing.answered(connection, since_ns, query.until_ns, query.model) if query.amortize else {}
         return _data(made, latency(connection, query)), made, answered

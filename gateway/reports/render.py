@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import figures, trends
-from gateway.reports.costs import Billed, CostReport, ModelCost
+from gateway.reports import figures, findings, trends
+from gateway.reports.costs import AccountCost, Billed, CostReport, ModelCost
 from gateway.reports.findings import Finding
 from gateway.wording import moment
 
@@ -99,9 +99,19 @@ def _shared(report: CostReport) -> Table:
             Text(figures.printable(account.account)),
             scale.amount(account.cost_picousd),
             f"{100 * account.cost_picousd / max(1, report.posted_picousd):.1f}",
-            _MEANING.get(account.account, ""),
+            _meaning(account, findings.ahead_picousd(report.findings)),
         )
     return table
+
+
+def _meaning(account: AccountCost, ahead_picousd: int) -> str:
+    """What is billed ahead must not look lost."""
+    told = _MEANING.get(account.account, "")
+    if account.account != "unattributed" or not ahead_picousd:
+        return told
+    if account.cost_picousd == ahead_picousd:
+        return "billed ahead for containers that still run"
+    return f"{told}, but for {figures.dollars(ahead_picousd)} billed ahead for containers that still run"
 
 
 def _columns(name: str, *numbers: str) -> Table:
@@ -169,9 +179,9 @@ def _training(report: CostReport, console: Console) -> None:
     say(console, f"training: {counted}, {time} = {figures.dollars(spent.cost_picousd)}{wasted}{unpriced}{energy}")
 
 
-def show_findings(findings: Sequence[Finding], console: Console) -> None:
+def show_findings(found: Sequence[Finding], console: Console) -> None:
     """Faults first, at most a screen of them."""
-    shown = sorted(findings, key=lambda finding: not finding.is_fault)
+    shown = sorted(found, key=lambda finding: not finding.is_fault)
     for finding in shown[:FINDINGS_MAX]:
         say(console, _sentence(finding), "red" if finding.is_fault else "yellow")
     if len(shown) > FINDINGS_MAX:

@@ -32,7 +32,7 @@ RECORDS: tuple[Kind, ...] = ("open", "close", "training", "ended", "correction")
 class LocalLedger(msgspec.Struct, frozen=True):
     """Local copies of all that the store listed. `foreign` are keys under the ledger's prefix that this version cannot read.
 
-    `hours` are compacted, `segments` are not.
+    `hours` are compacted, `segments` are not. `listed_ns` is when the store was asked; 0 where nobody was.
     """
 
     segments: tuple[Path, ...]
@@ -44,6 +44,7 @@ class LocalLedger(msgspec.Struct, frozen=True):
     corrections: tuple[Path, ...] = ()
     foreign: tuple[str, ...] = ()
     hours: tuple[LocalHour, ...] = ()
+    listed_ns: int = 0
 
 
 def default_folder(url: str, environ: Mapping[str, str]) -> Path:
@@ -65,7 +66,8 @@ async def sync(
     Raises `StoreUnavailable`, and `ManifestInvalid` for a compacted file that is not what its manifest says.
     """
     before = None if is_whole else await asyncio.to_thread(listing.read, folder / LISTED)
-    found = await listing.listed(store, before, now_ns())
+    listed_ns = now_ns()
+    found = await listing.listed(store, before, listed_ns)
     kinds, foreign = await asyncio.to_thread(_by_kind, found.sizes)
     manifests = await _manifests(store, folder, found, kinds["segment"])
     found = msgspec.structs.replace(found, manifests=manifests)
@@ -87,6 +89,7 @@ async def sync(
         corrections=_paths(folder, kinds["correction"]),
         foreign=foreign,
         hours=await hours.synced(store, folder, compacted, needs, newest),
+        listed_ns=listed_ns,
     )
 
 

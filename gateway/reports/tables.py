@@ -1,4 +1,4 @@
-"""The ledger as SQL: `segments`, `charges`, `postings`, `requests`, `opens`, `closes` and `corrections` in an in-memory DuckDB.
+"""The ledger as SQL: `segments`, `charges`, `postings`, `requests`, `opens`, `closes`, `ended` and `corrections`, in DuckDB.
 
 `segments`, `charges` and `postings` hold what no segment claims too, as account `unattributed`, and what was corrected, as account
 `correction`; `chain` are the real segments.
@@ -92,6 +92,7 @@ def opened(local: LocalLedger) -> Iterator[duckdb.DuckDBPyConnection]:
         _table(connection, "corrections", corrections.rows(corrected), corrections.COLUMNS, Path(scratch))
         _table(connection, "opens", _records(local.opens, ledger.Open), _columns(ledger.Open), Path(scratch))
         _table(connection, "closes", _records(local.closes, ledger.Close), _columns(ledger.Close), Path(scratch))
+        _table(connection, "ended", _records(local.ended, ledger.Ended), _columns(ledger.Ended), Path(scratch))
         _stored_requests(connection, local.segments, Path(scratch))
         hourlines.requests(connection, local.hours)
         connection.execute(_VIEWS)

@@ -120,6 +120,17 @@ def test_misuse_exits_with_2(root: Path, arguments: tuple[str, ...]):
     assert "Error" in result.output
 
 
+def test_options_before_reconcile_are_refused(root: Path, tmp_path: Path):
+    """They would be ignored: the store that is read would be another than the one that was named."""
+    bill = tmp_path / "bill.csv"
+    bill.write_text("ChargePeriodStart,ServiceName,EffectiveCost\n2026-11-05T12:00:00Z,AWS Fargate,1\n")
+    for before in (("--store", str(root)), ("--by", "model"), ("--energy",)):
+        result = ran(*before, "reconcile", str(bill))
+        assert (result.exit_code, before[0] in result.output) == (2, True)
+    assert ran("reconcile", "--store", str(root), str(bill)).exit_code == 0
+    assert CliRunner(env={"STEELYARD_STORE": str(root)}).invoke(command, ["reconcile", str(bill)]).exit_code == 0
+
+
 def test_times_are_utc_unless_they_say_otherwise(root: Path):
     times = ("2026-11-05T12:00", "2026-11-05T12:00:00Z", "2026-11-05T14:00:00+02:00")
     reports = [json.loads(ran("--store", str(root), "--json", "--since", time).stdout) for time in times]
@@ -297,7 +308,9 @@ async def test_copy_of_another_size_is_fetched_again(tmp_path: Path, root: Path)
 
 
 async def test_two_reports_at_once_see_whole_files(tmp_path: Path, root: Path):
-    both = await asyncio.gather(*(sync(LocalStore(root), tmp_path / "copy") for _ in range(2)))
+    both = await asyncio.gather(
+        *(sync(LocalStore(root), tmp_path / "copy", now_ns=lambda: ledgers.T0_NS) for _ in range(2))
+    )
     assert both[0] == both[1]
     assert sorted(path for path in (tmp_path / "copy").rglob("*") if path.is_file()) == sorted(
         (*both[0].segments, *both[0].opens, *both[0].closes)
