@@ -11,11 +11,16 @@ from gateway.objectstore.protocol import ObjectStore
 from gateway.wording import moment
 
 
-async def end(store: ObjectStore, container: str, *, ended_ns: int, evidence: str, boot_ns: int | None = None) -> Ended:
+async def end(
+    store: ObjectStore, container: str, *, ended_ns: int, evidence: str, now_ns: int, boot_ns: int | None = None
+) -> Ended:
     """End the container's newest life, or the one that booted at `boot_ns`. Saying the same again changes nothing.
 
-    Raises `SettingsError` when there is no such life, it closed by itself, began later, or another end is recorded.
+    Raises `SettingsError` when there is no such life, it closed by itself, began later, another end is recorded, or the end is
+    yet to come: what is recorded stays, and bills all the time until then.
     """
+    if ended_ns > now_ns:
+        raise SettingsError(f"{moment(ended_ns)} is yet to come: say when the container's bill ended (UTC)")
     kinds: dict[int, set[str]] = {}
     async for info in store.list(f"{layout.containers()}{container}/"):
         named = ledgerkeys.parse(info.key)

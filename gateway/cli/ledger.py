@@ -79,7 +79,10 @@ def end(store: str, container: str, ended: int, evidence: str, boot: int | None)
 
     try:
         told = options.with_store(
-            store, lambda opened: record(opened, container, ended_ns=ended, evidence=evidence, boot_ns=boot)
+            store,
+            lambda opened: record(
+                opened, container, ended_ns=ended, evidence=evidence, boot_ns=boot, now_ns=time.time_ns()
+            ),
         )
     except SettingsError as error:
         raise click.UsageError(str(error)) from error

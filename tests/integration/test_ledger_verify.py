@@ -261,6 +261,14 @@ def test_the_platforms_word_ends_a_killed_life(root: Path) -> None:
     assert "says already" in other.output
 
 
+def test_an_end_that_is_yet_to_come_is_refused(root: Path) -> None:
+    """It would stay, and bill all the time until then."""
+    arguments = ["end", "c0", "--store", str(root), "--ended", "2036-11-06", "--evidence", "a slip of the pen"]
+    result = CliRunner().invoke(command, arguments)
+    assert (result.exit_code, "2036-11-06T00:00:00Z is yet to come" in result.output) == (2, True)
+    assert list(root.glob("ledger/v1/containers/*/*-ended.json")) == []
+
+
 def test_ending_what_closed_or_never_was_is_refused(root: Path) -> None:
     def refused(container: str) -> Result:
         arguments = ["end", container, "--store", str(root), "--ended", "2026-11-06", "--evidence", "x"]
