@@ -98,7 +98,9 @@ def advise(
 
     async def ask(opened: "ObjectStore") -> "tuple[Traffic, Measured, Manifest]":
         from gateway.advice import measuring
+        from gateway.registry.reading import Registry
 
+        await Registry(opened).resolve(model, version)  # a name that is nobody's has no traffic either: say which it is
         traffic = await _traffic(opened, model, rps, trace, cache)
         click.echo("measuring, some 15 seconds; a busy machine makes the figures worse", err=True)
         return traffic, *await measuring.measure(opened, model, version)

@@ -32,7 +32,23 @@ cache_option = click.option(
 
 @click.group
 def budgets() -> None:
-    """Budgets per model and tenant, evaluated over the ledger, with alerts by webhook."""
+    """Budgets per model and tenant, evaluated over the ledger, with alerts by webhook.
+
+    FILE is TOML. A pattern that is left out is `*`; without both it is the whole bill. A period is day, month or hours:N.
+
+    \b
+    [[budget]]
+    id = "search-month"
+    tenant = "search-*"            # or model = "flights", or both
+    period = "month"
+    usd = "250.00"
+    view = "full"                  # as in cost reports
+    thresholds = [0.5, 0.8, 1.0]   # of what was spent; [0.8, 1] without it
+    forecast = [1.0]               # of where the current rate leads to; none without it
+    [webhook]                      # for `check`
+    url = "https://hooks.example.com/steelyard"
+    secret_env = "STEELYARD_WEBHOOK_SECRET"
+    """
 
 
 @budgets.command

@@ -150,7 +150,8 @@ def _say_unpriced(book: PriceBook) -> None:
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     for known in book.platforms:
         if missing := book.unpriced(known.name, today):
-            click.echo(f"note: platform {known.name} is UNPRICED in {', '.join(missing)}", err=True)
+            skus = ", ".join(missing)
+            click.echo(f"note: platform {known.name} is UNPRICED: this book has no price of today for {skus}", err=True)
 
 
 def _say_assumed(book: PriceBook) -> None:

@@ -108,6 +108,12 @@ async def test_traffic_of_a_ledger_is_that_of_its_hours(tmp_path: Path):
     assert not any((await hourly.requests(store, tmp_path / "cache", "nobody")).values())
 
 
+def test_a_model_that_is_not_published_is_named_before_its_traffic(root: Path):
+    result = CliRunner().invoke(command, ["tinny", "--store", str(root)])
+    assert isinstance(result.exception, ModelNotFound)
+    assert "tinny" in str(result.exception)
+
+
 def test_refusals_say_what_to_do(root: Path, tmp_path: Path):
     assert "say --rps, or --trace FILE" in str(refused(root))  # an empty ledger
     assert isinstance(refused(root, "--rps", "-1"), InvalidInput)

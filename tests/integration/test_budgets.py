@@ -59,6 +59,14 @@ def ran(root: Path, *arguments: str, env: dict[str, str] | None = None) -> Resul
 # The command
 
 
+def test_help_shows_a_file_that_works(root: Path) -> None:
+    said = CliRunner().invoke(command, ["--help"]).output
+    lines = [line.strip() for line in said[said.index("[[budget]]") : said.index("Options:")].splitlines()]
+    (root / "budgets.toml").write_text("\n".join(lines))
+    shown = ran(root, "show")
+    assert (shown.exit_code, "search-month" in shown.output) == (0, True)
+
+
 def test_crossing_is_told_once_and_exits_with_3(root: Path, receiver: Receiver):
     written(root, receiver)
     first, again = ran(root, "check"), ran(root, "check")

@@ -73,7 +73,7 @@ def test_check_compares_with_the_release_in_percent(dearer: Path) -> None:
     assert "g5.2xlarge: new" in checked.stdout
     assert "g5.xlarge: no longer priced" in checked.stdout
     assert "platform fargate-spot-x86: bills by another rule" in checked.stdout
-    assert "UNPRICED in fargate-spot-x86/core" in checked.stderr
+    assert "fargate-spot-x86 is UNPRICED: this book has no price of today for fargate-spot-x86/core" in checked.stderr
     assert "the price of fargate-spot-arm/vcpu, $0.012952, is ASSUMED: changes by day and region" in checked.stderr
 
 
