@@ -109,6 +109,7 @@ def costs(
     never across an hour) counts to the period that it begins in.
     """
     if ctx.invoked_subcommand:
+        _refuse_before(ctx, ctx.invoked_subcommand)
         return
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
@@ -137,6 +138,17 @@ def costs(
         raise click.UsageError(str(error)) from error
     chosen = words.Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan)  # type: ignore[arg-type]
     _grouped(ctx, store, cache, chosen, chosen_form, out, energy_book, with_energy=with_energy or bool(energy_book))
+
+
+def _refuse_before(ctx: click.Context, subcommand: str) -> None:
+    """Options before a subcommand are not its own: a store named there would silently be another than the one that is read."""
+    from click.core import ParameterSource
+
+    for option in ctx.command.params:
+        if option.name and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{option.opts[0]} is an option of `costs` alone; write what is meant after {subcommand}"
+            )
 
 
 def _summary(
