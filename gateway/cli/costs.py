@@ -77,7 +77,7 @@ def dimensions(text: str) -> tuple[words.Dimension, ...]:
 @click.option(
     "--price-book",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="For --focus: the book that the gateways used.  [default: the one shipped]",
+    help="For --focus: of what the store has no book for.  [default: the one shipped]",
 )
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
 @click.pass_context
@@ -114,9 +114,11 @@ def costs(
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
     if focus is not None:
-        if any((by, model, tenant, view, amortize, with_energy, energy_book, form, as_json, as_csv, page, out)):
-            raise click.UsageError("--focus writes the whole bill: only --since and --until go with it")
-        _focus(store, cache, (since, until), focus, (billing_account, price_book))
+        if any((by, model, tenant, view, amortize, with_energy, form, as_json, as_csv, page, out)):
+            raise click.UsageError(
+                "--focus writes the whole bill: of what chooses, only --since and --until go with it"
+            )
+        _focus(ctx, store, cache, (since, until), focus, (billing_account, price_book, energy_book))
         return
     asked = [form] if form else []
     if page:
@@ -220,23 +222,30 @@ def _grouped(
 
 
 def _focus(
+    ctx: click.Context,
     store: str,
     cache: Path | None,
     period: tuple[int | None, int | None],
     wanted: tuple[str, Path],
-    names: tuple[str, Path | None],
+    names: tuple[str, Path | None, Path | None],
 ) -> None:
-    from gateway.contract import prices
+    from gateway.contract import energy, prices
     from gateway.reports import focus, focuscolumns, focusrows
 
     account, book = focusrows.Account(names[0], names[0]), prices.load(names[1])
+    coefficients = energy.load(names[2])
     version: focuscolumns.Version = "1.4" if wanted[0] == "1.4" else "1.2"
     form: focus.Form = "csv" if wanted[1].suffix == ".csv" else "parquet"
 
-    async def _read(opened: "ObjectStore") -> bytes:
-        return await focus.read(opened, _folder(opened, cache), account, book, *period, version=version, form=form)
+    async def _read(opened: "ObjectStore") -> focus.Export:
+        folder = _folder(opened, cache)
+        return await focus.read(
+            opened, folder, account, book, *period, version=version, form=form, coefficients=coefficients
+        )
 
-    _write(wanted[1], options.with_store(store, _read))
+    made = options.with_store(store, _read)
+    _write(wanted[1], made.data)
+    _exit(ctx, made.faults)
 
 
 def _folder(opened: "ObjectStore", cache: Path | None) -> Path:

@@ -39,7 +39,10 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Postings of one hour, container, sku and book, and whose. `quantity` is what they were weighed by."""
+    """Postings of one hour, container, sku and book, and whose. `quantity` is what they were weighed by.
+
+    Energy and carbon (of use and of making the machine) are None where they were not asked for.
+    """
 
     hour_ns: int
     container: str
@@ -53,6 +56,8 @@ class Part(msgspec.Struct, frozen=True):
     cost_picousd: int
     requests: int
     quantity: int = 0
+    energy_nj: int | None = None
+    carbon_ng: int | None = None
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -152,6 +157,13 @@ def of_correction(entries: Sequence[Corrected], account: Account, book: PriceBoo
         }
 
 
+def powered(parts: Sequence[Part], energy_nj: int, carbon_ng: int) -> Iterator[Part]:
+    """The parts of one activity and user in an hour, with what it took in that hour: split as it cost them."""
+    weights = _weights([part.cost_picousd for part in parts])
+    for part, energy, carbon in zip(parts, apportion(energy_nj, weights), apportion(carbon_ng, weights), strict=True):
+        yield msgspec.structs.replace(part, energy_nj=energy, carbon_ng=carbon)
+
+
 def _weights(costs: Sequence[int]) -> list[int]:
     """What cost nothing is split evenly."""
     return list(costs) if any(costs) else [1] * len(costs)
@@ -190,7 +202,9 @@ def _whose(part: Part) -> dict[str, object]:
         "AllocatedTags": _json({f"{TAG}{name}": value for name, value in tags.items() if value}),
         "x_AllocatedMethodId": METHOD,
         "x_Activity": part.activity,
+        "x_CarbonNanoGram": part.carbon_ng,
         "x_CostPicoUsd": part.cost_picousd,
+        "x_EnergyNanoJoule": part.energy_nj,
         "x_ModelName": part.model or None,
         "x_ModelVersion": part.version or None,
         "x_Outcome": part.outcome or None,

@@ -87,7 +87,7 @@ async def everything(store: MemoryStore, folder: Path) -> list[object]:
         asked = query.Query(by, since_ns, until_ns, view=view, amortize=query.Plan("rows", 1000))
         said.append(await breakdown.read(store, folder, asked))
     with focus.tables.opened(await sync(store, folder, Needs(PERIODS[3][0]))) as connection:
-        rows = focus.rows(connection, focus.Account(), book, PERIODS[3][0] or 0, 2**63 - 1)
+        rows = focus.rows(connection, focus.Account(), focus.Books(book), PERIODS[3][0] or 0, 2**63 - 1)
         said += sorted(map(str, rows))
     said.append(await hourly.requests(store, folder, "digits"))
     return said

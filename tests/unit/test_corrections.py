@@ -67,7 +67,7 @@ class Books:
     def rows(self) -> list[dict[str, object]]:
         """All of FOCUS's, a second witness of what is reported for whom and when."""
         with self.opened() as connection:
-            return list(focus.rows(connection, focusrows.Account(), BOOK, 0, 2**63 - 1))
+            return list(focus.rows(connection, focusrows.Account(), focus.Books(BOOK), 0, 2**63 - 1))
 
     def opened(self):
         return tables.opened(asyncio.run(sync(self.store, self._folder / "cache", is_whole=True)))

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cli.costs import costs as command
-from gateway.contract import prices
+from gateway.contract import energy, layout, prices
 from gateway.contract.ledger import Charge, Posting, Segment
-from gateway.reports import focus, tables
+from gateway.reports import focus, powered, tables
+from gateway.reports.focus import Books
 from gateway.reports.focuscolumns import COLUMNS, VERSIONS, Version
 from gateway.reports.focusrows import Account
 from tests.support import ledgers
@@ -55,7 +56,7 @@ def exported(ledger: Ledger, version: Version = "1.2") -> list[dict[str, Any]]:
     """The file's rows, read back."""
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as reader:
         with tables.opened(ledgers.write(Path(folder), ledger)) as connection:
-            data = focus.encoded(version, "parquet", focus.rows(connection, Account(), BOOK, 0, 2**63 - 1))
+            data = focus.encoded(version, "parquet", focus.rows(connection, Account(), Books(BOOK), 0, 2**63 - 1))
         path = Path(folder) / "focus.parquet"
         path.write_bytes(data)
         reader.execute("SET TimeZone = 'UTC'")
@@ -209,6 +210,57 @@ def test_command_writes_the_file(tmp_path: Path):
         assert {row["x_ModelName"][:1] for row in rows} & set("=+-@") == set()
     for wrong in (["--focus", "9.9", "x"], ["--focus", "1.2", "x", "--by", "model"], ["--focus", "1.2", "x", "--json"]):
         assert CliRunner().invoke(command, [*options, *wrong]).exit_code == 2
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_energy_and_carbon_add_up_to_the_containers_to_the_nanojoule(seed: int):
+    source = powered.Source(energy.load(), {ledgers.BOOK: "us-east-1"})
+    period = (0, 2**63 - 1)
+    with tempfile.TemporaryDirectory() as folder:
+        local = ledgers.write(Path(folder), ledgers.random_ledger(seed))
+        with tables.opened(local) as connection:
+            taken = powered.taken(connection, *period, source)
+            rows = list(focus.rows(connection, Account(), Books(BOOK), *period, taken.footprints))
+    found: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        for name in ("x_EnergyNanoJoule", "x_CarbonNanoGram"):
+            assert isinstance(row[name], int)
+            found[name].append(row[name])
+    whole = taken.whole
+    assert (sum(found["x_EnergyNanoJoule"]), sum(found["x_CarbonNanoGram"])) == (
+        whole.energy_nj.value,
+        whole.carbon_ng.value,
+    )
+    assert bool(rows) == (whole.energy_nj.value > 0)
+    assert sum(int(row["x_CostPicoUsd"]) for row in rows) == bill(ledgers.random_ledger(seed))  # type: ignore[call-overload]
+
+
+def test_a_charge_is_told_by_the_book_that_the_store_has_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    book = prices.PriceBook(BOOK.data.replace(b"us-east-1", b"eu-west-1"), name="eu.toml")
+    monkeypatch.setattr(ledgers, "BOOK", book.sha256)
+    served = Posting("infer", VCPU, 600, 1, "digits", 3, "", "ok", 2, 4)
+    ledger = ledgers.container("box", [[*ledgers.charges(600, 0), served]])
+    ledgers.write(tmp_path / "store", ledger | {layout.price_book(book.sha256): book.data})
+    out = tmp_path / "out.csv"
+    options = ["--store", str(tmp_path / "store"), "--cache", str(tmp_path / "cache"), "--focus", "1.2", str(out)]
+    assert CliRunner().invoke(command, options).exit_code == 0
+    with out.open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert (row["RegionId"], row["x_PriceBookSha256"]) == ("eu-west-1", book.sha256)
+    assert int(row["x_EnergyNanoJoule"]) > 0
+
+
+def test_command_says_when_the_sum_is_not_to_be_trusted(tmp_path: Path):
+    """The file is written all the same: what is in it is in the ledger."""
+    ledger = ledgers.container("box", [[*ledgers.charges(5, 0), Posting("boot", VCPU, 5, 1)]] * 3)
+    del ledger[ledgers.segment_keys(ledger)[1]]
+    ledgers.write(tmp_path / "store", ledger)
+    out = tmp_path / "out.parquet"
+    options = ["--store", str(tmp_path / "store"), "--cache", str(tmp_path / "cache"), "--focus", "1.2", str(out)]
+    result = CliRunner().invoke(command, options)
+    assert (result.exit_code, "segments 1 to 1 are missing" in result.stderr) == (1, True)
+    assert out.stat().st_size > 1000
 
 
 def test_empty_ledger_is_a_file_without_rows():
