@@ -1,7 +1,7 @@
 """How much time the platform has billed so far, counted as it passes: the age by which the meter charges.
 
 Of a container that is billed while it lives, that is its age by the clock. Where only invocations (Lambda) or stretches with
-requests (Cloud Run) are billed, time stands still in between. `gateway.accounting.billing` is the same over a whole life.
+requests (Cloud Run) are billed, time stands still in between.
 """
 
 from typing import Protocol

@@ -112,7 +112,7 @@ def compact(ctx: click.Context, store: str, cache: Path | None, form: str) -> No
     if form == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(done), indent=2).decode())
     elif not done.committed and not done.refused:
-        click.echo("nothing to compact")
+        click.echo("nothing to compact: an hour is closed 15 minutes after its end")
     else:
         for one in done.committed:
             what = f"{len(one.inputs):,} segments, {one.requests:,} requests, ${usd(one.cost_picousd)}"
@@ -142,7 +142,7 @@ def _show(verdict: "Verdict") -> None:
         if len(verdict.findings) > FINDINGS_MAX:
             click.echo(f"... and {len(verdict.findings) - FINDINGS_MAX:,} more; --format json lists them all")
     click.echo(
-        f"{verdict.segments:,} segments of {verdict.lives:,} container lives, {verdict.requests:,} requests: "
+        f"{verdict.segments:,} segments of {verdict.lives:,} container {'life' if verdict.lives == 1 else 'lives'}, {verdict.requests:,} requests: "
         f"${usd(verdict.charged_picousd)} posted + ${usd(verdict.unattributed_picousd)} unattributed"
     )
     if verdict.corrected_picousd:

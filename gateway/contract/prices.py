@@ -2,7 +2,7 @@
 
 A price is a decimal string per unit; it is multiplied once per origin charge, never per request, so nothing is lost to rounding.
 A platform is data too: which skus a container is billed by, for which time, in steps of what, and for how long at least. What
-that comes to is `gateway.accounting.billing`.
+that comes to is `gateway.accounting.billedtime` while it runs.
 """
 
 import itertools

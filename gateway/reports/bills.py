@@ -226,10 +226,15 @@ def _count(relation: duckdb.DuckDBPyRelation) -> int:
     return int(count)
 
 
+def rows_that_repeat(count: int) -> str:
+    """The beginning of a sentence."""
+    return "1 row repeats" if count == 1 else f"{count:,} rows repeat"
+
+
 def _flags(rows: Sequence[Row], repeated: int) -> tuple[Flag, ...]:
     flags = []
     if repeated:
-        text = f"{repeated:,} rows repeat another one in every column; they are counted, as the bill has them"
+        text = f"{rows_that_repeat(repeated)} another one in every column: counted, as the bill has it"
         flags.append(Flag("repeated_rows", text))
     if below := [row.cost_picousd for row in rows if row.cost_picousd < 0]:
         flags.append(Flag("credits", f"{len(below):,} amounts are below zero, {dollars(sum(below))} together"))

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.reports import energyview, figures, render, trends
+from gateway.reports.amortizing import Amortized
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.query import Dimension
 from gateway.wording import moment
@@ -67,9 +68,6 @@ def trend(row: Row) -> str:
     return "-" if row.compared_picousd is None else figures.percent(row.compared_picousd, row.previous_picousd)
 
 
-percent = figures.percent  # `reconcile` tells differences the same way
-
-
 def _table(report: Breakdown) -> Table:
     by, scale = report.query.by, figures.scale(report.charged_picousd)
     has_trend = any(row.previous_picousd is not None for row in report.rows)
@@ -119,17 +117,24 @@ def _columns(names: Sequence[str], numbers: Sequence[str]) -> Table:
     return table
 
 
+AMORTIZED = ("training", "earlier", "this period", "of it written off", "remaining")
+
+
+def amortized(row: Amortized) -> list[str]:
+    """The cells under these headings."""
+    amounts = (
+        *(row.cost_picousd, row.earlier_picousd, row.expensed_picousd),
+        *(row.written_off_picousd, row.remaining_picousd),
+    )
+    return ["unpriced" if amount is None else figures.dollars(amount) for amount in amounts]
+
+
 def _training(report: Breakdown, console: Console) -> None:
     plan = report.query.amortize
     if plan is None or not report.training:
         return
     over = f"{plan.amount:,} predictions" if plan.over == "rows" else f"{plan.amount:,} days"
-    table = _columns(["model"], ["training", "earlier", "this period", "of it written off", "remaining"])
+    table = _columns(["model"], AMORTIZED)
     for row in report.training:
-        amounts = (
-            *(row.cost_picousd, row.earlier_picousd, row.expensed_picousd),
-            *(row.written_off_picousd, row.remaining_picousd),
-        )
-        texts = ["unpriced" if amount is None else figures.dollars(amount) for amount in amounts]
-        table.add_row(Text(figures.printable(f"{row.model}@{row.version}")), *texts)
+        table.add_row(Text(figures.printable(f"{row.model}@{row.version}")), *amortized(row))
     render.show_table(console, f"Training over {over}, beside the bill", table)

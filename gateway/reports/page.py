@@ -158,14 +158,9 @@ def _training(report: Breakdown) -> str:
         return ""
     rows = []
     for row in report.training:
-        amounts = (
-            *(row.cost_picousd, row.earlier_picousd, row.expensed_picousd),
-            *(row.written_off_picousd, row.remaining_picousd),
-        )
-        cells = "".join(f"<td>{'unpriced' if one is None else escape(figures.dollars(one))}</td>" for one in amounts)
+        cells = "".join(f"<td>{escape(text)}</td>" for text in breakdownview.amortized(row))
         rows.append(f'<tr><td class="text">{escape(figures.printable(row.model))}@{row.version}</td>{cells}</tr>')
-    header = '<th class="text">model</th><th>training</th><th>earlier</th><th>this period</th>'
-    header += "<th>of it written off</th><th>remaining</th>"
+    header = '<th class="text">model</th>' + "".join(f"<th>{name}</th>" for name in breakdownview.AMORTIZED)
     return _listing("Training, beside the bill", header, rows)
 
 

@@ -60,7 +60,7 @@ async def post(
     bill = await asyncio.to_thread(bills.read, path)
     if bill.repeated and not accept_repeated:
         raise InvalidInput(
-            f"bill {path} has {bill.repeated:,} rows that repeat another one in every column: a file joined twice "
+            f"bill {path}: {bills.rows_that_repeat(bill.repeated)} another one in every column: a file joined twice "
             "would be charged twice. Look at them; --accept-repeated posts them as they are"
         )
     facts = await asyncio.to_thread(_facts, await sync(store, folder, is_whole=True))

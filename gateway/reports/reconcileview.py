@@ -8,7 +8,6 @@ from rich.text import Text
 
 from gateway.reports import figures, render
 from gateway.reports.bills import Flag
-from gateway.reports.breakdownview import percent
 from gateway.reports.reconcile import Difference, Reconciliation
 from gateway.reports.reconcilelines import Line
 from gateway.reports.reconcileresources import ByResource
@@ -29,7 +28,7 @@ def show(found: Reconciliation, console: Console) -> None:
             scale.amount(row.ledger_picousd),
             scale.amount(row.bill_picousd),
             scale.amount(row.difference_picousd),
-            percent(row.bill_picousd, row.ledger_picousd),
+            figures.percent(row.bill_picousd, row.ledger_picousd),
         )
     render.show_table(
         console, f"Ledger against bill ({found.shape}) in {scale.unit}, {found.first_day} to {found.last_day}", table

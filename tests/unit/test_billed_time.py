@@ -1,6 +1,6 @@
 """Lambda and request-billed Cloud Run, weighed while they run: only billed time, to the pico-dollar, whatever comes in which order.
 
-The witness is `gateway.accounting.billing`, which knows the whole life, and the price list as fractions.
+The witness is `tests.support.wholelife`, which knows the whole life, and the price list as fractions.
 """
 
 from collections import Counter
@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounting import billing
-from gateway.accounting.billing import Life
 from gateway.accounting.container import Container
 from gateway.accounting.meter import Meter
 from gateway.accounting.statement import Statement, settle
 from gateway.contract import prices
+from tests.support import wholelife
 from tests.support.manualclock import ManualClock
+from tests.support.wholelife import Life
 
 MS, SECOND_NS, GIB = 10**6, 10**9, 1 << 30
 BOOT_NS = 1_793_883_000 * SECOND_NS  # 2026-11-05T12:50:00Z
@@ -128,9 +128,9 @@ def test_every_window_is_charged_its_billed_time_and_every_pico_dollar_has_an_ac
 
     boundaries = [BOOT_NS, *(statement.to_ns for statement in statements)]
     for index, priced in enumerate((box.meter.vcpu, box.meter.memory)):
-        due = billing.charges(box.rule, life, priced, boundaries)
+        due = wholelife.charges(box.rule, life, priced, boundaries)
         assert [each.charges[index].cost_picousd for each in statements] == list(due)
-        total_ns = billing.billed_ns(box.rule, life)
+        total_ns = wholelife.billed_ns(box.rule, life)
         assert sum(due) == priced.billed_picousd(total_ns)
         assert sum(each.charges[index].quantity for each in statements) == priced.provisioned.amount * total_ns
     for statement in statements:

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounting import billing
-from gateway.accounting.billing import Life
 from gateway.accounting.container import Container
 from gateway.accounting.meter import Meter
 from gateway.accounting.statement import settle
 from gateway.accounting.tariff import tariff
 from gateway.contract import prices
 from gateway.contract.prices import NS_PER_HOUR, PICO_PER_USD, Platform
+from tests.support import wholelife
 from tests.support.manualclock import ManualClock
+from tests.support.wholelife import Life
 
 MS, SECOND_NS, GIB = 10**6, 10**9, 1 << 30
 BOOT_NS = 1_793_883_000 * SECOND_NS  # 2026-11-05T12:50:00Z
@@ -48,35 +48,35 @@ def lived(*answered: tuple[float, float], ready_ms: float = 0, ended_ms: float =
 )
 def test_a_life_is_billed_by_its_platforms_steps_and_minimum(name: str, seconds: float, billed_s: float) -> None:
     rule = prices.shipped_for(name).platform(name)
-    assert billing.billed_ns(rule, lived(ended_ms=seconds * 1000)) == round(billed_s * SECOND_NS)
+    assert wholelife.billed_ns(rule, lived(ended_ms=seconds * 1000)) == round(billed_s * SECOND_NS)
 
 
 def test_every_invocation_counts_by_itself_in_whole_milliseconds_and_so_does_its_start() -> None:
     life = lived((900, 900.2), (900, 902.5), (2000, 2001), ready_ms=812.1)
-    assert billing.billed_ns(LAMBDA, life) == (813 + 1 + 3 + 1) * MS
+    assert wholelife.billed_ns(LAMBDA, life) == (813 + 1 + 3 + 1) * MS
 
 
 def test_requests_at_once_are_one_stretch_and_silence_is_free() -> None:
     life = lived((1000, 1150), (1100, 1210), (5000, 5001), ready_ms=310)
-    assert billing.billed_ns(CLOUD_RUN, life) == (400 + 300 + 100) * MS
+    assert wholelife.billed_ns(CLOUD_RUN, life) == (400 + 300 + 100) * MS
 
 
 def test_what_lasts_is_billed_as_it_lasts_and_rounded_up_when_it_is_over() -> None:
     life = lived((1000, 1150), ready_ms=100)
     for rule in (CLOUD_RUN, LAMBDA):
-        assert billing.billed_ns(rule, life, BOOT_NS + 1149 * MS) == (100 + 149) * MS
-    assert billing.billed_ns(CLOUD_RUN, life, BOOT_NS + 1150 * MS) == (100 + 200) * MS
+        assert wholelife.billed_ns(rule, life, BOOT_NS + 1149 * MS) == (100 + 149) * MS
+    assert wholelife.billed_ns(CLOUD_RUN, life, BOOT_NS + 1150 * MS) == (100 + 200) * MS
 
 
 def test_no_moment_is_billed_twice() -> None:
     """Ten answers of 1 ms within 100 ms are one step and not ten; the next one after that is another."""
     life = lived(*((1000 + 11 * index, 1001 + 11 * index) for index in range(10)), (1101, 1102))
-    assert billing.billed_ns(CLOUD_RUN, life) == 200 * MS
+    assert wholelife.billed_ns(CLOUD_RUN, life) == 200 * MS
 
 
 def test_shutting_down_is_billed_by_cloud_run_and_not_by_lambda() -> None:
     life = Life(BOOT_NS, BOOT_NS, BOOT_NS + 10_000 * MS, (), BOOT_NS + 9_950 * MS)
-    assert [billing.billed_ns(rule, life) for rule in (CLOUD_RUN, LAMBDA)] == [100 * MS, 0]
+    assert [wholelife.billed_ns(rule, life) for rule in (CLOUD_RUN, LAMBDA)] == [100 * MS, 0]
 
 
 @pytest.mark.parametrize(("book", "platform"), PLATFORMS, ids=lambda value: value.name)
@@ -100,12 +100,12 @@ def test_windows_of_any_length_add_up_to_the_life(
     boundaries = [BOOT_NS, *sorted(BOOT_NS + cut for cut in cuts if cut < ended), ended_ns]
     for provisioned in Container("c", BOOT_NS, platform.name, *size).provisioned(platform):
         priced = tariff(book, provisioned)
-        windows = billing.charges(platform, life, priced, boundaries)
-        before = priced.billed_picousd(billing.billed_ns(platform, life, BOOT_NS))
+        windows = wholelife.charges(platform, life, priced, boundaries)
+        before = priced.billed_picousd(wholelife.billed_ns(platform, life, BOOT_NS))
         assert min(windows) >= 0
-        assert before + sum(windows) == priced.billed_picousd(billing.billed_ns(platform, life))
+        assert before + sum(windows) == priced.billed_picousd(wholelife.billed_ns(platform, life))
     before = sum(1 for _, to_ns in answered if to_ns <= BOOT_NS)
-    counted = billing.request_picousd(2, 7, life, boundaries)
+    counted = wholelife.request_picousd(2, 7, life, boundaries)
     assert round(Fraction(2 * before, 7)) + sum(counted) == round(Fraction(2 * len(answered), 7))
 
 
@@ -132,7 +132,7 @@ def test_for_every_sku_and_window_the_postings_are_the_origin_charge(
     life = Life(BOOT_NS, BOOT_NS, ended_ns)
     boundaries = [BOOT_NS, *(statement.to_ns for statement in statements)]
     for index, priced in enumerate((meter.vcpu, meter.memory)):
-        origin = billing.charges(platform, life, priced, boundaries)
+        origin = wholelife.charges(platform, life, priced, boundaries)
         for statement, cost_picousd in zip(statements, origin, strict=True):
             posted = Counter[str]()
             for posting in statement.postings:
@@ -141,7 +141,7 @@ def test_for_every_sku_and_window_the_postings_are_the_origin_charge(
             assert posted[sku] == statement.charges[index].cost_picousd == cost_picousd
     assert not any(posting.account == "unattributed" for each in statements for posting in each.postings)
     if platform.machine_sku and (price := book.price(platform.machine_sku)):
-        billed_ns = billing.billed_ns(platform, life)
+        billed_ns = wholelife.billed_ns(platform, life)
         whole = round(Fraction(price.usd) * PICO_PER_USD * billed_ns / NS_PER_HOUR)
         assert sum(each.cost_picousd for each in statements) == whole
 

@@ -138,7 +138,7 @@ def test_repeated_rows_and_credits_are_counted_and_flagged(options: list[str], t
     found = json.loads(ran(options, bill, "--json").stdout)
     assert found["bill_picousd"] == 1_750_000_000_000
     assert {flag["kind"] for flag in found["flags"]} == {"repeated_rows", "credits"}
-    assert "note (repeated_rows): 1 rows" in ran(options, bill).output
+    assert "note (repeated_rows): 1 row repeats" in ran(options, bill).output
 
 
 def test_posting_refuses_repeated_rows_unless_told(options: list[str], tmp_path: Path):
