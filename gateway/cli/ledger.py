@@ -142,7 +142,7 @@ def _show(verdict: "Verdict") -> None:
         if len(verdict.findings) > FINDINGS_MAX:
             click.echo(f"... and {len(verdict.findings) - FINDINGS_MAX:,} more; --format json lists them all")
     click.echo(
-        f"{verdict.segments:,} segments of {verdict.lives:,} container {'life' if verdict.lives == 1 else 'lives'}, {verdict.requests:,} requests: "
+        f"{verdict.segments:,} segments of {verdict.lives:,} container lives, {verdict.requests:,} requests: "
         f"${usd(verdict.charged_picousd)} posted + ${usd(verdict.unattributed_picousd)} unattributed"
     )
     if verdict.corrected_picousd:

@@ -248,7 +248,7 @@ def test_the_command_says_what_it_did(objects: dict[str, bytes], tmp_path: Path)
     assert re.search(
         r"^2026-11-05T12:00Z +generation 0: [\d,]+ segments, [\d,]+ requests, \$0\.", first.output, re.MULTILINE
     )
-    assert ran(root).output == "nothing to compact\n"
+    assert ran(root).output == "nothing to compact: an hour is closed 15 minutes after its end\n"
     assert asyncio.run(_count(root)) == len(list(root.glob("compacted/v1/plans/*/*/*.json")))
     key = max(root.glob("ledger/v1/dt=*/hr=13/*/*.jsonl.gz"))
     plan = codec.decode(next(root.glob("compacted/v1/plans/*/hr=13/*.json")).read_bytes(), Plan)
