@@ -1,6 +1,5 @@
 """`steelyard advise`: CPU or GPU for one model, from measurements on this host, its own traffic and dated prices."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,9 +129,8 @@ async def _traffic(
     if trace is not None:
         return traffic.of_trace(trace.name, _text(trace))
     from gateway.reports import hourly
-    from gateway.reports.sync import default_folder
 
-    folder = cache or default_folder(store.url, os.environ)
+    folder = options.ledger_folder(store, cache)
     return traffic.of_hours("the ledger", await hourly.requests(store, folder, model))
 
 

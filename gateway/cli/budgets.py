@@ -96,9 +96,8 @@ async def _evaluated(
 ) -> "tuple[tuple[Standing, ...], tuple[Outcome, ...]]":
     """`secret` None: nobody is told."""
     from gateway.budgets import alerting, evaluating
-    from gateway.reports.sync import default_folder
 
-    folder = cache or default_folder(opened.url, os.environ)
+    folder = options.ledger_folder(opened, cache)
     standings = await evaluating.read(opened, folder, known.budget, now_ns)
     if secret is None or known.webhook is None:
         return standings, ()

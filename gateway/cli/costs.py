@@ -1,24 +1,21 @@
 """`steelyard costs`: what each model cost, down to the exact bill, in whatever shape it is wanted."""
 
-import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gateway.cli import options
+from gateway.cli.reconcile import reconcile
 from gateway.errors import InvalidInput
 from gateway.reports import query as words
-from gateway.whoami import user_name
 
 if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
     from gateway.reports.breakdown import Breakdown
     from gateway.reports.findings import Finding
     from gateway.reports.plotdata import PageData
-    from gateway.reports.reconcileresources import ByResource
 
 FORMATS = ("table", "json", "csv", "parquet", "html")
 
@@ -168,7 +165,7 @@ def _summary(
     since, until, model = asked
 
     async def _read(opened: "ObjectStore") -> CostReport:
-        return await read(opened, _folder(opened, cache), since_ns=since, until_ns=until, model=model)
+        return await read(opened, options.ledger_folder(opened, cache), since_ns=since, until_ns=until, model=model)
 
     report = options.with_store(store, _read)
     if form == "json":
@@ -200,10 +197,10 @@ def _grouped(
     coefficients = energy.load(energy_book)
 
     async def _read(opened: "ObjectStore") -> "Breakdown":
-        return await read(opened, _folder(opened, cache), query, coefficients)
+        return await read(opened, options.ledger_folder(opened, cache), query, coefficients)
 
     async def _page(opened: "ObjectStore") -> "PageData":
-        return await plotdata.read(opened, _folder(opened, cache), query, coefficients)
+        return await plotdata.read(opened, options.ledger_folder(opened, cache), query, coefficients)
 
     if form == "html":
         data = options.with_store(store, _page)
@@ -238,7 +235,7 @@ def _focus(
     form: focus.Form = "csv" if wanted[1].suffix == ".csv" else "parquet"
 
     async def _read(opened: "ObjectStore") -> focus.Export:
-        folder = _folder(opened, cache)
+        folder = options.ledger_folder(opened, cache)
         return await focus.read(
             opened, folder, account, book, *period, version=version, form=form, coefficients=coefficients
         )
@@ -246,12 +243,6 @@ def _focus(
     made = options.with_store(store, _read)
     _write(wanted[1], made.data)
     _exit(ctx, made.faults)
-
-
-def _folder(opened: "ObjectStore", cache: Path | None) -> Path:
-    from gateway.reports.sync import default_folder
-
-    return cache or default_folder(opened.url, os.environ)
 
 
 def _write(out: Path | None, data: bytes) -> None:
@@ -270,58 +261,4 @@ def _exit(ctx: click.Context, faults: "tuple[Finding, ...]") -> None:
         ctx.exit(1)
 
 
-@costs.command
-@options.store
-@click.argument("bill", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--resource",
-    metavar="GLOB",
-    help="Compare by resource, those whose id fits: 'arn:aws:ecs:*/prod/*', or '*' also for what the ledger does not know.",
-)
-@click.option("--post", is_flag=True, help="Write what differs, by resource, into the ledger as corrections.")
-@click.option("--accept-repeated", is_flag=True, help="For --post: rows that are there twice are charged twice.")
-@click.option("--json", "as_json", is_flag=True, help="Exact integers of pico-dollars.")
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder for copies of the ledger.")
-def reconcile(
-    store: str,
-    bill: Path,
-    resource: str | None,
-    post: bool,
-    accept_repeated: bool,
-    as_json: bool,
-    cache: Path | None,
-) -> None:
-    """Compare the ledger with the provider's BILL: a FOCUS or CUR file, CSV or Parquet, by day and service.
-
-    With --resource or --post by resource, sku and hours. Corrections are new rows, nothing is changed: afterwards reports are
-    the bill's sum for these resources. Posting the same bill again changes nothing; another bill for the same hours adds the
-    difference.
-    """
-    from gateway.reports import export, reconcile, reconcileposting, reconcileview
-
-    if accept_repeated and not post:
-        raise click.UsageError("--accept-repeated goes with --post")
-    now_ns = time.time_ns()
-
-    async def _by_service(opened: "ObjectStore") -> reconcile.Reconciliation:
-        return await reconcile.read(opened, _folder(opened, cache), bill)
-
-    async def _by_resource(opened: "ObjectStore") -> "ByResource":
-        folder = _folder(opened, cache)
-        if not post:
-            return await reconcileposting.read(opened, folder, bill, resource, now_ns=now_ns)
-        author = reconcileposting.Author(user_name(), now_ns)
-        return await reconcileposting.post(opened, folder, bill, resource, author, accept_repeated=accept_repeated)
-
-    if resource is not None or post:
-        compared = options.with_store(store, _by_resource)
-        if as_json:
-            click.echo(export.as_json(compared))
-        else:
-            reconcileview.show_resources(compared, options.console())
-        return
-    found = options.with_store(store, _by_service)
-    if as_json:
-        click.echo(export.as_json(found))
-    else:
-        reconcileview.show(found, options.console())
+costs.add_command(reconcile)

@@ -1,6 +1,5 @@
 """`steelyard ledger`: is it whole, how did a killed container end, and Parquet for other engines."""
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,11 +100,10 @@ def compact(ctx: click.Context, store: str, cache: Path | None, form: str) -> No
     after a kill makes the same files. Exit code 1 says that segments of an hour must be put right first.
     """
     from gateway.reports import compaction
-    from gateway.reports.sync import default_folder
     from gateway.wording import usd
 
     async def run(opened: "ObjectStore") -> compaction.Compacted:
-        folder = cache or default_folder(opened.url, os.environ)
+        folder = options.ledger_folder(opened, cache)
         return await compaction.compact(opened, folder, now_ns=time.time_ns())
 
     done = options.with_store(store, run)

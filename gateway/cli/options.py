@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -58,6 +59,13 @@ def console_to(out: Path | None) -> "Iterator[Console]":
             yield Console(file=file, highlight=False, width=1000)
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror}") from error
+
+
+def ledger_folder(opened: "ObjectStore", cache: Path | None) -> Path:
+    """Where copies of this store's ledger are kept."""
+    from gateway.reports.sync import default_folder
+
+    return cache or default_folder(opened.url, os.environ)
 
 
 def with_store(url: str, ask: "Callable[[ObjectStore], Awaitable[T]]", *, create: bool = False) -> T:
