@@ -15,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.lambdaruntime import events
 from gateway.lambdaruntime.api import Invocation, RuntimeApi
 from gateway.lambdaruntime.exchange import Address, AnswerTooLong, exchange
+from gateway.lambdaruntime.visit import Visit
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +34,15 @@ class Invocations:
         accepting: asyncio.Event,
         *,
         timeout_ms: int,
-        count: Callable[[], None],
+        visit: Visit | None,
         stop: Callable[[], None],
     ) -> None:
-        """Begins when `accepting` is set. `count` is told of an invocation that never becomes a request, which Lambda bills too;
-        `stop` ends the process.
-        """
+        """Begins when `accepting` is set. `visit` is what the meter counts, if it counts; `stop` ends the process."""
         self._api = api
         self._gateway = _own(listening)
         self._accepting = accepting
         self._timeout_ms = timeout_ms
-        self._count = count
+        self._visit = visit
         self._stop = stop
         self._is_stopping = False
         self._is_idle = True
@@ -76,7 +75,13 @@ class Invocations:
                 self._is_idle = True
                 invocation = await self._api.next()
                 self._is_idle = False
-                await self._handle(invocation)
+                if self._visit:
+                    self._visit.open()
+                try:
+                    await self._handle(invocation)
+                finally:
+                    if self._visit:
+                        self._visit.close()
         finally:
             extension.cancel()
 
@@ -100,7 +105,6 @@ class Invocations:
         try:
             status = await self._api.respond(invocation.id, await self._answered(invocation))
         except events.NotAnHttpEvent as error:
-            self._count()
             status = await self._api.fail(invocation.id, "Steelyard.NotAnHttpEvent", str(error))
         except GatewayError:
             raise

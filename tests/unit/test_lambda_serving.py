@@ -45,7 +45,7 @@ def invoked(api: LambdaApi, listening: socket.socket) -> Invocations:
     accepting = asyncio.Event()
     accepting.set()
     runtime = RuntimeApi(api.address)
-    return Invocations(runtime, listening, accepting, timeout_ms=30_000, count=lambda: None, stop=lambda: None)
+    return Invocations(runtime, listening, accepting, timeout_ms=30_000, visit=None, stop=lambda: None)
 
 
 async def invoke(api: LambdaApi, *, left_ms: int = 30_000) -> Outcome:
@@ -122,5 +122,5 @@ async def test_an_error_of_the_container_ends_the_loop() -> None:
             accepting.set()
             api = RuntimeApi(f"127.0.0.1:{listening.getsockname()[1]}")
             with pytest.raises(GatewayError, match="answers 500"):
-                async with Invocations(api, listening, accepting, timeout_ms=1, count=lambda: None, stop=stopped.set):
+                async with Invocations(api, listening, accepting, timeout_ms=1, visit=None, stop=stopped.set):
                     await stopped.wait()
