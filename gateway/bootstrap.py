@@ -5,11 +5,12 @@
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from gateway import allocator
+from gateway import allocator, lambdaruntime
 from gateway.access.gate import Gate
 from gateway.accounting.clock import SystemClock
 from gateway.accounting.ledger import LedgerWriter
@@ -85,14 +86,15 @@ async def _probe(store: ObjectStore) -> None:
 
 
 def _gate(settings: Settings, store: ObjectStore, scales: Scales) -> Gate:
-    """Before the ledger is opened: a gateway that must not start leaves no bill."""
+    """Before the ledger is opened: a gateway that must not start leaves no bill. A function is called through Lambda by others."""
+    is_alone = is_loopback(settings.server.host) and lambdaruntime.RUNTIME_API not in os.environ
     return Gate(
         store,
         settings.access,
         container=scales.here.id,
         boot_ns=scales.here.boot_ns,
         now_ns=scales.clock.now_ns,
-        is_loopback=is_loopback(settings.server.host),
+        is_loopback=is_alone,
         insecure_no_auth=settings.insecure_no_auth,
     )
 

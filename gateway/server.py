@@ -3,14 +3,16 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
+import msgspec
 import uvloop
 
-from gateway import bootstrap
+from gateway import bootstrap, lambdaruntime
 from gateway.errors import GatewayError
 from gateway.http.app import application
 from gateway.http.listener import Listener
@@ -64,12 +66,33 @@ async def _serve(settings: Settings, startup: Startup, listening: socket.socket)
                 # What the start has made stays for ever: without it a full collection takes 0.1 ms instead of 20 to 35.
                 gc.freeze()
                 startup.mark_ready()
-                async with service.saturation:
+                async with service.saturation, _invocations(settings, listener, listening, stop.ask):
                     await listener.serve(listening, stopped)
         except asyncio.CancelledError:
             if not stop.is_asked:
                 raise
             logger.info("stopped before it was ready")
+
+
+def _invocations(
+    settings: Settings, listener: Listener, listening: socket.socket, stop: Callable[[], None]
+) -> AbstractAsyncContextManager[object]:
+    """Lambda calls no server: there the gateway asks for what it is to answer. Everywhere else nothing happens here."""
+    address = os.environ.get(lambdaruntime.RUNTIME_API)
+    if address is None:
+        return nullcontext()
+    from gateway.lambdaruntime.api import RuntimeApi  # noqa: PLC0415 - nobody else needs these
+    from gateway.lambdaruntime.serving import Invocations  # noqa: PLC0415
+    from gateway.lambdaruntime.visit import Visit  # noqa: PLC0415
+
+    visit: Visit | None = None
+    if visits := listener.visits:
+        visit = Visit(visits.begin, visits.end)
+        listener.visits = msgspec.structs.replace(visits, begin=visit.begin, end=visit.end)
+    timeout_ms = round(settings.timeout_s * 1000)
+    return Invocations(
+        RuntimeApi(address), listening, listener.accepting, timeout_ms=timeout_ms, visit=visit, stop=stop
+    )
 
 
 class _Stop:

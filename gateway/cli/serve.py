@@ -1,9 +1,12 @@
 """`steelyard serve`: one gateway process over one store."""
 
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
 
+from gateway import lambdaruntime
 from gateway.cli import options
 
 
@@ -43,6 +46,17 @@ def serve(
         "preload": list(preload) or None,
         "insecure_no_auth": insecure_no_auth or None,
     }
-    loaded = settings.load(config, overrides=overrides)
-    startup.mark_settings()
-    return server.serve(loaded, startup)
+    with _failures_told():
+        loaded = settings.load(config, overrides=overrides)
+        startup.mark_settings()
+        return server.serve(loaded, startup)
+
+
+def _failures_told() -> AbstractContextManager[None]:
+    """On Lambda its log and its caller are told why a function does not start."""
+    address = os.environ.get(lambdaruntime.RUNTIME_API)
+    if address is None:
+        return nullcontext()
+    from gateway.lambdaruntime import api
+
+    return api.told(address)

@@ -31,6 +31,7 @@ class Listener:
         self.now_s = self.loop.time()
         self.is_draining = False
         self.connections: set[Connection] = set()
+        self.accepting = asyncio.Event()  # set once clients can connect
         self._all_gone = asyncio.Event()
 
     async def serve(self, listening: socket.socket, stopped: asyncio.Event) -> None:
@@ -38,6 +39,7 @@ class Listener:
         server = await self.loop.create_server(lambda: Connection(self), sock=listening, backlog=BACKLOG)
         host, port = listening.getsockname()[:2]
         logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        self.accepting.set()
         sweeper = self.loop.create_task(self._sweep())
         try:
             await stopped.wait()

@@ -74,6 +74,8 @@ def starts_without(module: str, blocked: set[str]) -> "subprocess.CompletedProce
                 "model_signing",
                 "cyclonedx",
                 "tokenizers",
+                "gateway.lambdaruntime.api",
+                "gateway.lambdaruntime.serving",
             },
         ),
         ("gateway.cli.main", HEAVY),

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 
 from gateway.objectstore.opening import open_store
 from tests.infra.conftest import Stack, environ, job_definition, task_definition
-from tests.support import accesskeys, models, servers
+from tests.support import accesskeys, lambdaapi, models, servers
 from tests.support.gateways import Gateway
 from trainers.launch import environment
 
@@ -71,6 +71,42 @@ def test_the_stack_serves_trains_and_takes_up_what_was_trained(
     figures_reach_cloudwatch(stack, gateway.log)
 
 
+def test_the_function_answers_events_of_its_url(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own command and environment, in the role that it has, with a Runtime API that is played."""
+    key = asyncio.run(prepared(stack, monkeypatch, "small"))
+    function = stack.account.client("lambda").list_functions()["Functions"][0]
+    as_function = stack.account.assume(function["Role"])
+    told = dict(function["Environment"]["Variables"])
+    assert told["STEELYARD_ACCESS__REQUIRED"] == "always"
+    (port,) = servers.free_ports(1)
+    with stack.account.asking_for_credentials(), lambdaapi.playing() as api:
+        here = {
+            "STEELYARD_SERVER__PORT": str(port),
+            "STEELYARD_REPOSITORY__CACHE_DIR": str(tmp_path / "cache"),
+            "TMPDIR": str(tmp_path),
+            # What Lambda sets.
+            "AWS_LAMBDA_RUNTIME_API": api.address,
+            "AWS_LAMBDA_FUNCTION_NAME": function["FunctionName"],
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function["MemorySize"]),
+        }
+        env = bare() | told | here | stack.account.environment(as_function)
+        command = [sys.executable, "-m", "gateway", "serve"]
+        log = tmp_path / "function.log"
+        with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
+            try:
+                body = json.dumps({"rows": [ROW]}).encode()
+                assert api.request("POST", "/v1/predict/small", body).json["statusCode"] == 401
+                answer = api.request("POST", "/v1/predict/small", body, steelyard_key=key)
+                assert answer.json["statusCode"] == 200, log.read_text()[-3000:]
+                assert int(answer.json["headers"]["steelyard-cost-picousd"]) > 200_000, "an invocation's fee is in it"
+                process.terminate()
+                assert process.wait(timeout=WAIT_S) == 0, log.read_text()[-3000:]
+            finally:
+                process.kill()
+    assert "Traceback" not in log.read_text()
+    assert api.init_errors == []
+
+
 @contextlib.contextmanager
 def served(container: dict[str, Any], account: dict[str, str], folder: Path) -> Iterator[Gateway]:
     """The task definition's own command and environment, in this account and role, until the block ends."""
@@ -99,9 +135,9 @@ def served(container: dict[str, Any], account: dict[str, str], folder: Path) -> 
             process.kill()
 
 
-async def prepared(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> str:
+async def prepared(stack: Stack, monkeypatch: pytest.MonkeyPatch, model: str = "first") -> str:
     """A model and a key in the store; the key."""
-    await published(stack, "first", monkeypatch)
+    await published(stack, model, monkeypatch)
     async with contextlib.aclosing(open_store(stack.store)) as store:
         key, _ = await accesskeys.added(store, rights=("predict", "costs"))
         return key

@@ -80,4 +80,11 @@ def test_every_metric_filter_has_a_figure_and_every_figure_a_filter() -> None:
 def test_the_function_is_told_what_a_container_is_told() -> None:
     told = hcl.text("modules/gateway/lambda.tf")
     assert "local.environment" in told
+    assert 'entry_point = ["steelyard"]' in told
     assert 'command     = ["serve"]' in told
+
+
+def test_the_function_needs_nothing_in_its_image_but_the_gateway() -> None:
+    """Whatever else is said to the function is a setting of the gateway."""
+    told = hcl.text("modules/gateway/lambda.tf").split("environment {")[1].split("ephemeral")[0]
+    assert set(re.findall(r"^\s+([A-Z]\w+)\s+=", told, re.MULTILINE)) == {"STEELYARD_REPOSITORY__CACHE_BYTES_MAX"}

@@ -183,6 +183,21 @@ run "arm_on_spot_with_a_function" {
   }
 
   assert {
+    condition     = one(aws_lambda_function.gateway[0].image_config).entry_point == tolist(["steelyard"]) && one(aws_lambda_function.gateway[0].image_config).command == tolist(["serve"])
+    error_message = "The function starts what a task starts, from the same image."
+  }
+
+  assert {
+    condition     = one(aws_lambda_function.gateway[0].environment).variables.STEELYARD_ACCESS__REQUIRED == "always" && !contains(keys(one(aws_lambda_function.gateway[0].environment).variables), "STEELYARD_SERVER__HOST")
+    error_message = "The function asks for keys, and listens to itself only."
+  }
+
+  assert {
+    condition     = aws_lambda_function.gateway[0].timeout > var.request_timeout_s
+    error_message = "A request's own deadline comes before the function's, so that who is late is told so."
+  }
+
+  assert {
     condition     = aws_appautoscaling_scheduled_action.floor["morning"].scalable_target_action[0].min_capacity == "4"
     error_message = "The floor rises in the morning."
   }

@@ -51,7 +51,7 @@ variable "architecture" {
 }
 
 variable "lambda_image" {
-  description = "Image of the gateway with the Lambda Web Adapter, to serve as a function besides; null is none."
+  description = "Image of the gateway in ECR, to serve as a function besides; null is none."
   type        = string
   default     = null
 }

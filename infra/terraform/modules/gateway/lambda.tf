@@ -1,5 +1,6 @@
-# The gateway as a function, for traffic so small that a task would idle (`steelyard advise` says when). Callers sign their requests
-# (AWS_IAM) and send a key besides. What it cannot do like a container is said in the README.
+# The gateway as a function, for traffic so small that a task would idle (`steelyard advise` says when). It is the very image of the
+# tasks: on Lambda `steelyard serve` asks for its invocations. Callers sign their requests (AWS_IAM) and send a key besides. What it
+# cannot do like a container is said in the README.
 
 data "aws_iam_policy_document" "lambda_trust" {
   statement {
@@ -55,7 +56,7 @@ resource "aws_lambda_function" "gateway" {
   count = var.lambda == null ? 0 : 1
 
   function_name                  = "${var.name}-gateway"
-  description                    = "Steelyard's gateway behind the Lambda Web Adapter"
+  description                    = "Steelyard's gateway, which asks the Runtime API by itself"
   role                           = aws_iam_role.lambda[0].arn
   package_type                   = "Image"
   image_uri                      = var.lambda.image
@@ -79,8 +80,6 @@ resource "aws_lambda_function" "gateway" {
     variables = merge(
       { for name, value in local.environment : name => value if name != "AWS_REGION" },
       {
-        AWS_LWA_PORT                          = tostring(local.port)
-        AWS_LWA_READINESS_CHECK_PATH          = local.health_path
         STEELYARD_REPOSITORY__CACHE_BYTES_MAX = tostring(floor(var.lambda.scratch_mib / 2) * 1024 * 1024)
       },
       var.settings,

@@ -270,7 +270,7 @@ variable "log_days" {
 }
 
 variable "lambda" {
-  description = "The same gateway as a function for little traffic, or null. Its image is the gateway's with the AWS Lambda Web Adapter in it (see the README)."
+  description = "The same gateway as a function for little traffic, or null. Its image is the gateway's own, in ECR and for one architecture."
   type = object({
     image           = string
     memory_mib      = optional(number, 1769)
