@@ -8,7 +8,7 @@ import duckdb
 import msgspec
 import pytest
 
-from gateway.contract import codec, layout, prices
+from gateway.contract import codec, energy, layout, prices
 from gateway.contract.compacted import File, Manifest
 from gateway.errors import ManifestInvalid
 from gateway.objectstore.protocol import StoredObject
@@ -85,7 +85,7 @@ async def everything(store: MemoryStore, folder: Path) -> list[object]:
         said.append(await costs.read(store, folder, since_ns=since_ns, until_ns=until_ns))
         view, by = GROUPINGS[index % len(GROUPINGS)]
         asked = query.Query(by, since_ns, until_ns, view=view, amortize=query.Plan("rows", 1000))
-        said.append(await breakdown.read(store, folder, asked))
+        said.append(await breakdown.read(store, folder, asked, energy.load()))
     with focus.tables.opened(await sync(store, folder, Needs(PERIODS[3][0]))) as connection:
         rows = focus.rows(connection, focus.Account(), focus.Books(book), PERIODS[3][0] or 0, 2**63 - 1)
         said += sorted(map(str, rows))

@@ -289,17 +289,41 @@ def test_table_stays_within_120_columns_and_says_what_was_assumed(tmp_path: Path
 
 
 def test_files_carry_flat_integers_that_add_up(tmp_path: Path):
-    rows = list(csv.DictReader(io.StringIO(run(tmp_path, "--csv", "--by", "model", "--model", "digits"))))
-    whole = msgspec.json.decode(run(tmp_path, "--json", "--by", "model"), type=Breakdown).energy
+    rows = list(csv.DictReader(io.StringIO(run(tmp_path, "--csv", "--energy", "--by", "model", "--model", "digits"))))
+    whole = msgspec.json.decode(run(tmp_path, "--json", "--energy", "--by", "model"), type=Breakdown).energy
     assert whole is not None
     assert {row["model"] for row in rows if row["cost_picousd"] != "0"} == {"digits", "(others)"}
     assert sum(int(row["energy_nj"] or 0) for row in rows) == whole.whole.energy_nj.value
     assert sum(int(row["carbon_high_ng"] or 0) for row in rows) == whole.whole.carbon_ng.high
     path = tmp_path / "costs.parquet"
-    run(tmp_path, "--format", "parquet", "--by", "model", "--out", str(path))
+    run(tmp_path, "--format", "parquet", "--energy", "--by", "model", "--out", str(path))
     with duckdb.connect() as connection:
         found = connection.execute(f"SELECT sum(energy_low_nj), any_value(energy_tier) FROM '{path}'").fetchone()
     assert found == (whole.whole.energy_nj.low, "assumed")
+
+
+def test_nobody_asks_nothing_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def computed(*_: object) -> None:
+        raise AssertionError("energy was computed, and nobody asked")
+
+    monkeypatch.setattr(powered, "taken", computed)
+    page = tmp_path / "costs.html"
+    run(tmp_path, "--html", str(page))
+    assert "Energy and carbon" not in page.read_text()
+    report = msgspec.json.decode(run(tmp_path, "--json", "--by", "model"), type=Breakdown)
+    assert report.energy is None
+    assert {row.footprint for row in report.rows} == {None}
+    [first, *_] = csv.DictReader(io.StringIO(run(tmp_path, "--csv", "--by", "model")))
+    assert first["energy_nj"] == first["energy_tier"] == ""
+    with pytest.raises(AssertionError, match="nobody asked"):
+        CliRunner().invoke(command, ["--store", str(tmp_path / "store"), "--energy"], catch_exceptions=False)
+
+
+def test_the_page_tells_energy_that_is_asked_for(tmp_path: Path):
+    page = tmp_path / "costs.html"
+    run(tmp_path, "--html", str(page), "--energy", "--by", "tenant,day")
+    assert "Energy and carbon" in page.read_text()
+    assert "Carbon of 1,000 predictions" in page.read_text()
 
 
 def test_own_coefficients_are_used_and_a_bad_file_is_named(tmp_path: Path):
