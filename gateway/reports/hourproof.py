@@ -3,6 +3,7 @@
 The audit fetches and compares; DuckDB's door is this room, hence the division. Nothing here trusts what compaction checked before.
 """
 
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,24 +50,36 @@ ORDER BY ALL
 """
 
 _SUMS = f"""
-CREATE TEMP TABLE again AS {hoursums.QUERY};
-SELECT (SELECT count(*) FROM (FROM again EXCEPT ALL FROM sums)) + (SELECT count(*) FROM (FROM sums EXCEPT ALL FROM again))
+SELECT count(*) FROM (
+    SELECT * EXCLUDE (times), sum(times) AS more
+    FROM (SELECT *, 1 AS times FROM ({hoursums.QUERY}) UNION ALL SELECT *, -1 AS times FROM sums)
+    GROUP BY ALL HAVING more <> 0
+)
 """
+
+_thread = threading.local()  # its connection: opening one takes as long as adding up an hour
 
 
 def read(paths: Mapping[Table, Path]) -> Contents:
     """Blocking. Raises `ManifestInvalid` for a file that cannot be read as its table."""
     try:
-        with duckdb.connect(config={"memory_limit": MEMORY_MAX, "threads": "1"}) as connection:
-            for table, path in paths.items():
-                _view(connection, table, path)
-            rows = {table: _count(connection, table) for table in paths}
-            return Contents(tuple(_segments(connection)), rows, tuple(_problems(connection, "sums" in paths)))
+        connection = _connection()
+        for table, path in paths.items():
+            _view(connection, table, path)
+        rows = {table: _count(connection, table) for table in paths}
+        return Contents(tuple(_segments(connection)), rows, tuple(_problems(connection, "sums" in paths)))
     except duckdb.Error as error:
         names = ", ".join(path.name for path in paths.values())
         raise ManifestInvalid(
             f"cannot be read as the ledger's tables ({names}): {str(error).splitlines()[0]}"
         ) from error
+
+
+def _connection() -> duckdb.DuckDBPyConnection:
+    if not hasattr(_thread, "connection"):
+        _thread.connection = duckdb.connect(config={"memory_limit": MEMORY_MAX, "threads": "1"})
+    connection: duckdb.DuckDBPyConnection = _thread.connection
+    return connection
 
 
 def _view(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
