@@ -21,7 +21,7 @@ from gateway.contract.energy import Footprint, Span, Use, processor_of
 from gateway.contract.ledger import Charge, Open, Posting, Segment
 from gateway.errors import ModelNotFound
 from gateway.reports import breakdown, energyview, export, powered, tables
-from gateway.reports.breakdown import Breakdown
+from gateway.reports.breakdown import Breakdown, Sheet
 from gateway.reports.query import DIMENSIONS, VIEWS, Dimension, Query, View
 from tests.support import ledgers
 from tests.support.ledgers import HOUR_NS, MEMORY, T0_NS, VCPU, Ledger
@@ -37,10 +37,15 @@ FIGURES = ("energy_nj", "operational_ng", "embodied_ng")
 
 
 def reported(ledger: Ledger, regions: dict[str, str] | None = None, **asked: object) -> Breakdown:
+    made = read(ledger, regions, **asked)
+    return breakdown.report(made, made.query.by)
+
+
+def read(ledger: Ledger, regions: dict[str, str] | None = None, **asked: object) -> Sheet:
     chosen = Query(**asked)  # type: ignore[arg-type]
     source = powered.Source(energy.load(), HERE if regions is None else regions)
     with tempfile.TemporaryDirectory() as folder, tables.opened(ledgers.write(Path(folder), ledger)) as connection:
-        return breakdown.report(breakdown.sheet(connection, chosen, source), chosen.by)
+        return breakdown.sheet(connection, chosen, source)
 
 
 def segment(*postings: Posting) -> list[Charge | Posting]:
@@ -102,6 +107,24 @@ def test_rows_and_what_filters_leave_out_are_what_the_containers_took(
         return
     assert report.energy is not None
     assert summed(report) == figures(report.energy.whole) == containers(ledger)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.lists(st.sampled_from(DIMENSIONS), min_size=1, unique=True), st.sampled_from(VIEWS))
+def test_groupings_differ_by_rounding_only(seed: int, by: list[Dimension], view: View):
+    """Shares are summed before they are split, by what is asked for: the page's models are the table's."""
+    made = read(ledgers.random_ledger(seed), by=tuple(by), view=view)
+    coarse, fine = breakdown.took(made, ("model", "version")), breakdown.took(made, ("model", "version", *by))
+    assert coarse is not None
+    assert fine is not None
+    parts: dict[object, list[Footprint]] = defaultdict(list)
+    for key, took in fine.items():
+        parts[key and key[:2]].append(took)
+    assert parts.keys() == coarse.keys()
+    for key, took in coarse.items():
+        pairs = zip(figures(took), figures(powered.together(parts[key])), strict=True)
+        assert all(abs(one - other) <= 2 * len(made.every) + 28 for one, other in pairs)
+    assert figures(powered.together(coarse.values())) == figures(powered.together(fine.values()))
 
 
 def test_many_containers_are_taken_together_and_lose_nothing(monkeypatch: pytest.MonkeyPatch):
