@@ -22,7 +22,7 @@ from gateway.contract.energy import Coefficients, Footprint, ProcessorName, Span
 from gateway.contract.prices import PriceBook
 from gateway.reports.cells import CPU_MEASURED, OWNED, Cell
 from gateway.reports.figures import printable
-from gateway.reports.query import Dimension
+from gateway.reports.query import DIMENSIONS, Dimension
 from gateway.reports.spreading import Moving
 
 UNKNOWN_WORK = frozenset({"boot", "unattributed", "unpriced"})
@@ -55,6 +55,11 @@ class Taken(msgspec.Struct, frozen=True):
     whole: Footprint
     region: str
     notes: tuple[str, ...]
+
+    @property
+    def footprints(self) -> dict[Place, Footprint]:
+        """All: a place is a model's own or nobody's."""
+        return self.own | self.shared
 
 
 class _Posted(msgspec.Struct):
@@ -134,7 +139,7 @@ def taken(
     since_ns: int,
     until_ns: int,
     source: Source,
-    kept: Iterable[Dimension],
+    kept: Iterable[Dimension] = DIMENSIONS,
 ) -> Taken:
     """Of the period's segments, by these dimensions. Raises `SettingsError` when a processor has no coefficients."""
     period: dict[str, object] = {"since_ns": since_ns, "until_ns": until_ns}
