@@ -49,7 +49,7 @@ def dimensions(text: str) -> tuple[words.Dimension, ...]:
     help="Whether idle, boot and overhead stay by themselves, follow each model's own cost, or its memory.",
 )
 @click.option("--amortize", metavar="PLAN", help="Tell training in portions: rows:1000000 or days:90.")
-@click.option("--energy", "with_energy", is_flag=True, help="A second table: energy, carbon and SCI, low to high.")
+@click.option("--energy", "with_energy", is_flag=True, help="Energy, carbon and SCI too, low to high.")
 @click.option(
     "--energy-book",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -135,8 +135,9 @@ def costs(
         plan = words.plan(amortize) if amortize else None
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
-    chosen = words.Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan)  # type: ignore[arg-type]
-    _grouped(ctx, store, cache, chosen, chosen_form, out, energy_book, with_energy=with_energy or bool(energy_book))
+    is_powered = with_energy or energy_book is not None
+    chosen = words.Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan, is_powered)  # type: ignore[arg-type]
+    _grouped(ctx, store, cache, chosen, chosen_form, out, energy_book)
 
 
 def _refuse_before(ctx: click.Context, subcommand: str) -> None:
@@ -186,15 +187,13 @@ def _grouped(
     form: str,
     out: Path | None,
     energy_book: Path | None,
-    *,
-    with_energy: bool,
 ) -> None:
     from gateway.contract import energy
     from gateway.reports import breakdownview, export, plotdata
     from gateway.reports.breakdown import read
     from gateway.reports.page import html
 
-    coefficients = energy.load(energy_book)
+    coefficients = energy.load(energy_book) if query.with_energy else None
 
     async def _read(opened: "ObjectStore") -> "Breakdown":
         return await read(opened, options.ledger_folder(opened, cache), query, coefficients)
@@ -210,7 +209,7 @@ def _grouped(
     report = options.with_store(store, _read)
     if form == "table":
         with options.console_to(out) as console:
-            breakdownview.show(report, console, with_energy=with_energy)
+            breakdownview.show(report, console)
     else:
         _write(out, export.encoded(report, form))
         if not report.segments:

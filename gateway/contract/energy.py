@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from importlib import resources
+from math import lcm
+from operator import mul
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -28,6 +30,7 @@ NG_PER_G = 10**9
 Tier = Literal["measured", "modelled", "assumed"]
 _TIERS: tuple[Tier, ...] = ("measured", "modelled", "assumed")
 End = Literal["low", "value", "high"]
+ENDS: tuple[End, ...] = ("low", "value", "high")
 ProcessorName = Literal["x86", "arm"]
 
 
@@ -159,39 +162,13 @@ class Use(msgspec.Struct, frozen=True):
 
 def idle(use: Use, coefficients: Coefficients) -> Footprint:
     """What holding it took, busy or not: idle power, memory, and all of the embodied carbon."""
-    processor = coefficients.of_processor(use.processor)
-    gpu = coefficients.of_gpu(use.gpu) if use.gpus else None
-    parts = [coefficients.memory_watts_per_gb, processor.idle_watts, processor.embodied_g_per_vcpu_hour]
-    parts += [gpu.idle_watts, gpu.embodied_g_per_hour] if gpu else []
-
-    def watts(end: End) -> Fraction:
-        memory = Fraction(use.memory_bytes, BYTES_PER_GB) * coefficients.memory_watts_per_gb.at(end)
-        vcpus = Fraction(use.vcpu_milli, 1000) * processor.idle_watts.at(end)
-        return memory + vcpus + (use.gpus * gpu.idle_watts.at(end) if gpu else 0)
-
-    def embodied_g_per_hour(end: End) -> Fraction:
-        vcpus = Fraction(use.vcpu_milli, 1000) * processor.embodied_g_per_vcpu_hour.at(end)
-        return vcpus + (use.gpus * gpu.embodied_g_per_hour.at(end) if gpu else 0)
-
-    return _footprint(
-        coefficients,
-        energy_nj=lambda end: watts(end) * use.held_ns,  # a watt is a nanojoule per nanosecond
-        embodied_ng=lambda end: embodied_g_per_hour(end) * NG_PER_G * use.held_ns / NS_PER_HOUR,
-        tier=weakest([part.tier for part in parts]),
-    )
+    held = (use.vcpu_milli * use.held_ns, use.memory_bytes * use.held_ns, use.gpus * use.held_ns)
+    return _footprint(_holding(coefficients, use.processor, use.gpu if use.gpus else ""), held)
 
 
 def working(use: Use, coefficients: Coefficients) -> Footprint:
     """What its work took beyond holding it."""
-    processor = coefficients.of_processor(use.processor)
-    gpu = coefficients.of_gpu(use.gpu) if use.gpus else None
-
-    def energy_nj(end: End) -> Fraction:
-        cpu = use.cpu_ns * (processor.busy_watts.at(end) - processor.idle_watts.at(end))
-        return cpu + (use.gpu_busy_ns * (gpu.busy_watts.at(end) - gpu.idle_watts.at(end)) if gpu else 0)
-
-    parts = [processor.busy_watts.tier] + ([gpu.busy_watts.tier] if gpu else [])
-    return _footprint(coefficients, energy_nj=energy_nj, embodied_ng=lambda _: Fraction(0), tier=weakest(parts))
+    return _footprint(_work(coefficients, use.processor, use.gpu if use.gpus else ""), (use.cpu_ns, use.gpu_busy_ns, 0))
 
 
 def sci_per_thousand_ng(footprint: Footprint, predictions: int) -> Span | None:
@@ -225,25 +202,81 @@ def load(path: Path | None = None) -> Coefficients:
         raise SettingsError(f"energy coefficients {name}: {error}") from error
 
 
-def _footprint(
+Inputs = tuple[int, int, int]
+"""Of holding: thousandths of a vCPU, bytes and GPUs, each times nanoseconds. Of work: CPU and GPU nanoseconds."""
+PerInput = tuple[Fraction, Fraction, Fraction]
+NONE = Fraction(0)
+
+
+class _Rates(msgspec.Struct, frozen=True):
+    """What one of each input takes: nine figures, as `Footprint` has them, of numerators per input over one denominator.
+
+    Made once: a report asks for every hour of every container, and fractions are slow to multiply.
+    """
+
+    figures: tuple[tuple[Inputs, int], ...]
+    tier: Tier
+
+
+@lru_cache(maxsize=64)  # some processors and GPUs of a file or two
+def _holding(coefficients: Coefficients, processor_name: str, gpu_name: str) -> _Rates:
+    processor = coefficients.of_processor(processor_name)
+    gpu = coefficients.of_gpu(gpu_name) if gpu_name else None
+
+    def watts(end: End) -> PerInput:
+        memory = coefficients.memory_watts_per_gb.at(end) / BYTES_PER_GB
+        return processor.idle_watts.at(end) / 1000, memory, gpu.idle_watts.at(end) if gpu else NONE
+
+    def embodied_g_per_hour(end: End) -> PerInput:
+        vcpu = processor.embodied_g_per_vcpu_hour.at(end) / 1000
+        return vcpu, NONE, gpu.embodied_g_per_hour.at(end) if gpu else NONE
+
+    parts = [coefficients.memory_watts_per_gb, processor.idle_watts, processor.embodied_g_per_vcpu_hour]
+    parts += [gpu.idle_watts, gpu.embodied_g_per_hour] if gpu else []
+    return _rates(coefficients, watts, embodied_g_per_hour, [part.tier for part in parts])
+
+
+@lru_cache(maxsize=64)
+def _work(coefficients: Coefficients, processor_name: str, gpu_name: str) -> _Rates:
+    processor = coefficients.of_processor(processor_name)
+    gpu = coefficients.of_gpu(gpu_name) if gpu_name else None
+
+    def watts(end: End) -> PerInput:
+        cpu = processor.busy_watts.at(end) - processor.idle_watts.at(end)
+        return cpu, gpu.busy_watts.at(end) - gpu.idle_watts.at(end) if gpu else NONE, NONE
+
+    tiers = [processor.busy_watts.tier] + ([gpu.busy_watts.tier] if gpu else [])
+    return _rates(coefficients, watts, lambda _: (NONE, NONE, NONE), tiers)
+
+
+def _rates(
     coefficients: Coefficients,
-    *,
-    energy_nj: Callable[[End], Fraction],
-    embodied_ng: Callable[[End], Fraction],
-    tier: Tier,
-) -> Footprint:
-    """`energy_nj` is of the machine; the building's comes on top. Rounded half to even, here and nowhere else."""
+    watts: Callable[[End], PerInput],
+    embodied_g_per_hour: Callable[[End], PerInput],
+    tiers: Sequence[Tier],
+) -> _Rates:
+    """`watts` are of the machine, and a watt is a nanojoule per nanosecond; the building's come on top."""
     pue, grid = coefficients.pue, coefficients.grid_g_per_kwh
+    energy = [_scaled(watts(end), pue.at(end)) for end in ENDS]
+    use = [_scaled(watts(end), pue.at(end) * grid.at(end) * NG_PER_G / NJ_PER_KWH) for end in ENDS]
+    making = [_scaled(embodied_g_per_hour(end), Fraction(NG_PER_G, NS_PER_HOUR)) for end in ENDS]
+    return _Rates((*energy, *use, *making), weakest((*tiers, pue.tier, grid.tier)))
 
-    def span(amount: Callable[[End], Fraction]) -> Span:
-        return Span(low=round(amount("low")), value=round(amount("value")), high=round(amount("high")))
 
-    return Footprint(
-        energy_nj=span(lambda end: energy_nj(end) * pue.at(end)),
-        operational_ng=span(lambda end: energy_nj(end) * pue.at(end) * grid.at(end) * NG_PER_G / NJ_PER_KWH),
-        embodied_ng=span(embodied_ng),
-        tier=weakest((tier, pue.tier, grid.tier)),
-    )
+def _scaled(per_input: PerInput, by: Fraction) -> tuple[Inputs, int]:
+    rates = [one * by for one in per_input]
+    denominator = lcm(*(rate.denominator for rate in rates))
+    first, second, third = (rate.numerator * (denominator // rate.denominator) for rate in rates)
+    return (first, second, third), denominator
+
+
+def _footprint(rates: _Rates, inputs: Inputs) -> Footprint:
+    """Rounded half to even, here and nowhere else."""
+    found = []
+    for numerators, denominator in rates.figures:
+        figure, rest = divmod(sum(map(mul, numerators, inputs)), denominator)
+        found.append(figure + (2 * rest > denominator or (2 * rest == denominator and figure % 2)))
+    return Footprint(Span(*found[:3]), Span(*found[3:6]), Span(*found[6:]), rates.tier)
 
 
 def _check_work(name: str, idle_watts: Figure, busy_watts: Figure) -> None:

@@ -29,7 +29,8 @@ HEADERS = {
     "/costs",
     media_type="text/html",
     summary="What every model cost: a page with filters",
-    description="Query: by, since, until, model, tenant, view, amortize as in `steelyard costs`; format html, json or csv.",
+    description="Query: by, since, until, model, tenant, view, amortize as in `steelyard costs`; energy no or yes; "
+    "format html, json or csv.",
 )
 async def costs(service: NamedDependency[Service], request: Request[Any, Any, Any]) -> Response[bytes]:
     caller: Caller = request.state.caller

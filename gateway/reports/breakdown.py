@@ -6,14 +6,16 @@ Training is beside the bill: other machines, another day.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 
 import duckdb
 import msgspec
 
-from gateway.contract.energy import NOTHING, Coefficients, Footprint, load, sci_per_thousand_ng
+from gateway.contract.energy import NOTHING, Coefficients, Footprint, ProcessorName, sci_per_thousand_ng
 from gateway.contract.energy import Span as Range
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
@@ -112,7 +114,8 @@ class Breakdown(msgspec.Struct, frozen=True):
 class Sheet(msgspec.Struct, frozen=True):
     """All that was read for a query; groupings are made from it. All cells are spread, those `shown` are filtered.
 
-    `compared` and `previous` are the periods that the trend compares, None where there are none.
+    `compared` and `previous` are the periods that the trend compares, None where there are none. `energy` is what was taken, by the
+    query's dimensions, and where it goes; None where it is not asked for.
     """
 
     query: Query
@@ -124,7 +127,8 @@ class Sheet(msgspec.Struct, frozen=True):
     previous: tuple[Cell, ...]
     use: tuple[HourUse, ...]
     findings: tuple[Finding, ...]
-    taken: powered.Taken | None = None
+    processors: frozenset[ProcessorName]
+    energy: tuple[powered.Taken, spreading.Moving] | None = None
 
     @property
     def posted_picousd(self) -> int:
@@ -133,12 +137,12 @@ class Sheet(msgspec.Struct, frozen=True):
 
 
 async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coefficients | None = None) -> Breakdown:
-    """The report of this store's ledger, copied to `folder` first. `coefficients` of energy: those of this release without any.
+    """The report of this store's ledger, copied to `folder` first. Energy only with its `coefficients`.
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`, `InvalidInput`.
     """
     local = await sync(store, folder, Needs(query.since_ns, query.until_ns, is_compared=True))
-    made, answered = await asyncio.to_thread(_compute, local, query, coefficients or load())
+    made, answered = await asyncio.to_thread(_compute, local, query, coefficients)
     return report(made, query.by, await trained(store, made, answered))
 
 
@@ -156,7 +160,8 @@ def report(made: Sheet, by: Sequence[Dimension], training: Sequence[Amortized] =
     both = None
     if made.periods is not None and not {"day", "hour"} & set(by):
         both = (_costs(_filtered(made.compared, made.query), by), _costs(_filtered(made.previous, made.query), by))
-    rows = grouped(made.shown, by, both)
+    footprints = took(made, by)
+    rows = grouped(made.shown, by, both, footprints)
     if len(rows) > ROWS_MAX:
         raise InvalidInput(
             f"this report has {len(rows):,} rows, at most {ROWS_MAX:,} are made; ask for a shorter period"
@@ -175,15 +180,34 @@ def report(made: Sheet, by: Sequence[Dimension], training: Sequence[Amortized] =
         balanced=posted == charged and not any(finding.kind == "unbalanced" for finding in made.findings),
         training=tuple(training),
         findings=made.findings,
-        energy=None if made.taken is None else _energy(made.taken, made),
+        energy=_energy(made, footprints),
         trend=Trend(made.periods, cells.total(made.compared), cells.total(made.previous)) if made.periods else None,
     )
 
 
-def _energy(taken: powered.Taken, made: Sheet) -> Energy:
-    shown = {id(cell) for cell in made.shown}
-    others = powered.together(cell.footprint or NOTHING for cell in made.every if id(cell) not in shown)
-    return Energy(taken.whole, others, taken.region, taken.notes)
+Footprints = Mapping[powered.Group, Footprint]
+"""By the values of a grouping; None is what the filters leave out."""
+
+
+def took(made: Sheet, by: Sequence[Dimension]) -> Footprints | None:
+    """Energy by these dimensions, which must be among those that were read; None where it was not asked for."""
+    if made.energy is None:
+        return None
+    assert set(by) <= _kept(made.query) | {"day", "hour"}
+    keyed = _keyed(by)
+    return powered.grouped(*made.energy, lambda cell: keyed(cell) if _is_shown(cell, made.query) else None)
+
+
+def _kept(query: Query) -> set[Dimension]:
+    """Of what models took: what is asked for, filtered by, or told by the page."""
+    return {*query.by, "model", "version"} | ({"tenant"} if query.tenant is not None else set())
+
+
+def _energy(made: Sheet, footprints: Footprints | None) -> Energy | None:
+    if made.energy is None or footprints is None:
+        return None
+    taken, _ = made.energy
+    return Energy(taken.whole, footprints.get(None, NOTHING), taken.region, taken.notes)
 
 
 def sheet(
@@ -195,10 +219,10 @@ def sheet(
     """
     since_ns, until_ns = query.since_ns or 0, END_NS if query.until_ns is None else query.until_ns
     span = cells.span(connection, since_ns, until_ns)
-    posted, taken = cells.read(connection, since_ns, until_ns), None
+    posted, energy = cells.read(connection, since_ns, until_ns), None
     if source is not None:
-        taken = powered.taken(connection, since_ns, until_ns, source)
-        posted = powered.attached(posted, taken)
+        taken = powered.taken(connection, since_ns, until_ns, source, _kept(query))
+        energy = taken, spreading.Moving(posted, query.view)
     every = spreading.spread(posted, query.view)
     _refuse_unknown(every, query)
     periods = trends.periods(query, span)
@@ -213,31 +237,48 @@ def sheet(
         previous=previous,
         use=tuple(cells.use(connection, since_ns, until_ns)),
         findings=findings.find(connection, since_ns=since_ns, until_ns=until_ns, now_ns=now_ns),
-        taken=taken,
+        processors=powered.processors(connection, since_ns, until_ns),
+        energy=energy,
     )
 
 
-def grouped(shown: Iterable[Cell], by: Sequence[Dimension], both: tuple[Costs, Costs] | None) -> tuple[Row, ...]:
+def grouped(
+    shown: Iterable[Cell],
+    by: Sequence[Dimension],
+    both: tuple[Costs, Costs] | None,
+    footprints: Footprints | None = None,
+) -> tuple[Row, ...]:
     """One row per key, in the order of the keys. `both` are costs of the compared periods, by key."""
     groups: dict[tuple[object, ...], list[Cell]] = defaultdict(list)
+    keyed = _keyed(by)
     for cell in shown:
-        groups[_key(cell, by)].append(cell)
-    return tuple(_row(by, key, groups[key], both) for key in sorted(groups))
+        groups[keyed(cell)].append(cell)
+    for key in footprints or ():
+        if key is not None:
+            groups[key]  # time that nothing was posted for has energy and no cell
+    return tuple(_row(by, key, groups[key], both, footprints) for key in sorted(groups))
 
 
-def _compute(local: LocalLedger, query: Query, coefficients: Coefficients) -> tuple[Sheet, amortizing.Answered]:
+def _compute(local: LocalLedger, query: Query, coefficients: Coefficients | None) -> tuple[Sheet, amortizing.Answered]:
     with tables.opened(local) as connection:
-        made = sheet(connection, query, powered.Source(coefficients, powered.regions(local.books)), local.listed_ns)
+        made = sheet(connection, query, source(local, coefficients), local.listed_ns)
         answered = (
             amortizing.answered(connection, query.since_ns or 0, query.until_ns, query.model) if query.amortize else {}
         )
     return made, answered
 
 
+def source(local: LocalLedger, coefficients: Coefficients | None) -> powered.Source | None:
+    """Of energy; none without coefficients: then it costs nothing. Raises `SettingsError` for a damaged price book."""
+    return None if coefficients is None else powered.Source(coefficients, powered.regions(local.books))
+
+
 def _filtered(found: Iterable[Cell], query: Query) -> Iterable[Cell]:
-    for cell in found:
-        if query.model in {None, cell.model} and query.tenant in {None, cell.tenant}:
-            yield cell
+    return (cell for cell in found if _is_shown(cell, query))
+
+
+def _is_shown(cell: Cell, query: Query) -> bool:
+    return query.model in {None, cell.model} and query.tenant in {None, cell.tenant}
 
 
 def _refuse_unknown(every: Sequence[Cell], query: Query) -> None:
@@ -253,13 +294,12 @@ def _row(
     key: tuple[object, ...],
     found: Sequence[Cell],
     both: tuple[Costs, Costs] | None,
+    footprints: Footprints | None,
 ) -> Row:
-    direct, shared = (sum(getattr(cell, name) for cell in found) for name in ("own_picousd", "shared_picousd"))
-    rows = sum(cell.rows for cell in found)
+    direct, shared, rows = (sum(map(attrgetter(name), found)) for name in ("own_picousd", "shared_picousd", "rows"))
     names = {**dict.fromkeys(DIMENSIONS), **dict(zip(by, key, strict=True))}
-    counts = {name: sum(getattr(cell, name) for cell in found) for name in _COUNTS}
-    footprints = [cell.footprint for cell in found if cell.footprint is not None]
-    footprint = powered.together(footprints) if footprints else None
+    counts = {name: sum(map(attrgetter(name), found)) for name in _COUNTS}
+    footprint = None if footprints is None else footprints.get(key, NOTHING)
     return Row(
         **names,  # type: ignore[arg-type] # the values are what the dimension says
         **counts,
@@ -285,19 +325,26 @@ def _names(names: Iterable[str]) -> str:
 
 def _costs(found: Iterable[Cell], by: Sequence[Dimension]) -> Costs:
     costs: dict[tuple[object, ...], int] = defaultdict(int)
+    keyed = _keyed(by)
     for cell in found:
-        costs[_key(cell, by)] += cell.own_picousd + cell.shared_picousd
+        costs[keyed(cell)] += cell.own_picousd + cell.shared_picousd
     return costs
 
 
-def _key(cell: Cell, by: Sequence[Dimension]) -> tuple[object, ...]:
-    return tuple(_value(cell, dimension) for dimension in by)
+def _keyed(by: Sequence[Dimension]) -> Callable[[Cell], tuple[object, ...]]:
+    """The values of these dimensions. Made once for a grouping: a month has hundreds of thousands of cells."""
+    values: list[Callable[[Cell], object]] = [
+        _TIMES[dimension] if dimension in _TIMES else attrgetter(dimension) for dimension in by
+    ]
+    return lambda cell: tuple([value(cell) for value in values])
 
 
-def _value(cell: Cell, dimension: Dimension) -> str | int:
-    if dimension == "day":
-        return moment(cell.hour_ns)[:10]
-    if dimension == "hour":
-        return moment(cell.hour_ns)
-    value: str | int = getattr(cell, dimension)
-    return value
+@lru_cache(maxsize=10_000)  # a year has 8,760
+def _hour(hour_ns: int) -> str:
+    return moment(hour_ns)
+
+
+_TIMES: dict[Dimension, Callable[[Cell], object]] = {
+    "day": lambda cell: _hour(cell.hour_ns)[:10],
+    "hour": lambda cell: _hour(cell.hour_ns),
+}

@@ -17,8 +17,8 @@ NOTHING = "no costs yet: the ledger has no segment in this period"
 _NAMELESS = {"model": "(shared)", "tenant": "(no tenant)", "outcome": "(none)"}
 
 
-def show(report: Breakdown, console: Console, *, with_energy: bool = False) -> None:
-    """Print it, with a second table of energy if wished. Nothing in it can be taken for markup or terminal control."""
+def show(report: Breakdown, console: Console) -> None:
+    """Print it, with a second table of energy where it has that. Nothing in it can be taken for markup or terminal control."""
     if not report.segments:
         render.say(console, f"{NOTHING} {period(report)}".rstrip())
         render.show_findings(report.findings, console)
@@ -27,7 +27,7 @@ def show(report: Breakdown, console: Console, *, with_energy: bool = False) -> N
     render.show_table(
         console, f"Costs in {scale.unit} by {', '.join(report.query.by)}, view: {report.query.view}", _table(report)
     )
-    if with_energy:
+    if report.energy is not None:
         by = report.query.by
         energyview.show(report, console, by, [[label(row, dimension) for dimension in by] for row in report.rows])
         console.print()

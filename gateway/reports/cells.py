@@ -9,8 +9,6 @@ from collections.abc import Iterable
 import duckdb
 import msgspec
 
-from gateway.contract.energy import Footprint
-
 OWNED = frozenset({"infer", "resident", "load"})
 """Accounts that are a model's own when they name one; everything else is shared."""
 
@@ -22,7 +20,7 @@ class Cell(msgspec.Struct, frozen=True):
     """One part. `cpu_ns` is vCPU time and `memory_byte_ns` memory times time that the postings were weighed by.
 
     `own_picousd` is what was posted here, `shared_picousd` what `gateway.reports.spreading` moved here. `boots` are containers
-    that began, `loads` are segments in which the model was loaded. `footprint` is its energy and carbon, where asked for.
+    that began, `loads` are segments in which the model was loaded.
     """
 
     hour_ns: int
@@ -40,7 +38,6 @@ class Cell(msgspec.Struct, frozen=True):
     memory_byte_ns: int = 0
     loads: int = 0
     boots: int = 0
-    footprint: Footprint | None = None
 
     @property
     def is_owned(self) -> bool:

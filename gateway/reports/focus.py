@@ -100,7 +100,7 @@ def rows(
     books: Books,
     since_ns: int,
     until_ns: int,
-    footprints: Mapping[powered.Key, Footprint] | None = None,
+    footprints: Mapping[powered.Place, Footprint] | None = None,
 ) -> Iterator[dict[str, object]]:
     """By column, those of all versions; money and quantities as decimal text. A charge's quantity is split like its cost.
 
@@ -121,9 +121,9 @@ def rows(
         yield from focusrows.of_correction(entries, account, books.of(str(book_sha256)))
 
 
-def _powered(found: Iterable[Part], footprints: Mapping[powered.Key, Footprint]) -> Iterator[Part]:
+def _powered(found: Iterable[Part], footprints: Mapping[powered.Place, Footprint]) -> Iterator[Part]:
     """In another order; no nanojoule is lost between the parts."""
-    users: dict[powered.Key, list[Part]] = defaultdict(list)
+    users: dict[powered.Place, list[Part]] = defaultdict(list)
     for part in found:
         users[part.hour_ns, part.model, part.version, part.tenant, part.outcome, part.activity].append(part)
     for key, parts in users.items():

@@ -71,12 +71,13 @@ def uncompacted(segments: Iterable[str], manifests: Mapping[Hour, list[Path]]) -
     for key in segments:
         hour = of_segment(key)
         if hour != at:
-            at, listed = hour, _inputs(manifests.get(hour, []))
+            at, listed = hour, inputs(manifests.get(hour, []))
         if key not in listed:
             yield key
 
 
-def _inputs(paths: Iterable[Path]) -> frozenset[str]:
+def inputs(paths: Iterable[Path]) -> frozenset[str]:
+    """Keys of the segments that these manifests list. Blocking."""
     read = (codec.decode(path.read_bytes(), Manifest, what=f"ledger manifest {path}") for path in paths)
     return frozenset(given.key for manifest in read for given in manifest.inputs)
 

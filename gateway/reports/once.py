@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from gateway.contract import energy
 from gateway.errors import CacheUnusable, GatewayError, InvalidInput, Unavailable
 from gateway.objectstore.opening import open_store
 from gateway.reports.query import Query
@@ -66,10 +67,11 @@ async def _made(order: Order) -> bytes:
         raise Unavailable(f"cost reports need '{error.name}' here: pip install 'steelyard[reports]'") from error
     tables.limit(tables.Limits(MEMORY_MAX, THREADS))
     async with contextlib.aclosing(open_store(order.store)) as store:
+        coefficients = energy.load() if order.query.with_energy else None
         if order.form == "html":
-            data = html(await plotdata.read(store, folder, order.query), is_live=True).encode()
+            data = html(await plotdata.read(store, folder, order.query, coefficients), is_live=True).encode()
         else:
-            data = export.encoded(await breakdown.read(store, folder, order.query), order.form)
+            data = export.encoded(await breakdown.read(store, folder, order.query, coefficients), order.form)
     if len(data) > BYTES_MAX:
         raise InvalidInput(f"this report has {len(data):,} bytes, at most {BYTES_MAX:,} are sent; group by less")
     return data

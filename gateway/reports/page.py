@@ -11,7 +11,7 @@ from gateway.reports import breakdownview, energyview, figures, pageplots
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.pagestyle import STYLE
 from gateway.reports.plotdata import PageData
-from gateway.reports.query import VIEWS, Dimension
+from gateway.reports.query import ENERGY, VIEWS, Dimension
 from gateway.wording import moment
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"
@@ -191,6 +191,7 @@ def _form(data: PageData) -> str:
     fields = [
         ("by", _select("by", [asked, *(name for name in common if name != asked)], asked)),
         ("view", _select("view", VIEWS, query.view)),
+        ("energy", _select("energy", ENERGY, ENERGY[query.with_energy])),
         ("model", _select("model", ["", *data.models], query.model or "")),
         ("tenant", _select("tenant", ["", *data.tenants], query.tenant or "")),
         ("since, UTC", f'<input name="since" value="{since}" placeholder="2026-11-05T14:30">'),

@@ -10,9 +10,9 @@ import duckdb
 import msgspec
 
 from gateway.contract import offers
-from gateway.contract.energy import Coefficients, load
+from gateway.contract.energy import Coefficients
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import amortizing, breakdown, breakeven, powered, tables, training
+from gateway.reports import amortizing, breakdown, breakeven, tables, training
 from gateway.reports.breakdown import END_NS, Breakdown, Row, Sheet
 from gateway.reports.breakeven import Figures, Standing
 from gateway.reports.cells import CPU_MEASURED
@@ -23,6 +23,7 @@ from gateway.wording import moment
 
 DAYS_FROM_NS = 7 * 24 * 3600 * 10**9  # up to a week hours are told apart; more columns than 168 are no longer seen
 STANDINGS_MAX = 12  # models compared with GPUs, the busiest: as many lanes as a plot has, two small reads each
+VERSIONS: tuple[Dimension, ...] = ("model", "version")
 REQUESTS_MAX = 1_000_000  # whose latency is looked at: some seconds of reading, and a quantile needs no more
 
 
@@ -78,7 +79,7 @@ async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coe
     # Reading blocks: the command has nothing else to do, and the live page calls this in a process of its own.
     needs = Needs(query.since_ns, query.until_ns, is_compared=True, requests_max=REQUESTS_MAX)
     local = await sync(store, folder, needs)
-    data, made, answered = gather(local, query, coefficients or load())
+    data, made, answered = gather(local, query, coefficients)
     known = await training.costs(store, [(one.demand.model, one.demand.version) for one in data.standings])
     figures = {version: found.gpu for version, found in known.items() if found.gpu}
     portions = await breakdown.trained(store, made, answered)
@@ -89,11 +90,12 @@ async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coe
     )
 
 
-def gather(local: LocalLedger, query: Query, coefficients: Coefficients) -> tuple[PageData, Sheet, amortizing.Answered]:
+def gather(
+    local: LocalLedger, query: Query, coefficients: Coefficients | None
+) -> tuple[PageData, Sheet, amortizing.Answered]:
     """Everything but training. Blocking."""
     with tables.opened(local) as connection:
-        source = powered.Source(coefficients, powered.regions(local.books))
-        made = breakdown.sheet(connection, query, source, local.listed_ns)
+        made = breakdown.sheet(connection, query, breakdown.source(local, coefficients), local.listed_ns)
         since_ns = query.since_ns or 0
         answered = amortizing.answered(connection, since_ns, query.until_ns, query.model) if query.amortize else {}
         return _data(made, latency(connection, query)), made, answered
@@ -101,7 +103,7 @@ def gather(local: LocalLedger, query: Query, coefficients: Coefficients) -> tupl
 
 def standings(made: Sheet, figures: Figures) -> tuple[Standing, ...]:
     """Against offers of this release, on the architecture that the ledger's containers have."""
-    is_arm = made.taken is not None and made.taken.processors == {"arm"}
+    is_arm = made.processors == {"arm"}
     busiest = breakeven.demand(made)[:STANDINGS_MAX]
     return breakeven.standings(busiest, offers.load(), figures, "arm" if is_arm else "x86")
 
@@ -119,12 +121,13 @@ def latency(connection: duckdb.DuckDBPyConnection, query: Query) -> tuple[Latenc
 
 
 def _data(made: Sheet, found: tuple[Latency, ...]) -> PageData:
+    took = breakdown.took(made, VERSIONS)
     step: Dimension = "day" if made.span.to_ns - made.span.from_ns > DAYS_FROM_NS else "hour"
     return PageData(
         report=breakdown.report(made, made.query.by),
         step=step,
         over_time=breakdown.grouped(made.shown, (step, "activity"), None),
-        per_model=tuple(row for row in breakdown.grouped(made.shown, ("model", "version"), None) if row.model),
+        per_model=tuple(row for row in breakdown.grouped(made.shown, VERSIONS, None, took) if row.model),
         idle=_idle(made),
         latency=found,
         standings=standings(made, {}),

@@ -15,6 +15,7 @@ Dimension = Literal["model", "version", "tenant", "outcome", "activity", "day", 
 View = Literal["direct", "full", "idle-to-cause"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 VIEWS: tuple[View, ...] = get_args(View)
+ENERGY = ("no", "yes")
 WORD_CHARACTERS_MAX = 256  # of a value in a query; the longest name of a model has 63
 
 
@@ -26,7 +27,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What is asked. `since_ns` and `until_ns` bound the beginnings of segments; None is without a bound."""
+    """What is asked. `since_ns` and `until_ns` bound the beginnings of segments; None is without a bound.
+
+    `with_energy`: energy and carbon too, which takes longer.
+    """
 
     by: tuple[Dimension, ...] = ("model", "version")
     since_ns: int | None = None
@@ -35,14 +39,17 @@ class Query(msgspec.Struct, frozen=True):
     tenant: str | None = None
     view: View = "full"
     amortize: Plan | None = None
+    with_energy: bool = False
 
 
 def parse(pairs: Iterable[tuple[str, str]]) -> Query:
     """From the names and values of a URL's query; empty values are as if absent. Raises `InvalidInput` naming what is wrong."""
     found: dict[str, str] = {}
     for name, value in pairs:
-        if name not in {"by", "since", "until", "model", "tenant", "view", "amortize"}:
-            raise InvalidInput(f"'{name[:32]}' is none of: by, since, until, model, tenant, view, amortize, format")
+        if name not in {"by", "since", "until", "model", "tenant", "view", "amortize", "energy"}:
+            raise InvalidInput(
+                f"'{name[:32]}' is none of: by, since, until, model, tenant, view, amortize, energy, format"
+            )
         if name in found:
             raise InvalidInput(f"'{name}' is given twice")
         if len(value) > WORD_CHARACTERS_MAX:
@@ -51,6 +58,8 @@ def parse(pairs: Iterable[tuple[str, str]]) -> Query:
             found[name] = value
     if found.get("view", "full") not in VIEWS:
         raise InvalidInput(f"view is one of: {', '.join(VIEWS)}")
+    if found.get("energy", "no") not in ENERGY:
+        raise InvalidInput(f"energy is one of: {', '.join(ENERGY)}")
     query = Query(
         by=dimensions(found["by"]) if "by" in found else ("model", "version"),
         since_ns=instant(found["since"]) if "since" in found else None,
@@ -59,6 +68,7 @@ def parse(pairs: Iterable[tuple[str, str]]) -> Query:
         tenant=found.get("tenant"),
         view=found.get("view", "full"),  # type: ignore[arg-type] # checked above
         amortize=plan(found["amortize"]) if "amortize" in found else None,
+        with_energy=found.get("energy") == "yes",
     )
     if query.since_ns is not None and query.until_ns is not None and query.since_ns >= query.until_ns:
         raise InvalidInput("since must be before until")

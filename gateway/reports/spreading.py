@@ -1,6 +1,6 @@
 """Moves what nobody owns (idle, boot, overhead) to the models, hour by hour, so that not a pico-dollar is lost or made.
 
-Energy and carbon move with the money, by the very same weights.
+Energy and carbon move with the money, by the very same weights (`gateway.reports.powered` asks `Moving`).
 
 direct          nothing moves: shared costs are rows without a model
 full            all shared costs of an hour go to what was posted to models in it, in proportion
@@ -14,14 +14,13 @@ An hour without any model's cost is split by the whole period's weights. Without
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Literal
 
 import msgspec
 
-from gateway.accounting import footprint
 from gateway.accounting.split import apportion_signed
 from gateway.contract.corrections import ACCOUNT
-from gateway.contract.energy import NOTHING
 from gateway.reports.cells import Cell
 from gateway.reports.query import View
 
@@ -32,46 +31,50 @@ Key = tuple[str, int, str, str]
 Weights = Mapping[Key, int]
 
 
+class Moving:
+    """Where under a view goes what nobody owns."""
+
+    def __init__(self, cells: Iterable[Cell], view: View) -> None:
+        owned = [] if view == "direct" else [cell for cell in cells if cell.is_owned]
+        self.is_any = bool(owned)
+        """Whether anything moves: not without owners."""
+        self._is_by_memory = view == "idle-to-cause"
+        self._by_cost, self._by_memory = _Weights(owned, "cost"), _Weights(owned, "memory")
+
+    def of(self, hour_ns: int, activity: str) -> Weights:
+        """For what was posted so in that hour. The same object for whatever moves alike."""
+        is_caused = self._is_by_memory and activity in CAUSED
+        return (
+            (is_caused and self._by_memory.of(hour_ns)) or self._by_cost.of(hour_ns) or self._by_cost.whole  # in order
+        )
+
+
 def spread(cells: Iterable[Cell], view: View) -> list[Cell]:
     """The same money in every hour and activity, with new cells for the parts that moved."""
     cells = list(cells)
-    owned = [cell for cell in cells if cell.is_owned]
-    if view == "direct" or not owned:
+    moving = Moving(cells, view)
+    if not moving.is_any:
         return cells
-    by_cost, by_memory = _Weights(owned, "cost"), _Weights(owned, "memory")
-    moved = list(owned)
-    owners = {(cell.model, cell.version) for cell in owned}
+    moved = [cell for cell in cells if cell.is_owned]
+    owners = {(cell.model, cell.version) for cell in moved}
     for cell in cells:
         if cell.is_owned:
             continue
         if cell.activity == ACCOUNT and (cell.model, cell.version) in owners:
             moved.append(msgspec.structs.replace(cell, own_picousd=0, shared_picousd=cell.own_picousd))
             continue
-        is_caused = view == "idle-to-cause" and cell.activity in CAUSED
-        weights = (is_caused and by_memory.of(cell.hour_ns)) or by_cost.of(cell.hour_ns) or by_cost.whole()
-        moved += _parts(cell, weights)
+        moved += _parts(cell, moving.of(cell.hour_ns, cell.activity))
     return moved
 
 
 def _parts(cell: Cell, weights: Weights) -> list[Cell]:
     """The cell without its money (what it counts stays where it was counted), and where that went."""
-    by = list(weights.values())
-    parts = apportion_signed(cell.own_picousd, by)
-    footprints = [None] * len(by) if cell.footprint is None else footprint.share(cell.footprint, by)
-    counts = Cell(
-        *(cell.hour_ns, cell.model, cell.version, cell.tenant, cell.outcome, cell.activity),
-        requests=cell.requests,
-        not_ok=cell.not_ok,
-        rows=cell.rows,
-        cpu_ns=cell.cpu_ns,
-        memory_byte_ns=cell.memory_byte_ns,
-        boots=cell.boots,
-        footprint=None if cell.footprint is None else NOTHING,
-    )
+    parts = apportion_signed(cell.own_picousd, [*weights.values()])
+    counts = msgspec.structs.replace(cell, own_picousd=0, shared_picousd=0, loads=0)
     return [counts] + [
-        Cell(cell.hour_ns, *key, cell.activity, shared_picousd=part, footprint=took)
-        for key, part, took in zip(weights, parts, footprints, strict=True)
-        if part or took not in {None, NOTHING}
+        Cell(cell.hour_ns, *key, cell.activity, shared_picousd=part)
+        for key, part in zip(weights, parts, strict=True)
+        if part
     ]
 
 
@@ -81,6 +84,7 @@ class _Weights:
     def __init__(self, owned: Iterable[Cell], kind: Literal["cost", "memory"]) -> None:
         self._hours: dict[int, dict[Key, int]] = defaultdict(lambda: defaultdict(int))
         self._whole: dict[Key, int] = defaultdict(int)
+        self._positive: dict[int, Weights] = {}
         for cell in owned:
             key = (cell.model, cell.version, cell.tenant, cell.outcome)
             weight = cell.own_picousd if kind == "cost" else cell.memory_byte_ns * (cell.activity == "resident")
@@ -89,8 +93,11 @@ class _Weights:
 
     def of(self, hour_ns: int) -> Weights:
         """Empty when there is none in this hour."""
-        return {key: weight for key, weight in self._hours.get(hour_ns, {}).items() if weight}
+        if hour_ns not in self._positive:
+            self._positive[hour_ns] = {key: weight for key, weight in self._hours.get(hour_ns, {}).items() if weight}
+        return self._positive[hour_ns]
 
+    @cached_property
     def whole(self) -> Weights:
         """Of the period; evenly when nobody has any."""
         found = {key: weight for key, weight in self._whole.items() if weight}

@@ -2,7 +2,7 @@
 
 Ledger objects never change, so one whose copy has the listed size is not fetched again, and `listing` does not list again where
 nothing can be new. What is listed is what is reported: a file that only the folder has is ignored. A segment that a manifest lists
-is read from the compacted files (`hours`), and only there; it is not fetched.
+is read from the compacted files (`hours`), and only there; it is not fetched, and its copy is deleted in time (`evicting`).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from gateway.contract.ledger import Open
 from gateway.contract.ledgerkeys import Kind
 from gateway.errors import ManifestInvalid, ObjectNotFound
 from gateway.objectstore.protocol import ObjectInfo, ObjectStore
-from gateway.reports import copies, hours, listing
+from gateway.reports import copies, evicting, hours, listing
 from gateway.reports.hours import LocalHour, Needs
 from gateway.reports.listing import Listing, Sizes
 
@@ -77,6 +77,7 @@ async def sync(
     await copies.fetch(store, folder, [ObjectInfo(key, found.sizes[key]) for key in (*records, *segments)])
     if listing.is_worth_keeping(found):
         await asyncio.to_thread(copies.write, folder / LISTED, msgspec.json.encode(found))
+    await asyncio.to_thread(evicting.evict, folder, compacted, now_ns())
     newest = max([*compacted, *(hours.of_segment(key) for key in segments[-1:])], default=None)
     opens = _paths(folder, kinds["open"])
     return LocalLedger(

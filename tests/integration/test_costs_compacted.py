@@ -1,6 +1,7 @@
 """Reports say the same of a ledger whether it is compacted, partly or wholly, with its segments or without; to the pico-dollar."""
 
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,11 +9,11 @@ import duckdb
 import msgspec
 import pytest
 
-from gateway.contract import codec, layout, prices
+from gateway.contract import codec, energy, layout, prices
 from gateway.contract.compacted import File, Manifest
 from gateway.errors import ManifestInvalid
 from gateway.objectstore.protocol import StoredObject
-from gateway.reports import breakdown, compaction, costs, focus, hourly, plotdata, query
+from gateway.reports import breakdown, compaction, costs, evicting, focus, hourly, plotdata, query
 from gateway.reports.hours import Needs
 from gateway.reports.sync import sync
 from tests.support import ledgersim
@@ -85,7 +86,7 @@ async def everything(store: MemoryStore, folder: Path) -> list[object]:
         said.append(await costs.read(store, folder, since_ns=since_ns, until_ns=until_ns))
         view, by = GROUPINGS[index % len(GROUPINGS)]
         asked = query.Query(by, since_ns, until_ns, view=view, amortize=query.Plan("rows", 1000))
-        said.append(await breakdown.read(store, folder, asked))
+        said.append(await breakdown.read(store, folder, asked, energy.load()))
     with focus.tables.opened(await sync(store, folder, Needs(PERIODS[3][0]))) as connection:
         rows = focus.rows(connection, focus.Account(), focus.Books(book), PERIODS[3][0] or 0, 2**63 - 1)
         said += sorted(map(str, rows))
@@ -119,6 +120,47 @@ async def test_of_compacted_hours_nothing_but_sums_is_fetched_and_that_once(
     await costs.read(store, tmp_path / "copies")
     ledger = [key for key in store.read if not key.startswith(layout.MODELS)]
     assert ledger == []
+
+
+def held(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in (folder / layout.LEDGER).glob("dt=*/**/*.gz"))
+
+
+async def test_copies_of_segments_go_some_time_after_their_hour_is_compacted(
+    objects: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = sorted(key for key in objects if key.startswith(layout.segments()))[-3:]
+    store, copies = Counted(objects), tmp_path / "c"
+    await sync(store, copies)
+    every = held(copies)
+    assert every == store.keys(layout.segments())
+    store.objects |= (await compacted(objects, tmp_path / "w", without=late)).objects
+    at_ns = time.time_ns()
+    await sync(store, copies, now_ns=lambda: at_ns + evicting.GRACE_NS // 2)
+    assert held(copies) == every  # a report of another process may be reading them
+    monkeypatch.setattr(evicting, "EVICTED_MAX", 5)
+    while len(before := held(copies)) > len(late):
+        local = await sync(store, copies, now_ns=lambda: at_ns + 2 * evicting.GRACE_NS)
+        assert held(copies) == before[5:] if len(before) > 8 else held(copies) == late
+    assert [str(path.relative_to(copies)) for path in local.segments] == late
+    assert (await costs.read(store, copies)).models == (await costs.read(store, tmp_path / "d")).models
+
+
+async def test_an_hour_without_segments_leaves_no_folder_and_the_store_is_not_touched(
+    objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    store, copies = Counted(objects), tmp_path / "c"
+    await sync(store, copies)
+    store.objects |= (await compacted(objects, tmp_path / "w")).objects
+    before = dict(store.objects)
+    stranger = copies / held(copies)[0].replace("-0000", "-9999")
+    stranger.write_bytes(b"no manifest lists this")
+    await sync(store, copies, now_ns=lambda: time.time_ns() + 2 * evicting.GRACE_NS)
+    assert held(copies) == [str(stranger.relative_to(copies))]
+    stranger.unlink()
+    await sync(store, copies, now_ns=lambda: time.time_ns() + 2 * evicting.GRACE_NS)
+    assert list((copies / layout.LEDGER).glob("dt=*")) == []
+    assert store.objects == before
 
 
 async def test_an_hour_that_a_bound_cuts_is_read_in_detail(objects: dict[str, bytes], tmp_path: Path) -> None:

@@ -54,10 +54,22 @@ def test_formats_carry_the_same_bill(gateway: Gateway):
     assert report["charged_picousd"] == sum(int(row["cost_picousd"]) for row in rows) == bill
 
 
+def test_energy_is_told_to_who_asks(gateway: Gateway):
+    asked = "until=2026-11-06T00:00&format=json"
+    assert gateway.get(f"/costs?{asked}").json["energy"] is None
+    report = gateway.get(f"/costs?{asked}&energy=yes").json
+    took = sum(row["footprint"]["energy_nj"]["value"] for row in report["rows"])
+    assert (
+        took + report["energy"]["others"]["energy_nj"]["value"] == report["energy"]["whole"]["energy_nj"]["value"] > 0
+    )
+    assert '<option value="yes" selected>' in gateway.get("/costs?energy=yes").body.decode()
+
+
 @pytest.mark.parametrize(
     ("query", "status", "said"),
     [
         ("by=colour", 400, "none of: model"),
+        ("energy=maybe", 400, "no, yes"),
         ("format=xml", 400, "html, json, csv"),
         ("format=csv&format=json", 400, "html, json, csv"),
         ("colour=red", 400, "none of: by"),

@@ -21,7 +21,7 @@ from gateway.contract.energy import Footprint, Span, Use, processor_of
 from gateway.contract.ledger import Charge, Open, Posting, Segment
 from gateway.errors import ModelNotFound
 from gateway.reports import breakdown, energyview, export, powered, tables
-from gateway.reports.breakdown import Breakdown
+from gateway.reports.breakdown import Breakdown, Sheet
 from gateway.reports.query import DIMENSIONS, VIEWS, Dimension, Query, View
 from tests.support import ledgers
 from tests.support.ledgers import HOUR_NS, MEMORY, T0_NS, VCPU, Ledger
@@ -37,10 +37,15 @@ FIGURES = ("energy_nj", "operational_ng", "embodied_ng")
 
 
 def reported(ledger: Ledger, regions: dict[str, str] | None = None, **asked: object) -> Breakdown:
+    made = read(ledger, regions, **asked)
+    return breakdown.report(made, made.query.by)
+
+
+def read(ledger: Ledger, regions: dict[str, str] | None = None, **asked: object) -> Sheet:
     chosen = Query(**asked)  # type: ignore[arg-type]
     source = powered.Source(energy.load(), HERE if regions is None else regions)
     with tempfile.TemporaryDirectory() as folder, tables.opened(ledgers.write(Path(folder), ledger)) as connection:
-        return breakdown.report(breakdown.sheet(connection, chosen, source), chosen.by)
+        return breakdown.sheet(connection, chosen, source)
 
 
 def segment(*postings: Posting) -> list[Charge | Posting]:
@@ -102,6 +107,24 @@ def test_rows_and_what_filters_leave_out_are_what_the_containers_took(
         return
     assert report.energy is not None
     assert summed(report) == figures(report.energy.whole) == containers(ledger)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.lists(st.sampled_from(DIMENSIONS), min_size=1, unique=True), st.sampled_from(VIEWS))
+def test_groupings_differ_by_rounding_only(seed: int, by: list[Dimension], view: View):
+    """Shares are summed before they are split, by what is asked for: the page's models are the table's."""
+    made = read(ledgers.random_ledger(seed), by=tuple(by), view=view)
+    coarse, fine = breakdown.took(made, ("model", "version")), breakdown.took(made, ("model", "version", *by))
+    assert coarse is not None
+    assert fine is not None
+    parts: dict[object, list[Footprint]] = defaultdict(list)
+    for key, took in fine.items():
+        parts[key and key[:2]].append(took)
+    assert parts.keys() == coarse.keys()
+    for key, took in coarse.items():
+        pairs = zip(figures(took), figures(powered.together(parts[key])), strict=True)
+        assert all(abs(one - other) <= 2 * len(made.every) + 28 for one, other in pairs)
+    assert figures(powered.together(coarse.values())) == figures(powered.together(fine.values()))
 
 
 def test_many_containers_are_taken_together_and_lose_nothing(monkeypatch: pytest.MonkeyPatch):
@@ -289,17 +312,41 @@ def test_table_stays_within_120_columns_and_says_what_was_assumed(tmp_path: Path
 
 
 def test_files_carry_flat_integers_that_add_up(tmp_path: Path):
-    rows = list(csv.DictReader(io.StringIO(run(tmp_path, "--csv", "--by", "model", "--model", "digits"))))
-    whole = msgspec.json.decode(run(tmp_path, "--json", "--by", "model"), type=Breakdown).energy
+    rows = list(csv.DictReader(io.StringIO(run(tmp_path, "--csv", "--energy", "--by", "model", "--model", "digits"))))
+    whole = msgspec.json.decode(run(tmp_path, "--json", "--energy", "--by", "model"), type=Breakdown).energy
     assert whole is not None
     assert {row["model"] for row in rows if row["cost_picousd"] != "0"} == {"digits", "(others)"}
     assert sum(int(row["energy_nj"] or 0) for row in rows) == whole.whole.energy_nj.value
     assert sum(int(row["carbon_high_ng"] or 0) for row in rows) == whole.whole.carbon_ng.high
     path = tmp_path / "costs.parquet"
-    run(tmp_path, "--format", "parquet", "--by", "model", "--out", str(path))
+    run(tmp_path, "--format", "parquet", "--energy", "--by", "model", "--out", str(path))
     with duckdb.connect() as connection:
         found = connection.execute(f"SELECT sum(energy_low_nj), any_value(energy_tier) FROM '{path}'").fetchone()
     assert found == (whole.whole.energy_nj.low, "assumed")
+
+
+def test_nobody_asks_nothing_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def computed(*_: object) -> None:
+        raise AssertionError("energy was computed, and nobody asked")
+
+    monkeypatch.setattr(powered, "taken", computed)
+    page = tmp_path / "costs.html"
+    run(tmp_path, "--html", str(page))
+    assert "Energy and carbon" not in page.read_text()
+    report = msgspec.json.decode(run(tmp_path, "--json", "--by", "model"), type=Breakdown)
+    assert report.energy is None
+    assert {row.footprint for row in report.rows} == {None}
+    [first, *_] = csv.DictReader(io.StringIO(run(tmp_path, "--csv", "--by", "model")))
+    assert first["energy_nj"] == first["energy_tier"] == ""
+    with pytest.raises(AssertionError, match="nobody asked"):
+        CliRunner().invoke(command, ["--store", str(tmp_path / "store"), "--energy"], catch_exceptions=False)
+
+
+def test_the_page_tells_energy_that_is_asked_for(tmp_path: Path):
+    page = tmp_path / "costs.html"
+    run(tmp_path, "--html", str(page), "--energy", "--by", "tenant,day")
+    assert "Energy and carbon" in page.read_text()
+    assert "Carbon of 1,000 predictions" in page.read_text()
 
 
 def test_own_coefficients_are_used_and_a_bad_file_is_named(tmp_path: Path):
