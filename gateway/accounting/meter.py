@@ -65,7 +65,7 @@ class Meter:
         self._counted: set[str] = set()  # requests under way that are in `_requests` already
         self._draining_since_ns: int | None = None
         self._clock = clock
-        self._read_ns = clock.now_ns
+        self._epoch_ns, self._steady_ns = clock.epoch_ns, clock.steady_ns
         self._detail_rows_max = detail_rows_max
         self._detail_share = detail_share
         self._random = random
@@ -82,7 +82,7 @@ class Meter:
         self._ceiling_picousd = 0
 
         self.loading = Loading(window_ns, is_priced=not self.unpriced)
-        self._is_priced, self._full_picousd = self.vcpu.is_priced, self.loading.full_picousd
+        self._is_priced = self.vcpu.is_priced
         self._phase: PhaseName = "boot"
         self._resident: dict[Version, int] = {}
         self._mark_age_ns = 0
@@ -113,7 +113,7 @@ class Meter:
 
         By position from where every request passes: keywords would take a tenth of the time.
         """
-        now_ns = self._read_ns()
+        now_ns = self._epoch_ns + self._steady_ns()
         if now_ns >= self._hour_end_ns:
             now_ns = self._now()
         assert cpu_ns >= 0
@@ -345,7 +345,9 @@ class Meter:
 
     def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
         """A receipt as its caller is told it: the direct cost, and an estimate of the full one; None where nobody knows."""
-        return (cost_picousd if self._is_priced else None), self._full_picousd(cost_picousd)
+        loading = self.loading  # its numbers and not its method: every answer passes here
+        full_picousd = cost_picousd * loading.numerator // loading.denominator if loading.denominator else None
+        return (cost_picousd if self._is_priced else None), full_picousd
 
     def billed_picousd(self, interval: Interval) -> int:
         """What a closed interval costs, all skus together."""

@@ -1,8 +1,8 @@
 """`python -m tests.bench.accounting`: what weighing costs, beside an empty call in the same run. Rounds alternate, medians count.
 
 First a served gateway with weighing and without, in turns, as the ratio of their requests per second and of their CPU per answer
-(BENCH_PAIRS pairs; target: weighing costs at most 3 %). Then one request's `charge` and `quoted`, and a segment of 20,000 requests:
-settling, encoding, and gzip at several levels.
+(BENCH_PAIRS pairs; target: weighing costs at most 3 %). Then one request's `charge` and `quoted`, hot in a loop and cold as
+between other work, and a segment of 20,000 requests: settling, encoding, and gzip at several levels.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -31,12 +31,21 @@ TARGET = 0.97
 FEATURES = 32
 REQUESTS = 20_000
 ROUNDS = 9
+COLD_CALLS = 4000
+COLD_BYTES = 4 << 20
+"""More than a core's own caches."""
+
+_CHARGED = (
+    "0123456789abcdef", "digits", 3, "ok", 1, 31_000, "int8", "team-a", "oip", 650, 130, 90_000, 150_000, 4,
+)  # fmt: skip
+"""Arguments of `Meter.charge`, in its order."""
 
 
 def main() -> None:
     _served()
     _charge()
     _quoted()
+    _cold()
     statement = _segment()
     _levels(statement)
 
@@ -163,6 +172,45 @@ def _charge() -> None:
     )
     print(f"meter.charge, sums only            {sums_ns:6.0f} ns, {sums_ns / charge_ns:.2f} times that with a line")
     print(f"reading the thread's clock twice   {clocks_ns:6.0f} ns, which every request needs")
+
+
+def _cold() -> None:
+    """Single calls with other work between them, which leaves neither data nor code of theirs in the nearer caches.
+
+    A served request finds them so: the sum of these medians is about what it costs more with accounting, and four times what loops
+    show.
+    """
+    meter = _meter()
+    steps: dict[str, tuple[Callable[..., object], Sequence[object]]] = {
+        "nothing": (_nothing, ()),
+        "thread_time_ns, twice": (_clocks, ()),
+        "meter.charge": (meter.charge, _CHARGED),
+        "meter.quoted": (meter.quoted, (56_222,)),
+    }
+    meter.charge(*_CHARGED)
+    time.sleep(0.01)  # until the bill covers the receipt
+    meter.close_interval(max(meter.closable_ns, time.time_ns()))
+    times_ns: dict[str, list[int]] = {name: [] for name in steps}
+    memory, text = b"\1" * COLD_BYTES, json.dumps({"inputs": [0.1] * FEATURES})
+    for _ in range(COLD_CALLS):
+        for name, (call, arguments) in steps.items():
+            memory.count(0)
+            json.dumps(json.loads(text))
+            began_ns = time.perf_counter_ns()
+            call(*arguments)
+            times_ns[name].append(time.perf_counter_ns() - began_ns)
+    nothing_ns = statistics.median(times_ns.pop("nothing"))
+    for name, each in times_ns.items():
+        print(f"cold: {name:<28} {statistics.median(each) - nothing_ns:6.0f} ns")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _clocks() -> None:
+    time.thread_time_ns()
+    time.thread_time_ns()
 
 
 def _segment() -> Statement:

@@ -14,8 +14,12 @@ class ManualClock:
         self.resident_bytes = 0
         self._sleepers: list[tuple[int, asyncio.Event]] = []
 
+    epoch_ns = 0
+
     def now_ns(self) -> int:
         return self.time_ns
+
+    steady_ns = now_ns
 
     def cpu_ns(self) -> int:
         return self.process_cpu_ns

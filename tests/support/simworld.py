@@ -136,8 +136,12 @@ class LoopClock:
         self.started_ns = started_ns
         self.used_ns = 0
 
+    epoch_ns = 0
+
     def now_ns(self) -> int:
         return max(self.started_ns, START_NS + round(self._loop.seconds * 1e9))
+
+    steady_ns = now_ns
 
     def cpu_ns(self) -> int:
         return self.used_ns
