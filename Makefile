@@ -32,7 +32,7 @@ demo: $(STAMP) ## train, publish, serve, predict, and print the bill (ONCE=1 exi
 	$(BIN)/steelyard demo $(if $(ONCE),--once)
 
 test: lint ## lint, types, import contracts and all tests
-	$(BIN)/python -m pytest -m 'not e2e' -rs
+	$(BIN)/python -m pytest -m 'not e2e' -rs -n auto --dist loadfile
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

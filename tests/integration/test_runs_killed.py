@@ -74,7 +74,8 @@ def test_a_stale_process_hears_that_it_is_fenced(tmp_path: Path) -> None:
     with training(tmp_path) as old:
         next_line(old)
         with training(tmp_path) as new:
-            assert next_line(new).startswith("2 ")
+            while not next_line(new).startswith("2 "):
+                pass  # the old one beats without a pause, and may be quicker once or twice
             said = ""
             while "has taken over" not in said:
                 said = next_line(old)

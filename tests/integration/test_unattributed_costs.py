@@ -41,6 +41,7 @@ def root(tmp_path: Path) -> Path:
 def reported(root: Path, *arguments: str) -> dict[str, object]:
     cache = root.parent / "cache"
     result = CliRunner().invoke(costs, ["--store", str(root), "--json", "--cache", str(cache), *arguments])
+    assert result.stdout, (result.stderr, result.exception)
     found: dict[str, object] = json.loads(result.stdout)
     return found
 

@@ -147,7 +147,14 @@ async def test_only_the_culprit_of_a_failed_batch_fails(workers: Workers) -> Non
 
 
 async def test_a_refused_run_is_charged_to_the_culprit(workers: Workers) -> None:
-    desk = Desk(workers)
+    class Busy(Graph):
+        def run(self, inputs: Tensors, stop: Stop) -> Tensors:
+            until_ns = time.thread_time_ns() + 2_000_000  # far above what a page fault or a neighbour adds
+            while time.thread_time_ns() < until_ns:
+                pass
+            return super().run(inputs, stop)
+
+    desk = Desk(workers, Busy())
     spent = [Spent() for _ in range(5)]
     first = await held(desk)
     tasks = [
