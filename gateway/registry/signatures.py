@@ -114,8 +114,9 @@ class PinnedKeys:
             return one
         if problems:
             raise SignatureInvalid(f"{name}: {'; '.join(problems)}")
-        others = ", ".join((await registry.signers(manifest.model, manifest_sha256))[:SIGNERS_SHOWN_MAX])
-        signed = f"signed by {others}, and by none" if others else "not signed by any"
+        found = await registry.signers(manifest.model, manifest_sha256)
+        others = [one for one in found if one not in self._keys]  # a pinned one came just now: the next look finds it
+        signed = f"signed by {', '.join(others[:SIGNERS_SHOWN_MAX])}, and by none" if others else "not signed by any"
         raise SignatureInvalid(f"{name}: {signed} of the pinned keys ({', '.join(self._keys)})")
 
 

@@ -63,6 +63,20 @@ async def test_publishing_again_signs_nothing_again(store: ObjectStore, tmp_path
     assert await Registry(store).signature("tiny", sha256, signer.key_id) == first
 
 
+async def test_a_signature_that_comes_between_two_looks_is_not_said_to_be_by_nobody(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    class Before(Registry):
+        async def signature(self, model: str, manifest_sha256: str, key_id: str) -> bytes | None:
+            return None  # as it was a moment ago
+
+    folder, mine = artifact(tmp_path / "run"), signingkeys.make(tmp_path, "sign")
+    manifest, sha256 = await published(store, folder, mine.signer)
+    with pytest.raises(SignatureInvalid) as caught:
+        await PinnedKeys([str(mine.public)]).signer(Before(store), manifest, sha256)
+    assert str(caught.value).endswith(f"not signed by any of the pinned keys ({mine.signer.key_id})")
+
+
 async def test_several_keys_sign_one_version_and_any_pinned_one_counts(store: ObjectStore, tmp_path: Path) -> None:
     folder, registry = artifact(tmp_path / "run"), Registry(store)
     old, new, stranger = (signingkeys.make(tmp_path, name) for name in ("old", "new", "stranger"))
