@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.audit import segments
-from gateway.audit.findings import Finding
+from gateway.audit.findings import Finding, Kind
 from gateway.audit.segments import Checked
 from gateway.contract import layout
 from gateway.contract.compacted import TABLES, File, Manifest, Table
@@ -109,8 +109,8 @@ def check(
     return read, found
 
 
-def _about(key: str, kind: str, text: str) -> Finding:
-    return Finding(kind, text, key=key)  # type: ignore[arg-type] # the callers' are literals
+def _about(key: str, kind: Kind, text: str) -> Finding:
+    return Finding(kind, text, key=key)
 
 
 def _sums(key: str, manifest: Manifest, contents: Contents) -> Iterator[Finding]:

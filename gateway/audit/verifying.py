@@ -25,7 +25,7 @@ from gateway.objectstore.protocol import ObjectStore
 FETCHES = 8
 """Hides S3's first byte (tens of ms); at most that many segments (a megabyte or two each) are in memory."""
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T", Open, Close, Ended)
 END_NS = 2**63 - 1
 _HOUR_NS = 3600 * 10**9
 
@@ -147,7 +147,7 @@ class _Audit:
         except ManifestInvalid as error:
             self._found.append(Finding("damaged", str(error), key=key, container=life.container))
             return None
-        if (record.container, record.boot_ns) != (life.container, life.boot_ns):  # type: ignore[attr-defined]
+        if (record.container, record.boot_ns) != (life.container, life.boot_ns):
             self._found.append(Finding("misplaced", f"{key} speaks of another life", key=key, container=life.container))
             return None
         if codec.encode(record) != data:

@@ -86,7 +86,7 @@ def costs(
     tenant: str | None,
     since: int | None,
     until: int | None,
-    view: str | None,
+    view: words.View | None,
     amortize: str | None,
     with_energy: bool,
     energy_book: Path | None,
@@ -136,7 +136,7 @@ def costs(
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     is_powered = with_energy or energy_book is not None
-    chosen = words.Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan, is_powered)  # type: ignore[arg-type]
+    chosen = words.Query(by or ("model", "version"), since, until, model, tenant, view or "full", plan, is_powered)
     _grouped(ctx, store, cache, chosen, chosen_form, out, energy_book)
 
 

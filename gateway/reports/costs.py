@@ -106,12 +106,6 @@ class CostReport(msgspec.Struct, frozen=True):
         return tuple(finding for finding in self.findings if finding.is_fault)
 
 
-_SPAN = """
-SELECT greatest(coalesce(sum(segments) FILTER (seq >= 0), 0), least(count(*), 1)), coalesce(min(from_ns), 0),
-       coalesce(max(to_ns), 0)
-FROM segments WHERE from_ns >= $since_ns AND from_ns < $until_ns
-"""
-
 _MODELS = """
 SELECT model, version,
        sum(p.requests),
@@ -195,14 +189,14 @@ def report(
     Raises `ModelNotFound` naming the models that have costs.
     """
     period = {"since_ns": since_ns or 0, "until_ns": END_NS if until_ns is None else until_ns}
-    [(segments, from_ns, to_ns)] = connection.execute(_SPAN, period).fetchall()
+    span = cells.span(connection, **period)
     accounts = tuple(AccountCost(*row) for row in connection.execute(_ACCOUNTS, period).fetchall())
     shared = sum(account.cost_picousd for account in accounts)
     every = cells.read(connection, **period)
     moved = spreading.shared_by_version(every)
     models = _with_shared(connection.execute(_MODELS, period).fetchall(), moved)
     shown = tuple(row for row in models if model in {None, row.model})
-    if segments and not shown and model is not None:
+    if span.segments and not shown and model is not None:
         raise ModelNotFound(f"model '{model}' has no costs here; models that have: {_names(models)}")
     full = sum(row.full_picousd for row in models)
     unallocated = 0 if models else shared
@@ -212,9 +206,9 @@ def report(
         since_ns=since_ns,
         until_ns=until_ns,
         model=model,
-        segments=segments,
-        from_ns=from_ns,
-        to_ns=to_ns,
+        segments=span.segments,
+        from_ns=span.from_ns,
+        to_ns=span.to_ns,
         models=shown,
         other_models_picousd=full - sum(row.full_picousd for row in shown),
         accounts=accounts,
@@ -225,13 +219,14 @@ def report(
         corrected_picousd=corrected,
         balanced=full + unallocated == charged and not any(finding.kind == "unbalanced" for finding in found),
         findings=found,
-        trend=_trend(connection, every, Query(since_ns=since_ns, until_ns=until_ns, view="direct")),
+        trend=_trend(connection, every, Query(since_ns=since_ns, until_ns=until_ns, view="direct"), span),
     )
 
 
-def _trend(connection: duckdb.DuckDBPyConnection, every: list[cells.Cell], query: Query) -> trends.Trend | None:
-    until_ns = END_NS if query.until_ns is None else query.until_ns
-    periods = trends.periods(query, cells.span(connection, query.since_ns or 0, until_ns))
+def _trend(
+    connection: duckdb.DuckDBPyConnection, every: list[cells.Cell], query: Query, span: cells.Span
+) -> trends.Trend | None:
+    periods = trends.periods(query, span)
     if periods is None:
         return None
     now, before = trends.compared(connection, every, query, periods)
