@@ -160,6 +160,11 @@ async def followed(repository: Repository[Any], name: str, alias: str = "champio
     await repository._follower.look(repository._roster.following[name, alias])
 
 
+async def settled(repository: Repository[Any]) -> None:
+    """What the aliases name beside their champions is loaded and in use: no look is under way that could still hold it."""
+    await until(lambda: not repository._follower._looks)
+
+
 async def until(condition: "Any", *, seconds: float = 10) -> None:  # Any: a callable without arguments
     """Let the loop run until it is so; a limit, not a measurement."""
     deadline = time.monotonic() + seconds

@@ -8,7 +8,7 @@ import pytest
 from gateway.errors import StoreUnavailable
 from gateway.registry import releasing
 from tests.support.releases import AUTHOR, CHAMPION, publish
-from tests.support.repositories import CountingStore, WeighingLoader, followed, until, weighing
+from tests.support.repositories import CountingStore, WeighingLoader, followed, settled, until, weighing
 
 
 @pytest.fixture
@@ -104,7 +104,8 @@ async def test_an_evicted_champion_takes_its_canary_with_it_and_both_come_back(s
     loader = WeighingLoader({"b": 2500})
     async with weighing(store, tmp_path, loader, memory_bytes_max=3000) as (repository, _, observed):
         await repository.ready("a")
-        await until(lambda: len(observed.inside) == 2)
+        await settled(repository)
+        assert len(observed.inside) == 2
         await repository.ready("b")
         assert observed.inside == {("b", 1)}
         assert repository.counts.evictions == 2
@@ -144,7 +145,8 @@ async def test_a_shadow_belongs_to_one_champion_and_leaves_when_it_is_ended(stor
     await publish_with_both(store)
     async with weighing(store, tmp_path) as (repository, _, observed):
         await repository.ready("a")
-        await until(lambda: len(observed.inside) == 3)
+        await settled(repository)
+        assert len(observed.inside) == 3
         one, two, four = [await repository.ready("a", version) for version in ("1", "2", "4")]
         before = repository.shadow("a", None, one)
         assert before is not None
@@ -175,7 +177,8 @@ async def test_two_aliases_of_one_version_have_a_shadow_each(store: Any, tmp_pat
     async with weighing(store, tmp_path) as (repository, _, observed):
         one = await repository.ready("a")
         assert await repository.ready("a", "beta") is one
-        await until(lambda: len(observed.inside) == 3)
+        await settled(repository)
+        assert len(observed.inside) == 3
         runs = [repository.shadow("a", alias, one) for alias in (None, "beta")]
         assert [run and run.version for run in runs] == [2, 3]
 
@@ -188,7 +191,8 @@ async def test_what_a_release_keeps_is_not_loaded_again(store: Any, tmp_path: Pa
     await publish_with_both(store)
     async with weighing(store, tmp_path) as (repository, _, observed):
         await repository.ready("a")
-        await until(lambda: len(observed.inside) == 3)
+        await settled(repository)
+        assert len(observed.inside) == 3
         await releasing.promote(store, model="a", version=2, **CHAMPION)
         await followed(repository, "a")
         assert observed.events[3:] == [("in", "a", 2), ("out", "a", 1)]
@@ -204,7 +208,8 @@ async def test_a_shadow_leaves_with_its_champion(store: Any, tmp_path: Path) -> 
     await releasing.shadow(store, model="a", version=2, sample_bp=10_000, **CHAMPION)
     async with weighing(store, tmp_path) as (repository, _, observed):
         champion = await repository.ready("a")
-        await until(lambda: len(observed.inside) == 2)
+        await settled(repository)
+        assert len(observed.inside) == 2
         assert repository.unload("a")
         assert observed.inside == set()
         assert repository.shadow("a", None, champion) is None  # a request that is still running mirrors nothing
@@ -216,7 +221,8 @@ async def test_a_canary_asked_for_by_number_too_leaves_with_its_champion_only(st
     await releasing.canary(store, model="a", version=2, weight_bp=5000, **CHAMPION)
     async with weighing(store, tmp_path, memory_bytes_max=3000) as (repository, _, observed):
         await repository.ready("a")
-        await until(lambda: len(observed.inside) == 2)
+        await settled(repository)
+        assert len(observed.inside) == 2
         await repository.ready("a", "2")
         for _ in range(100):
             repository.resident("a", None, "x")
