@@ -86,8 +86,8 @@ class Energy(msgspec.Struct, frozen=True):
 class Breakdown(msgspec.Struct, frozen=True):
     """When `balanced`: sum of the rows' cost + `others_picousd` == `charged_picousd`. `others` is what the filters leave out.
 
-    `previous_charged_picousd` is the whole bill of the period before, None when the query has no `since_ns`. `trend` says which
-    periods are compared, None where none can be.
+    `previous_charged_picousd` is the whole bill of the period before, None when the query has no `since_ns` or nothing was
+    written since. `trend` says which periods are compared, None where none can be.
     """
 
     query: Query
@@ -176,13 +176,18 @@ def report(made: Sheet, by: Sequence[Dimension], training: Sequence[Amortized] =
         rows=rows,
         others_picousd=posted - shown,
         charged_picousd=charged,
-        previous_charged_picousd=None if made.query.since_ns is None else cells.total(made.previous),
+        previous_charged_picousd=cells.total(made.previous) if _is_told(made.periods) else None,
         balanced=posted == charged and not any(finding.kind == "unbalanced" for finding in made.findings),
         training=tuple(training),
         findings=made.findings,
         energy=_energy(made, footprints),
         trend=Trend(made.periods, cells.total(made.compared), cells.total(made.previous)) if made.periods else None,
     )
+
+
+def _is_told(periods: trends.Periods | None) -> bool:
+    """Whether it is the period before the one that was asked for."""
+    return periods is not None and periods.kind == "period"
 
 
 Footprints = Mapping[powered.Group, Footprint]

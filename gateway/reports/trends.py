@@ -49,6 +49,8 @@ def periods(query: Query, span: Span) -> Periods | None:
     """None where nothing can be compared."""
     if query.since_ns is not None:
         end_ns = span.to_ns if query.until_ns is None else query.until_ns
+        if end_ns <= query.since_ns:  # nothing was written since, so that nobody knows how long the period is
+            return None
         return Periods("period", query.since_ns, end_ns, max(0, 2 * query.since_ns - end_ns))
     end_ns = span.to_ns if query.until_ns is None else min(span.to_ns, query.until_ns)
     kinds: tuple[tuple[Kind, int], ...] = (("day", DAY_NS), ("hour", HOUR_NS))

@@ -219,6 +219,12 @@ def test_without_a_beginning_there_is_no_period_before():
     assert "trend" not in printed(report)
 
 
+def test_a_period_after_the_last_segment_has_no_end_and_is_not_compared():
+    ledger = ledgers.container("a", [segment(SERVED)])
+    report = reported(ledger, by=("model",), since_ns=T0_NS + HOUR_NS)
+    assert (report.segments, report.trend, report.previous_charged_picousd) == (0, None, None)
+
+
 def test_a_filtered_report_compares_whole_bills_and_its_own_rows():
     ledger = ledgers.container("a", [segment(SERVED, OTHER)], boot_ns=T0_NS - HOUR_NS) | ledgers.container(
         "b", [segment(SERVED, SERVED, OTHER)]
