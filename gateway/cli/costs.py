@@ -176,6 +176,8 @@ def _summary(
     else:
         with options.console_to(out) as console:
             render.render(report, console)
+    if form != "table":
+        _say_nothing(report.segments)
     _exit(ctx, report.faults)
 
 
@@ -204,6 +206,7 @@ def _grouped(
     if form == "html":
         data = options.with_store(store, _page)
         _write(out, html(data).encode())
+        _say_nothing(data.report.segments)
         _exit(ctx, data.report.faults)
         return
     report = options.with_store(store, _read)
@@ -212,8 +215,7 @@ def _grouped(
             breakdownview.show(report, console)
     else:
         _write(out, export.encoded(report, form))
-        if not report.segments:
-            click.echo(f"note: {breakdownview.NOTHING}", err=True)
+        _say_nothing(report.segments)
     _exit(ctx, report.faults)
 
 
@@ -241,7 +243,16 @@ def _focus(
 
     made = options.with_store(store, _read)
     _write(wanted[1], made.data)
+    _say_nothing(made.segments)
     _exit(ctx, made.faults)
+
+
+def _say_nothing(found: int) -> None:
+    """A file without a row is no error, and must not look like a bill of nothing."""
+    from gateway.reports import breakdownview
+
+    if not found:
+        click.echo(f"note: {breakdownview.NOTHING}", err=True)
 
 
 def _write(out: Path | None, data: bytes) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from gateway.contract.energy import NOTHING, Coefficients, Footprint, load
 from gateway.contract.prices import PriceBook
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import export, findings, focusrows, parquet, powered, tables
+from gateway.reports import cells, export, findings, focusrows, parquet, powered, tables
 from gateway.reports.findings import Finding
 from gateway.reports.focuscolumns import COLUMNS, TEXT, Version
 from gateway.reports.focusrows import Account, Origin, Part
@@ -40,9 +40,10 @@ class Books(msgspec.Struct, frozen=True):
 
 
 class Export(msgspec.Struct, frozen=True):
-    """A file, and why its sum is not to be trusted; no faults when it is."""
+    """A file of what so many segments say, and why its sum is not to be trusted; no faults when it is."""
 
     data: bytes
+    segments: int
     faults: tuple[Finding, ...] = ()
 
 
@@ -165,5 +166,5 @@ def _export(
     with tables.opened(local) as connection:
         taken = powered.taken(connection, *period, source)
         data = encoded(*wanted, rows(connection, account, books, *period, taken.footprints))
-        found = findings.find(connection, *period, local.listed_ns)
-    return Export(data, tuple(finding for finding in found if finding.is_fault))
+        found, span = findings.find(connection, *period, local.listed_ns), cells.span(connection, *period)
+    return Export(data, span.segments, tuple(finding for finding in found if finding.is_fault))

@@ -396,6 +396,19 @@ def test_empty_period_in_a_file_is_told_beside_it(root: Path):
     assert "no costs yet" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "form", [("--csv",), ("--json",), ("--html", "x"), ("--focus", "1.2", "x"), ("--focus", "1.4", "x.csv")]
+)
+def test_no_form_of_an_empty_period_looks_like_a_bill_of_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: tuple[str, ...]
+):
+    monkeypatch.chdir(tmp_path)
+    empty = ran("--store", str(root), *form, "--since", "2030-01-01")
+    assert (empty.exit_code, empty.stderr.count("no costs yet")) == (0, 1)
+    whole = ran("--store", str(root), *form)
+    assert "no costs yet" not in whole.stderr
+
+
 async def test_training_is_borne_in_portions_beside_the_bill(tmp_path: Path):
     store = LocalStore(tmp_path)
     await publish_mlp(store, name="digits")
