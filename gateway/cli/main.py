@@ -95,13 +95,20 @@ def run(arguments: list[str]) -> int:
     except GatewayError as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {_harmless(str(error))}", err=True)
         return 2 if isinstance(error, SettingsError) else 1
     except ModuleNotFoundError as error:
         if "--debug" in arguments:
             raise
         click.echo(f"Error: {error}; {_hint(error.name or '')}", err=True)
         return 1
+
+
+def _harmless(message: str) -> str:
+    """It may quote names of the store, which others write to: none may move the cursor or colour the terminal."""
+    from gateway.reports.figures import printable
+
+    return "\n".join(map(printable, message.split("\n")))
 
 
 def _hint(module: str) -> str:

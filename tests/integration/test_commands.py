@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import gateways, models
+from gateway.contract.ledger import Posting
+from tests.support import gateways, ledgers, models
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
 
@@ -117,3 +118,10 @@ def test_help_lists_every_command_and_needs_no_heavy_import() -> None:
     assert imported == "[]"
     for command in ("demo", "train", "serve", "predict", "models", "keys", "costs"):
         assert any(line.strip().startswith(command) for line in text)
+
+
+def test_an_error_that_quotes_a_name_of_the_store_cannot_control_the_terminal(tmp_path: Path) -> None:
+    served = Posting("infer", ledgers.VCPU, 600, 10**6, "digits", 1, "\x07red\r\x1b", "ok", 3, 6)
+    ledgers.write(tmp_path / "store", ledgers.container("c", [[*ledgers.charges(600, 0), served]]))
+    done = steelyard("costs", "--store", str(tmp_path / "store"), "--cache", str(tmp_path / "cache"), "--tenant", "x")
+    assert (done.returncode, done.stderr) == (1, "Error: tenant 'x' has no costs here; tenants that have: �red��\n")
