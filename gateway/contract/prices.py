@@ -6,6 +6,7 @@ that comes to is `gateway.accounting.billedtime` while it runs.
 """
 
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -36,7 +37,8 @@ name = "{MACHINE}"
 machine_sku = "{MACHINE}"
 """
 
-Decimal = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+_DECIMAL = r"^[0-9]+(\.[0-9]+)?$"
+Decimal = Annotated[str, Meta(pattern=_DECIMAL)]
 Date = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 
 
@@ -61,13 +63,17 @@ class Price(msgspec.Struct, frozen=True):
 
     sku: str
     unit: Unit
-    usd: Decimal
+    usd: str
     as_of: Date
     source: str
     until: Date | Literal[""] = ""
     assumed: str = ""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(_DECIMAL, self.usd):  # here, so that the sku is named
+            raise ValueError(
+                f"price of '{self.sku}' is '{self.usd[:32]}'; usd is a decimal above zero, such as \"0.04048\""
+            )
         if Fraction(self.usd) == 0:
             raise ValueError(
                 f"price of '{self.sku}' is zero; leave a sku without a price out, it is then reported as unpriced"

@@ -46,7 +46,10 @@ def test_an_unknown_sku_has_no_price_rather_than_zero() -> None:
     ("old", "new", "message"),
     [
         ('usd = "0.04048"', 'usd = "0"', "is zero"),
-        ('usd = "0.04048"', 'usd = "-1"', r"usd"),
+        ('usd = "0.04048"', 'usd = "-1"', r"price of 'cpu' is '-1'; usd is a decimal above zero"),
+        ('usd = "0.04048"', 'usd = "1e-3"', r"price of 'cpu' is '1e-3'"),
+        ('usd = "0.04048"', 'usd = "NaN"', r"price of 'cpu' is 'NaN'"),
+        ('usd = "0.04048"', 'usd = "0.04\\n"', r"price of 'cpu' is '0\.04"),
         ('usd = "0.04048"', "usd = 0.04048", r"usd"),
         ('unit = "vcpu-hour"', 'unit = "vcpu-week"', r"unit"),
         ('as_of = "2026-04-01"', 'as_of = "April"', r"as_of"),
