@@ -29,15 +29,19 @@ class Change(msgspec.Struct, frozen=True):
             return f"{self.sku}: no longer priced, was {_amount(self.before)}; containers billed by it become UNPRICED"
         assert self.before is not None
         assert self.after is not None
+        if self.percent == 0:
+            return f"{self.sku}: {_amount(self.after)} {_until(self.after)}, before {_until(self.before)}"
         by = "another unit" if self.percent is None else f"{float(self.percent):+.2f} %"
         return f"{self.sku}: {by}, {_amount(self.before)} -> {_amount(self.after)}"
 
 
 def changes(before: PriceBook, after: PriceBook) -> list[Change]:
-    """Skus whose newest price differs, in the order of their names. A new date or source alone is no change."""
+    """Skus whose newest price differs or ends on another day, in the order of their names. A new date of its beginning or another
+    source alone is no change.
+    """
     skus = sorted({price.sku for book in (before, after) for price in book.prices})
     found = [Change(sku, before.price(sku), after.price(sku)) for sku in skus]
-    return [change for change in found if change.percent != 0]
+    return [change for change in found if change.percent != 0 or _ends_otherwise(change)]
 
 
 def platforms(before: PriceBook, after: PriceBook) -> list[str]:
@@ -53,6 +57,14 @@ def platforms(before: PriceBook, after: PriceBook) -> list[str]:
 def words(before: PriceBook, after: PriceBook) -> list[str]:
     """Every difference, a line each."""
     return [*(change.words for change in changes(before, after)), *platforms(before, after)]
+
+
+def _ends_otherwise(change: Change) -> bool:
+    return change.before is not None and change.after is not None and change.before.until != change.after.until
+
+
+def _until(price: Price) -> str:
+    return f"until {price.until}" if price.until else "without an end"
 
 
 def _amount(price: Price) -> str:

@@ -77,11 +77,23 @@ def test_check_compares_with_the_release_in_percent(dearer: Path) -> None:
     assert "the price of fargate-spot-arm/vcpu, $0.012952, is ASSUMED: changes by day and region" in checked.stderr
 
 
+def test_check_says_that_a_price_ends(dearer: Path) -> None:
+    of = 'as_of = "2026-04-01"'
+    dearer.write_bytes(SHIPPED.data.replace(of.encode(), f'{of}\nuntil = "2026-08-01"'.encode(), 1))
+    checked = run("check", dearer)
+    assert "1 differences" in checked.stdout
+    [line] = [line for line in checked.stdout.splitlines() if "fargate-x86/vcpu" in line]
+    assert (
+        line.strip() == "fargate-x86/vcpu: $0.04048 per vcpu-hour (2026-04-01) until 2026-08-01, before without an end"
+    )
+    assert "fargate-x86 is UNPRICED" in checked.stderr
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('"0.04048"', '"0"', "is zero"),
-        ('"0.04048"', '"-1"', "usd"),
+        ('"0.04048"', '"-1"', "'fargate-x86/vcpu' is '-1'"),
         ("fargate-arm/vcpu", "c7i.large", "twice"),
         ("2026-08-11", "2999-08-11", "first price of 'c7i.large' is dated 2999-08-11"),
         ('unit = "gb-hour"', 'unit = "vcpu-hour"', "needs a price per gb-hour or gb-second"),
