@@ -116,13 +116,14 @@ def points(found: Sequence[Point], horizontal: Axis, vertical: Axis, *, title: s
 
 
 def _free(names: list[tuple[float, float]], x: float, y: float) -> float:
-    """Where a name stands on no other, from the lowest up; at the plot's top they may."""
-    while y > TOP + NAME_PX and any(
-        abs(x - other_x) < WIDTH / 3 and abs(y - other_y) < NAME_PX for other_x, other_y in names
-    ):
-        y -= 1
-    names.append((x, y))
-    return y
+    """Where a name stands on no other: as near as there is room, above rather than below. In a full plot they may."""
+    near = [other_y for other_x, other_y in names if abs(x - other_x) < WIDTH / 3]
+    above = [y - step for step in range(int(max(0, y - TOP - NAME_PX)) + 1)]
+    below = [y + step for step in range(int(max(0, HEIGHT - BOTTOM - y)) + 1)]
+    places = [place for place in (*above, *below) if all(abs(place - other) >= NAME_PX for other in near)]
+    found = min(places, key=lambda place: abs(place - y), default=y)
+    names.append((x, found))
+    return found
 
 
 def _ticks(largest: float, until: float | None) -> tuple[float, list[float]]:

@@ -67,7 +67,11 @@ def draw(lanes: Sequence[Lane], label: str, *, title: str) -> str:
 
 
 def _decades(low: float, high: float) -> list[float]:
+    """Powers of ten; where fewer than two of them are on the axis, twice, three and five times as much too."""
     first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+    if last - first < 1:
+        steps = [factor * 10.0**power for power in range(first - 1, last + 1) for factor in (1, 2, 3, 5)]
+        return [step for step in steps if low <= step <= high]
     step = max(1, (last - first) // 5 + 1 if last - first >= 6 else 1)
     return [10.0**power for power in range(first, last + 1, step)]
 

@@ -1,5 +1,6 @@
 """The cost page: complete in itself, exact in its table, and nothing that a name says can become markup."""
 
+import itertools
 import re
 import tempfile
 from html.parser import HTMLParser
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from gateway.contract import energy
 from gateway.contract.ledger import Charge, Posting, Request
-from gateway.reports import charts, figures, plotdata
+from gateway.reports import charts, figures, lanes, plotdata
 from gateway.reports.charts import Axis, Column, Part, Point
+from gateway.reports.lanes import Lane
 from gateway.reports.page import html
 from gateway.reports.pagestyle import ACCOUNTS, STYLE
 from gateway.reports.plotdata import PageData
@@ -182,6 +184,22 @@ def test_no_point_leaves_its_plot(values: list[tuple[float, float]]):
         charts.LEFT - 0.1 <= float(x) <= charts.WIDTH and charts.TOP - 0.1 <= float(y) <= charts.HEIGHT
         for x, y in centres
     )
+
+
+@given(st.lists(st.tuples(st.floats(0.9, 1), st.floats(0.9, 1)), min_size=2, max_size=7), st.floats(0, 1))
+def test_names_of_points_near_each_other_can_all_be_read(values: list[tuple[float, float]], level: float):
+    points = [Point(x, y * level, "t", f"model@{number}") for number, (x, y) in enumerate(values)]
+    drawn = charts.points(points, Axis("ms", 1.0), Axis("$", 1.0), title="t")
+    heights = sorted(float(y) for y in re.findall(r'class="name" x="[^"]+" y="([^"]+)"', drawn))
+    assert len(heights) == len(values)
+    assert all(below - above >= charts.NAME_PX - 0.2 for above, below in itertools.pairwise(heights))
+    assert charts.TOP <= heights[0] <= heights[-1] <= charts.HEIGHT - charts.BOTTOM + 4
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1, 3))
+def test_an_axis_of_rates_has_numbers_however_short_it_is(mean: float, peak: float):
+    drawn = lanes.draw([Lane("digits@1", "w", mean, mean * peak, None, None, ("a", "b", "c"))], "a second", title="t")
+    assert 2 <= drawn.count('class="grid"') <= 6
 
 
 def test_more_bars_than_fit_are_cut():
