@@ -11,6 +11,7 @@ import duckdb
 import msgspec
 
 from gateway.accounting.unclaimed import ALIVE_NS
+from gateway.audit.lives import CLOCK_SLACK_NS
 from gateway.reports.figures import dollars
 from gateway.wording import moment
 
@@ -25,6 +26,7 @@ Kind = Literal[
     "foreign_object",
     "training_unknown",
     "corrected",
+    "clock_jump",
 ]
 
 
@@ -114,6 +116,17 @@ FROM unclosed LEFT JOIN ended USING (container, boot_ns) LEFT JOIN unclaimed USI
 ORDER BY seen_ns, container
 """
 
+_CLOCK = """
+WITH seen AS (SELECT container, boot_ns, max(to_ns) AS seen_ns FROM chain GROUP BY ALL),
+     lives AS (
+         SELECT container, boot_ns, seen_ns, lead(boot_ns) OVER (PARTITION BY container ORDER BY boot_ns) AS next_boot_ns
+         FROM opens LEFT JOIN seen USING (container, boot_ns)
+     )
+SELECT container, boot_ns, seen_ns, next_boot_ns FROM lives
+WHERE seen_ns > next_boot_ns OR ($now_ns > 0 AND seen_ns > $now_ns + $slack_ns)
+ORDER BY ALL
+"""
+
 _NEVER_OPENED = """
 SELECT container, min(s.from_ns), max(s.to_ns)
 FROM chain AS s ANTI JOIN opens USING (container, boot_ns)
@@ -126,6 +139,7 @@ def find(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, no
     """All findings that touch the period, faults first. `now_ns` is when the ledger was listed; 0: long after all of it."""
     found = [*_unbalanced(connection), *_links(connection), *_ends(connection)]
     found += [*_not_closed(connection, since_ns, until_ns, now_ns), *_never_opened(connection)]
+    found += _clock(connection, now_ns)
     found = [*_unpriced(connection, since_ns, until_ns), *found, *_corrected(connection, since_ns, until_ns)]
     return tuple(finding for finding in found if finding.from_ns < until_ns and finding.to_ns >= since_ns)
 
@@ -228,6 +242,18 @@ def _not_closed(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: 
             yield Finding("running", f"{name} is running, {seen}{ahead}", False, opened_ns, seen_ns, owed)
             continue
         yield Finding("not_closed", text, False, opened_ns, to_ns)
+
+
+def _clock(connection: duckdb.DuckDBPyConnection, now_ns: int) -> Iterator[Finding]:
+    """Nothing is missing, but what such a life cost stands in hours in which it did not live."""
+    limits = {"now_ns": now_ns, "slack_ns": CLOCK_SLACK_NS}
+    for container, boot_ns, seen_ns, next_ns in connection.execute(_CLOCK, limits).fetchall():
+        text = f"container {container} is seen at {moment(seen_ns)}"
+        if next_ns is not None and seen_ns > next_ns:
+            text += f", after its next life began ({moment(next_ns)}): a clock was set back, or two processes use one container id"
+        else:
+            text += ", which is yet to come: its machine's clock was wrong, or is here"
+        yield Finding("clock_jump", text, False, boot_ns, seen_ns)
 
 
 def _never_opened(connection: duckdb.DuckDBPyConnection) -> list[Finding]:

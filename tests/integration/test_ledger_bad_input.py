@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -93,6 +94,24 @@ async def test_clocks_a_day_ahead_or_behind_count_in_the_hour_they_say(tmp_path:
     assert before == after
     assert {row.hour for row in after.rows} == {f"2026-11-0{day}T12:00:00Z" for day in (4, 5, 6)}
     assert (after.charged_picousd, after.balanced, after.faults) == (1800, True, ())
+
+
+async def test_a_clock_that_was_wrong_is_flagged_in_reports_and_costs_nothing(tmp_path: Path) -> None:
+    """As the audit names it: a life in the future, and one that is seen after its container's next life began."""
+    day_ns = 24 * HOUR_NS
+    ahead = stored(ledgers.container("ahead", [LINES], boot_ns=time.time_ns() + day_ns))
+    back = stored(ledgers.container("box", [LINES] * 3), ledgers.container("box", [LINES], boot_ns=T0_NS + 10**9))
+    right = stored(ledgers.container("box", [LINES]), ledgers.container("box", [LINES], boot_ns=T0_NS + day_ns))
+    for name, store, cost, told in (
+        ("ahead", ahead, 600, "which is yet to come"),
+        ("back", back, 2400, "a clock was set back"),
+        ("right", right, 1200, ""),
+    ):
+        report = await reported(store, tmp_path / name)
+        assert (report.charged_picousd, report.balanced, report.faults) == (cost, True, ())
+        jumps = [note.message for note in report.findings if note.kind == "clock_jump"]
+        assert len(jumps) == bool(told)
+        assert all(told in jump for jump in jumps)
 
 
 @pytest.fixture(scope="module")
