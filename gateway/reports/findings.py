@@ -27,6 +27,7 @@ Kind = Literal[
     "training_unknown",
     "corrected",
     "clock_jump",
+    "no_price_book",
 ]
 
 
@@ -127,6 +128,27 @@ WHERE seen_ns > next_boot_ns OR ($now_ns > 0 AND seen_ns > $now_ns + $slack_ns)
 ORDER BY ALL
 """
 
+_NO_BOOK = """
+WITH held AS (
+    SELECT container, boot_ns, from_ns, to_ns,
+           lag(to_ns, 1, boot_ns) OVER (PARTITION BY container, boot_ns ORDER BY seq) AS before_ns
+    FROM chain
+), seen AS (SELECT container, boot_ns, max(to_ns) AS seen_ns FROM held GROUP BY ALL), lives AS (
+    SELECT container, o.boot_ns, price_book_sha256, coalesce(seen_ns, o.boot_ns) AS seen_ns,
+           lead(o.boot_ns) OVER (PARTITION BY container ORDER BY o.boot_ns) AS next_ns,
+           coalesce(closed_ns, ended_ns, next_ns, seen_ns, opened_ns) AS end_ns
+    FROM opens AS o LEFT JOIN seen USING (container, boot_ns) LEFT JOIN closes USING (container, boot_ns)
+         LEFT JOIN ended USING (container, boot_ns)
+), gaps AS (
+    SELECT container, boot_ns, before_ns AS from_ns, from_ns AS to_ns FROM held
+    UNION ALL SELECT container, boot_ns, seen_ns, end_ns FROM lives
+)
+SELECT container, boot_ns, price_book_sha256, min(from_ns), max(to_ns), sum(to_ns - from_ns)
+FROM gaps JOIN lives USING (container, boot_ns) ANTI JOIN books ON price_book_sha256 = books.sha256
+WHERE to_ns > from_ns AND from_ns < $until_ns AND to_ns > $since_ns
+GROUP BY ALL ORDER BY ALL
+"""
+
 _NEVER_OPENED = """
 SELECT container, min(s.from_ns), max(s.to_ns)
 FROM chain AS s ANTI JOIN opens USING (container, boot_ns)
@@ -139,7 +161,7 @@ def find(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, no
     """All findings that touch the period, faults first. `now_ns` is when the ledger was listed; 0: long after all of it."""
     found = [*_unbalanced(connection), *_links(connection), *_ends(connection)]
     found += [*_not_closed(connection, since_ns, until_ns, now_ns), *_never_opened(connection)]
-    found += _clock(connection, now_ns)
+    found += [*_no_book(connection, since_ns, until_ns), *_clock(connection, now_ns)]
     found = [*_unpriced(connection, since_ns, until_ns), *found, *_corrected(connection, since_ns, until_ns)]
     return tuple(finding for finding in found if finding.from_ns < until_ns and finding.to_ns >= since_ns)
 
@@ -242,6 +264,17 @@ def _not_closed(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: 
             yield Finding("running", f"{name} is running, {seen}{ahead}", False, opened_ns, seen_ns, owed)
             continue
         yield Finding("not_closed", text, False, opened_ns, to_ns)
+
+
+def _no_book(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) -> Iterator[Finding]:
+    """What no segment claims has no price then, and a bill without it must not look whole."""
+    period = {"since_ns": since_ns, "until_ns": until_ns}
+    for container, boot_ns, sha256, from_ns, to_ns, missing_ns in connection.execute(_NO_BOOK, period).fetchall():
+        text = (
+            f"container {container} (boot {moment(boot_ns)}): {missing_ns / 1e9:,.1f} s of its life are in no segment, and what "
+            f"they cost is in no sum here, for its price book is missing or was edited: put prices/sha256/{sha256} back"
+        )
+        yield Finding("no_price_book", text, True, from_ns, to_ns)
 
 
 def _clock(connection: duckdb.DuckDBPyConnection, now_ns: int) -> Iterator[Finding]:

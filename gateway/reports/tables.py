@@ -93,6 +93,8 @@ def opened(local: LocalLedger) -> Iterator[duckdb.DuckDBPyConnection]:
         _table(connection, "opens", _records(local.opens, ledger.Open), _columns(ledger.Open), Path(scratch))
         _table(connection, "closes", _records(local.closes, ledger.Close), _columns(ledger.Close), Path(scratch))
         _table(connection, "ended", _records(local.ended, ledger.Ended), _columns(ledger.Ended), Path(scratch))
+        books = ({"sha256": path.name} for path in local.books)
+        _table(connection, "books", books, {"sha256": "VARCHAR"}, Path(scratch))
         _stored_requests(connection, local.segments, Path(scratch))
         hourlines.requests(connection, local.hours)
         connection.execute(_VIEWS)
