@@ -1,6 +1,8 @@
-"""`steelyard infra`: what a stack will cost, before it is applied."""
+"""`steelyard infra`: whether a planned stack can be applied, and what it will cost, before it is."""
 
 import json
+import os
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
@@ -68,3 +70,24 @@ def cost(
     else:
         assumed = f"One request is taken to be {cpu_ms:g} ms of CPU and {request_kb:g} kB."
         view.show(found, options.console(), assumed=assumed)
+
+
+@infra.command
+@click.argument("plan", metavar="DIR|PLAN", type=existing)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def check(ctx: click.Context, plan: Path, form: str) -> None:
+    """Why a planned stack must not be applied: asked of the plan, and of the account with your credentials, by reading only.
+
+    Whether the plan destroys data, has subnets and schedules that are to come; who you are, the region and its zones; whether its
+    buckets are free and its images there. DIR is planned with terraform, and nothing is applied; or name a saved plan, or its JSON:
+    what is checked is then what is applied. Exits with 1 when something stops.
+    """
+    from gateway.stack import finding, preflight
+
+    found = list(preflight.check(preflight.planned(plan), os.environ, datetime.now(UTC)))
+    if form == "json":
+        click.echo(json.dumps(finding.as_json(found), indent=2))
+    else:
+        finding.show(found, click.echo)
+    ctx.exit(1 if finding.stops(found) else 0)

@@ -33,23 +33,28 @@ class Resource(msgspec.Struct, frozen=True):
 
 
 def read(place: Path) -> list[Resource]:
-    """The planned resources of a JSON plan, a saved plan, or a configuration's directory.
+    """The planned resources of a JSON plan, a saved plan, or a configuration's directory; raises as `load` does."""
+    return resources_of(load(place))
+
+
+def load(place: Path) -> dict[str, Any]:
+    """The whole plan as `terraform show -json` has it, of a JSON plan, a saved plan, or a configuration's directory.
 
     Raises `SettingsError` with what to do when there is no plan to be had.
     """
     if place.is_dir():
-        return resources(_planned(place))
+        return decoded(_planned(place))
     try:
         data = place.read_bytes()
     except OSError as error:
         raise SettingsError(f"{place}: {error.strerror}; name a directory with *.tf files or a plan's JSON") from error
     if data.startswith(b"PK"):  # a saved plan is a zip
         data = _terraform(place.parent, "show", "-json", place.name)
-    return resources(data)
+    return decoded(data)
 
 
-def resources(data: bytes) -> list[Resource]:
-    """Of `terraform show -json PLAN`. Raises `SettingsError` when it is something else."""
+def decoded(data: bytes) -> dict[str, Any]:
+    """What `terraform show -json PLAN` printed. Raises `SettingsError` when it is something else."""
     try:
         plan = json.loads(data)
     except ValueError as error:
@@ -61,6 +66,16 @@ def resources(data: bytes) -> list[Resource]:
     version = str(plan.get("format_version", ""))
     if version.partition(".")[0] != "1":
         raise SettingsError(f"a plan of format {version or 'unknown'} cannot be read; this version reads format 1")
+    return plan
+
+
+def resources(data: bytes) -> list[Resource]:
+    """Of `terraform show -json PLAN`. Raises as `decoded` does."""
+    return resources_of(decoded(data))
+
+
+def resources_of(plan: dict[str, Any]) -> list[Resource]:
+    """What there will be once the plan is carried out, modules inside modules too."""
     return list(_of_module(plan["planned_values"].get("root_module", {})))
 
 
