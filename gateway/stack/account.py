@@ -70,16 +70,16 @@ class Account:
     def bucket(self, name: str, owner: str) -> Literal["free", "ours", "taken"]:
         """Whose a bucket is. `taken` is also what S3 says where our own may not be listed by us."""
         try:
-            with _named("s3:ListBucket"):
+            with _named("s3:ListBucket", "404", "403", "301"):  # a HEAD has no body: its code is its status
                 self._client("s3").head_bucket(Bucket=name, ExpectedBucketOwner=owner)
         except _Answered as answer:
-            return "free" if answer.status == 404 else "taken"
+            return "free" if answer.code == "404" else "taken"
         return "ours"
 
     def image(self, repository: str, digest: str) -> Literal["there", "no repository", "not there"]:
         """Whether this account's registry in this region has an image."""
         try:
-            with _named("ecr:DescribeImages"):
+            with _named("ecr:DescribeImages", "ImageNotFoundException", "RepositoryNotFoundException"):
                 self._client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageDigest": digest}])
         except _Answered as answer:
             return "not there" if answer.code == "ImageNotFoundException" else "no repository"
@@ -115,26 +115,20 @@ class Account:
 class _Answered(Exception):
     """An error that is an answer: what was asked for is not there, or not ours."""
 
-    def __init__(self, status: int, code: str) -> None:
+    def __init__(self, code: str) -> None:
         super().__init__(code)
-        self.status = status
         self.code = code
 
 
-_ANSWERS = frozenset({"404", "403", "301", "NoSuchBucket", "ImageNotFoundException", "RepositoryNotFoundException"})
-"""A HEAD has no body: its code is its status. Every other refusal names itself, AccessDenied first of all."""
-
-
 @contextlib.contextmanager
-def _named(action: str) -> Iterator[None]:
-    """The one place where botocore's errors become ours."""
+def _named(action: str, *answers: str) -> Iterator[None]:
+    """The one place where botocore's errors become ours; those with a code among `answers` are answers."""
     try:
         yield
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
-        status = int(error.response["ResponseMetadata"]["HTTPStatusCode"])
-        if code in _ANSWERS:
-            raise _Answered(status, code) from error
+        if code in answers:
+            raise _Answered(code) from error
         raise SettingsError(f"{action} is refused: {code}") from error
     except _UNUSABLE as error:
         raise SettingsError(f"{NO_CREDENTIALS} to use ({error})") from error
