@@ -85,11 +85,12 @@ def running(folder: Path, *arguments: str, patience_s: float = READY_S, **enviro
 
 
 class Callers:
-    """Threads that call models at random, until told to stop, and remember every answer."""
+    """Threads that call models at random, until told to stop, and remember every answer, and how long each call took."""
 
     def __init__(self, gateway: Gateway, names: Sequence[str], body: bytes, count: int) -> None:
         self.answers: list[Answer] = []
         self.failures: list[str] = []
+        self.took_s: list[float] = []
         self._gateway, self._names, self._body = gateway, names, body
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(count)]
@@ -107,11 +108,13 @@ class Callers:
     def _call(self, number: int) -> None:
         random = Random(number)
         while not self._over.is_set():
+            begun = time.perf_counter()
             try:
                 answer = self._gateway.post(f"/v1/predict/{random.choice(self._names)}", self._body)
             except (OSError, ValueError) as error:
                 self.failures.append(repr(error))
                 continue
+            self.took_s.append(time.perf_counter() - begun)
             self.answers.append(answer)
             if answer.status != 200:
                 self.failures.append(f"{answer.status} {answer.body[:200]!r}")
