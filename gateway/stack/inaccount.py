@@ -64,9 +64,8 @@ def region(account: Account, provider: Provider) -> Finding:
 
 def zones(account: Account, planned: Sequence[Resource]) -> Iterator[Finding]:
     """Whether the region has the zones, for this account."""
-    wanted = {str(found.values.get("availability_zone") or "") for found in planned if found.type == "aws_subnet"} - {
-        ""
-    }
+    subnets = (found.values for found in planned if found.type == "aws_subnet")
+    wanted = {zone for values in subnets if (zone := values.get("availability_zone"))}
     if not wanted:
         return
     try:
