@@ -282,9 +282,9 @@ class S3Store:
             code = error.response.get("Error", {}).get("Code", "")
             raise s3_answers.meaning(_status(error), code, bucket=self._bucket, what=what) from error
         except _NO_CREDENTIALS as error:
-            raise StoreRefused(f"{what}: no AWS credentials: {error}") from error
+            raise StoreRefused(f"{what}: no AWS credentials: {s3_answers.quotable(error)}") from error
         except (boto.BotoCoreError, aiohttp.ClientError, TimeoutError) as error:
-            raise StoreUnavailable(f"{what}: no usable answer from the store: {error}") from error
+            raise StoreUnavailable(f"{what}: no usable answer from the store: {s3_answers.quotable(error)}") from error
 
 
 async def _whole(answer: Any) -> StoredObject:

@@ -1,4 +1,4 @@
-"""What an S3 server's refusal means in our own words. Plain data in, an error out; knows no client library.
+"""What an S3 server's refusal means in our own words, and what of a client's error may be said. Knows no client library.
 
 The codes are those of the S3 API reference's list of error responses; a HEAD has no body, so its only code is the status.
 """
@@ -12,6 +12,9 @@ from gateway.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+
+# Errors of botocore that quote whatever a provider of credentials answered: half an answer may hold a secret.
+_QUOTING = {"CredentialRetrievalError", "MetadataRetrievalError", "TokenRetrievalError"}
 
 # Credentials that S3 refuses with a 400 instead of a 403.
 _REFUSED_AS_400 = {"AuthorizationHeaderMalformed", "ExpiredToken", "InvalidToken"}
@@ -30,3 +33,11 @@ def meaning(status: int, code: str, *, bucket: str, what: str) -> GatewayError:
     if status == 507:
         return StoreFull(f"{what}: the store has no space left")
     return StoreUnavailable(f"{what}: the store answered {status} {code}")
+
+
+def quotable(error: Exception) -> str:
+    """The error in its own words; of one that quotes where credentials come from, its name and that place alone."""
+    name = type(error).__name__
+    if name not in _QUOTING:
+        return str(error)
+    return f"{name} of {getattr(error, 'kwargs', {}).get('provider', 'a metadata service')}"

@@ -22,6 +22,7 @@ from botocore.exceptions import (
 )
 
 from gateway.errors import SettingsError
+from gateway.objectstore import s3_answers
 from gateway.stack.changes import Provider
 
 NO_CREDENTIALS = "there are no AWS credentials"
@@ -131,6 +132,6 @@ def _named(action: str, *answers: str) -> Iterator[None]:
             raise _Answered(code) from error
         raise SettingsError(f"{action} is refused: {code}") from error
     except _UNUSABLE as error:
-        raise SettingsError(f"{NO_CREDENTIALS} to use ({error})") from error
+        raise SettingsError(f"{NO_CREDENTIALS} to use ({s3_answers.quotable(error)})") from error
     except (BotoCoreError, ValueError) as error:
-        raise SettingsError(f"{action} got no answer ({error})") from error
+        raise SettingsError(f"{action} got no answer ({s3_answers.quotable(error)})") from error

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.infra import infra
-from tests.support import awsserver, plans
+from tests.support import awsserver, ecsmetadata, plans
 from tests.support.awsserver import Account
 
 PLANS = Path(__file__).parents[1] / "unit" / "plans"
@@ -158,6 +158,17 @@ def test_a_profile_that_is_not_there_is_no_credentials(monkeypatch: pytest.Monke
     assert verdict == "stop"
     assert "typo" in said
     assert "set AWS_PROFILE" in said
+
+
+def test_what_a_provider_of_credentials_answered_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with ecsmetadata.metadata({"/v4/abc": {"SecretAccessKey": "HALF-A-SECRET"}}, status=500) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        [(verdict, said)] = checked("dev-first", "credentials")
+    assert verdict == "stop"
+    assert "CredentialRetrievalError of container-role" in said
+    assert "HALF-A-SECRET" not in said
 
 
 def test_credentials_that_aws_does_not_know_stop(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
