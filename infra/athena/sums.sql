@@ -40,6 +40,5 @@ TBLPROPERTIES (
   'projection.dt.range' = '2026-01-01,NOW',
   'projection.hr.type' = 'integer',
   'projection.hr.range' = '0,23',
-  'projection.hr.digits' = '2',
-  'storage.location.template' = 's3://BUCKET/compacted/v1/sums/dt=${dt}/hr=${hr}/'
+  'projection.hr.digits' = '2'
 );

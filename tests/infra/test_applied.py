@@ -408,7 +408,8 @@ def test_the_ledgers_tables_are_those_of_infra_athena(stack: Stack) -> None:
         assert pairs(table["PartitionKeys"]) == re.findall(r"`(\w+)` (\w+)", partitions)
         place = f"{stack.store}/compacted/v1/{table['Name'].removeprefix('steelyard_')}/"
         assert table["StorageDescriptor"]["Location"] == place
-        assert table["Parameters"]["storage.location.template"] == place + "dt=${dt}/hr=${hr}/"
+        properties = dict(re.findall(r"'([a-z.]+)' = '([^']*)'", ddl))
+        assert {name: table["Parameters"][name] for name in properties} == properties
 
 
 def pairs(columns: list[dict[str, str]]) -> list[tuple[str, str]]:

@@ -133,6 +133,8 @@ async def test_a_store_that_vanishes_half_way_loses_nothing(
         store.faults.extend([*["none"] * write, "lost answer" if after_effect else "unavailable"])
         with pytest.raises(StoreUnavailable):
             await compact(store, tmp_path)
+        if store.keys(layout.compacted("sums")):  # so whoever sees an hour's sums sees all of the hour
+            assert all(store.keys(layout.compacted(table)) for table in TABLES)
         await compact(store, tmp_path)
         assert made(store) == made(whole)
         assert {key: store.objects[key] for key in kept} == kept
@@ -299,7 +301,9 @@ async def test_athenas_tables_have_the_files_columns(table: str, objects: dict[s
     ddl = (Path(__file__).parents[2] / "infra" / "athena" / f"{table}.sql").read_text()
     columns = re.findall(r"^  `(\w+)` (.+?),?$", ddl, re.MULTILINE)
     assert columns == [*described(store.objects, tmp_path, table).items()]
-    assert f"compacted/v1/{table}/dt=${{dt}}/hr=${{hr}}/" in ddl
+    assert f"LOCATION 's3://BUCKET/{layout.compacted(table)}'" in ddl
+    assert re.findall(r"'projection\.(\w+)\.range'", ddl) == ["dt", "hr"]
+    assert "${" not in ddl, "Spark and Hive would put one of their own settings there"
 
 
 LIFE = {"container": "string", "boot_ns": "bigint", "seq": "bigint"}

@@ -83,7 +83,7 @@ run "tables" {
   }
 
   assert {
-    condition     = alltrue([for table in aws_glue_catalog_table.ledger : endswith(table.parameters["storage.location.template"], "/dt=$${dt}/hr=$${hr}/")])
+    condition     = alltrue([for table in aws_glue_catalog_table.ledger : table.parameters["projection.enabled"] == "true" && alltrue([for key in ["dt", "hr"] : contains(keys(table.parameters), "projection.${key}.range")])])
     error_message = "Athena computes where a partition lies, and nothing must be registered."
   }
 
