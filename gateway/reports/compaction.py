@@ -25,7 +25,7 @@ from gateway.contract.ledger import Open
 from gateway.contract.prices import PriceBook
 from gateway.errors import ManifestInvalid, ObjectNotFound, PreconditionFailed, SettingsError
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import copies, heads, hourfiles, hours
+from gateway.reports import copies, heads, hourfiles, hourlimits, hours
 from gateway.reports.hours import Hour
 
 GRACE_NS = 15 * 60 * 10**9
@@ -111,6 +111,9 @@ async def _checked(
         inputs.append(Input(key, codec.sha256(data)))
         checked, problems = await asyncio.to_thread(segments.check, key, data, opens.get(name), books)
         found += problems
+        if not problems:
+            head = await asyncio.to_thread(heads.read, folder / key)
+            found += hourlimits.check(key, head)
         if checked is not None:
             read.setdefault(name, Life(*name)).read.append(checked)
     for life in read.values():

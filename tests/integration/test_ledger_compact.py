@@ -194,6 +194,35 @@ async def test_damage_is_refused_by_name_and_other_hours_go_on(objects: dict[str
     assert len(done.committed) > 1
 
 
+@pytest.mark.parametrize(
+    ("charge", "posting"),
+    [
+        (Charge(ledgers.VCPU, "milli-vcpu-ns", 1, 2**63), Posting("boot", ledgers.VCPU, 2**63, 1)),
+        (Charge(ledgers.VCPU, "milli-vcpu-ns", 10**38, 5), Posting("boot", ledgers.VCPU, 5, 1)),
+        (
+            Charge(ledgers.VCPU, "milli-vcpu-ns", 1, 5),
+            Posting("boot", ledgers.VCPU, 5, 1, phases=Phases(ready_ns=2**64)),
+        ),
+    ],
+)
+async def test_a_number_that_parquet_cannot_hold_is_refused_before_a_plan(
+    charge: Charge, posting: Posting, tmp_path: Path
+) -> None:
+    """A plan that cannot be finished would keep all other hours from being compacted for ever."""
+    store = stored(ledgers.container("c", [[charge, posting]]))
+    store.objects |= ledgers.container(
+        "other",
+        [[*ledgers.charges(7, 0), Posting("boot", ledgers.VCPU, 7, 1)]],
+        boot_ns=ledgers.T0_NS + ledgers.HOUR_NS,
+    )
+    [key, _] = store.keys(layout.segments())
+    done = await compact(store, tmp_path)
+    assert {(one.kind, one.key) for one in done.refused} == {("damaged", key)}
+    assert "which no gateway writes" in done.refused[0].message
+    assert [one.hr for one in done.committed] == ["13"]
+    assert not any("/hr=12/" in found for found in store.keys(layout.COMPACTED))
+
+
 async def test_a_file_that_was_changed_before_its_manifest_is_not_committed(
     objects: dict[str, bytes], tmp_path: Path
 ) -> None:
