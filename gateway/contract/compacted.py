@@ -15,6 +15,7 @@ from gateway.contract.words import Count, Sha256
 
 Table = Literal["segments", "charges", "postings", "requests", "sums"]
 TABLES: tuple[Table, ...] = ("segments", "charges", "postings", "requests", "sums")
+"""In the order in which an hour's files are written: an engine that sees the hour's `sums` sees all of the hour."""
 
 
 class Input(msgspec.Struct, frozen=True):

@@ -18,14 +18,14 @@ _WIDE = ("quantity", "beyond")
 
 
 def check(key: str, head: Head) -> Iterator[Finding]:
-    """A finding for each line that has a number too large."""
+    """At most one finding, about the first number that is too large."""
     for line in (head.segment, *head.money):
         for name, number in _numbers(msgspec.to_builtins(line)):
             largest = QUANTITY_MAX if name in _WIDE else NUMBER_MAX
             if number > largest:
                 text = f"{key} says {name} {number:,}: more than {largest:,}, which no gateway writes and Parquet cannot hold"
                 yield Finding("damaged", text, key=key, container=head.segment.container, from_ns=head.segment.from_ns)
-                break
+                return
 
 
 def _numbers(fields: dict[str, object]) -> Iterator[tuple[str, int]]:

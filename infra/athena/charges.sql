@@ -1,6 +1,6 @@
 -- What the platform bills for each sku of a segment: the postings of a segment add up to exactly this.
--- For Athena; Trino (Hive connector) and Spark read the same files. Put your bucket, and its prefix if any, for BUCKET, and the
--- day of your first segment for the range's begin: partitions are computed from these rules, nothing needs to be registered.
+-- For Athena; Trino (Hive connector) and Spark read the same files (README.md). Put your bucket, and its prefix if any, for
+-- BUCKET, and the day of your first segment for the range's begin: partitions are computed from these rules, none is registered.
 CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_charges (
   `container` string,
   `boot_ns` bigint,

@@ -1,6 +1,6 @@
 -- One receipt per request, where detail was kept; a segment's `collapsed` requests are in its postings only.
--- For Athena; Trino (Hive connector) and Spark read the same files. Put your bucket, and its prefix if any, for BUCKET, and the
--- day of your first segment for the range's begin: partitions are computed from these rules, nothing needs to be registered.
+-- For Athena; Trino (Hive connector) and Spark read the same files (README.md). Put your bucket, and its prefix if any, for
+-- BUCKET, and the day of your first segment for the range's begin: partitions are computed from these rules, none is registered.
 CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_requests (
   `id` string,
   `at_ns` bigint,

@@ -1,6 +1,6 @@
 -- One row per segment: its place in the chain, its time and what it charges.
--- For Athena; Trino (Hive connector) and Spark read the same files. Put your bucket, and its prefix if any, for BUCKET, and the
--- day of your first segment for the range's begin: partitions are computed from these rules, nothing needs to be registered.
+-- For Athena; Trino (Hive connector) and Spark read the same files (README.md). Put your bucket, and its prefix if any, for
+-- BUCKET, and the day of your first segment for the range's begin: partitions are computed from these rules, none is registered.
 CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_segments (
   `container` string,
   `boot_ns` bigint,

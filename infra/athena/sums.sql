@@ -1,7 +1,7 @@
 -- The other tables' money again, summed over each life's unbroken run of segments in an hour: small, so quick. Filter by `type`
 -- (segment, charge or posting: each adds up to the bill by itself), and never add this to the other tables.
--- For Athena; Trino (Hive connector) and Spark read the same files. Put your bucket, and its prefix if any, for BUCKET, and the
--- day of your first segment for the range's begin: partitions are computed from these rules, nothing needs to be registered.
+-- For Athena; Trino (Hive connector) and Spark read the same files (README.md). Put your bucket, and its prefix if any, for
+-- BUCKET, and the day of your first segment for the range's begin: partitions are computed from these rules, none is registered.
 CREATE EXTERNAL TABLE IF NOT EXISTS steelyard_sums (
   `type` string,
   `container` string,

@@ -61,7 +61,7 @@ def by_readers(folder: Path) -> dict[str, Any]:
 
 def _said(session: str, *arguments: Path, cwd: Path) -> dict[str, Any]:
     command = [str(Path(PYTHON).absolute()), str(HERE / session), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=1200)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=3000)
     assert done.returncode == 0, done.stderr[-4000:]
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return said

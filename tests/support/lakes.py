@@ -23,18 +23,19 @@ from gateway.contract import codec, layout
 from gateway.contract.compacted import TABLES, File, Manifest, Table
 from gateway.contract.ledger import Charge, Phases, Posting, Request
 from gateway.objectstore.local import LocalStore
-from gateway.reports import reconcileposting
+from gateway.reports import hourlimits, reconcileposting
 from tests.support import ledgers, providerbills
 from tests.support.ledgers import HOUR_NS, MEMORY, T0_NS, VCPU, Lines
 from tests.support.providerbills import UNKNOWN, BillRow
 
 DDL = Path(__file__).parents[2] / "infra" / "athena"
-HOURS = 14  # from noon until after midnight
-FIRST_VERSION, AGAIN = ("2026-11-05", "20"), ("2026-11-05", "13")
+NOON, MIDNIGHT = range(5), range(12, 15)
+"""Hours since noon in which these containers run."""
+FIRST_VERSION, AGAIN = ("2026-11-05", "15"), ("2026-11-05", "13")
 """An hour as the first version wrote it, and one of two generations."""
 
-LARGEST = 2**63 - 1
-LARGEST_QUANTITY = 10**35  # times names and hours: 38 digits
+LARGEST = hourlimits.NUMBER_MAX
+LARGEST_QUANTITY = hourlimits.QUANTITY_MAX - 100
 NAMES = (
     "",
     "a,b",
@@ -61,7 +62,10 @@ def build(root: Path, lives: ledgers.Ledger) -> None:
 
     A bill was posted too.
     """
-    objects = lives | ledgers.container("b-2.x", [_lines(hour) for hour in range(HOURS)], length_ns=HOUR_NS)
+    objects = lives | ledgers.container("b-2.x", [_lines(hour) for hour in NOON], length_ns=HOUR_NS)
+    objects |= ledgers.container(
+        "B_3", [_lines(hour) for hour in MIDNIGHT], boot_ns=T0_NS + MIDNIGHT[0] * HOUR_NS, length_ns=HOUR_NS
+    )
     minutes = [[*ledgers.charges(5, 0), Posting("idle_cpu", VCPU, 5, 1)]] * 3
     objects |= ledgers.container("a", minutes, boot_ns=T0_NS + HOUR_NS)
     late = sorted(key for key in objects if f"dt={AGAIN[0]}/hr={AGAIN[1]}/" in key)[-3:]
@@ -99,8 +103,8 @@ def _lines(hour: int) -> Lines:
     for posting in postings:
         bill[posting.sku] += posting.cost_picousd
     return [
-        Charge(VCPU, "milli-vcpu-ns", 10**20, bill[VCPU], beyond=3 if hour == HOURS - 1 else 0),
-        Charge(MEMORY, "byte-ns", 10**24, bill[MEMORY], since=LARGEST if hour == 5 else 0),
+        Charge(VCPU, "milli-vcpu-ns", 10**20, bill[VCPU], beyond=3 if hour == MIDNIGHT[-1] else 0),
+        Charge(MEMORY, "byte-ns", 10**24, bill[MEMORY], since=LARGEST if hour == 1 else 0),
         *postings,
         *requests,
     ]
