@@ -20,9 +20,10 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.access.parallel import each
-from gateway.access.spend import DAY_NS, DaySpend, date
+from gateway.access.spend import DaySpend, date
 from gateway.contract import codec, layout
 from gateway.contract.access import SpendRecord
+from gateway.contract.words import DAY_NS
 from gateway.errors import ManifestInvalid, ObjectNotFound, PreconditionFailed
 from gateway.objectstore.protocol import ObjectStore
 

@@ -4,7 +4,7 @@ tells them: what a container costs while idle, starting or loading is never char
 
 from datetime import UTC, datetime
 
-DAY_NS = 86_400 * 1_000_000_000
+from gateway.contract.words import DAY_NS
 
 
 class DaySpend:

@@ -12,10 +12,10 @@ from gateway.audit.findings import Finding
 from gateway.contract import codec, layout
 from gateway.contract.ledger import Charge, Open, Segment
 from gateway.contract.prices import Platform, PriceBook
+from gateway.contract.words import HOUR_NS
 from gateway.errors import ManifestInvalid, SettingsError, WrittenByNewer
 from gateway.wording import moment
 
-HOUR_NS = 3600 * 10**9
 GZIP_FIXED = b"\x1f\x8b\x08\x00\x00\x00\x00\x00"
 """Magic, method, no flags, no time: the part of a gzip header that no checksum covers and that a writer of ours never varies."""
 

@@ -19,6 +19,7 @@ from gateway.contract import codec, layout, ledgerkeys
 from gateway.contract.ledger import Close, Ended, Open
 from gateway.contract.ledgerkeys import LedgerKey
 from gateway.contract.prices import PriceBook
+from gateway.contract.words import END_NS, HOUR_NS
 from gateway.errors import ManifestInvalid, ObjectNotFound, SettingsError, WrittenByNewer
 from gateway.objectstore.protocol import ObjectStore
 
@@ -26,8 +27,6 @@ FETCHES = 8
 """Hides S3's first byte (tens of ms); at most that many segments (a megabyte or two each) are in memory."""
 
 T = TypeVar("T", Open, Close, Ended)
-END_NS = 2**63 - 1
-_HOUR_NS = 3600 * 10**9
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -46,7 +45,7 @@ class Scope(msgspec.Struct, frozen=True):
         """Whether this object is looked at."""
         if self.container and named.container != self.container:
             return False
-        return named.kind != "segment" or (named.hour_ns < self.until_ns and named.hour_ns + _HOUR_NS > self.since_ns)
+        return named.kind != "segment" or (named.hour_ns < self.until_ns and named.hour_ns + HOUR_NS > self.since_ns)
 
 
 async def verify(store: ObjectStore, scope: Scope, *, now_ns: int, reader: Reader) -> Verdict:
@@ -210,7 +209,7 @@ class _Audit:
         opens = {name: life.opened for name, life in self._lives.items()}
         self._archive = await archive.read(
             self._store,
-            lambda begin_ns: begin_ns < self._scope.until_ns and begin_ns + _HOUR_NS > self._scope.since_ns,
+            lambda begin_ns: begin_ns < self._scope.until_ns and begin_ns + HOUR_NS > self._scope.since_ns,
             opens,
             self._books,
             self._reader,

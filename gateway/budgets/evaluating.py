@@ -15,14 +15,13 @@ from typing import Literal
 import msgspec
 
 from gateway.budgets.budgetfile import Budget
+from gateway.contract.words import DAY_NS, HOUR_NS
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import cells, spreading, tables
 from gateway.reports.cells import Cell
 from gateway.reports.query import View
 from gateway.reports.sync import LocalLedger, sync
 
-HOUR_NS = 3600 * 10**9
-DAY_NS = 24 * HOUR_NS
 NEWEST = 24
 
 Kind = Literal["spent", "forecast"]

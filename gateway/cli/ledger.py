@@ -42,8 +42,9 @@ def verify(ctx: click.Context, store: str, since: int | None, until: int | None,
     """
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
-    from gateway.audit.verifying import END_NS, Scope
+    from gateway.audit.verifying import Scope
     from gateway.audit.verifying import verify as audit
+    from gateway.contract.words import END_NS
 
     def read(paths: "Mapping[Table, Path]") -> "Contents":
         from gateway.reports import hourproof  # needs DuckDB, and only a compacted ledger does

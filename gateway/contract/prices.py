@@ -19,13 +19,13 @@ import msgspec
 from msgspec import Meta
 
 from gateway.contract import codec
-from gateway.contract.words import Count, Sha256
+from gateway.contract.words import HOUR_NS, Count, Sha256
 from gateway.errors import SettingsError
 
 DEFAULT_BOOK = "aws-us-east-1.toml"
 BOOKS = (DEFAULT_BOOK, "gcp-tier1.toml")
 PICO_PER_USD = 10**12
-NS_PER_HOUR = 3600 * 10**9
+NS_PER_HOUR = HOUR_NS
 BYTES_PER_GB = 2**30
 """Fargate sells memory in GB of 1024 MiB (task size 0.5 GB is 512 MiB)."""
 

@@ -1,9 +1,14 @@
-"""The small vocabularies that several stored objects share: names, digests, datatypes; and whether a text is one of the words."""
+"""The small vocabularies that several stored objects share: names, digests, datatypes, lengths of time, and what fits them."""
 
 from typing import Annotated, Any, Literal  # Any: an annotated type is no class
 
 import msgspec
 from msgspec import Meta
+
+HOUR_NS = 3600 * 10**9
+DAY_NS = 24 * HOUR_NS
+END_NS = 2**63 - 1
+"""Later than any moment: the largest that 64 bits hold."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)")]
 """A model or alias name: lower case, so that two names never collide on a case-folding file system."""

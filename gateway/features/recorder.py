@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from gateway.contract.manifest import File, Manifest
+from gateway.contract.words import HOUR_NS
 from gateway.errors import ArtifactError, GatewayError
 from gateway.features import profiles
 from gateway.features.counting import Array, Rows
@@ -26,7 +27,6 @@ from gateway.objectstore.protocol import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-HOUR_NS = 3600 * 10**9
 BATCH_ROWS = 512
 """Counted at once: the numpy calls of a batch cost the same for one row and for hundreds."""
 PROFILE_RETRY_S = 30.0

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import duckdb
 import msgspec
 
+from gateway.contract.words import DAY_NS, END_NS
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry.reading import Registry
 from gateway.registry.retiring import retirements
 from gateway.reports import training
 from gateway.reports.query import Plan
 
-DAY_NS = 24 * 3600 * 10**9
 Answered = Mapping[tuple[str, int], tuple[int, int]]
 """Per model and version: predictions answered before the period, and up to its end."""
 
@@ -47,7 +47,7 @@ GROUP BY ALL ORDER BY ALL
 
 def answered(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int | None, model: str | None) -> Answered:
     """Of every version that ever answered, or of one model's."""
-    limits = {"since_ns": since_ns, "until_ns": 2**63 - 1 if until_ns is None else until_ns, "model": model or ""}
+    limits = {"since_ns": since_ns, "until_ns": END_NS if until_ns is None else until_ns, "model": model or ""}
     rows = connection.execute(_ANSWERED, limits).fetchall()
     return {(name, version): (before, up_to) for name, version, before, up_to in rows}
 

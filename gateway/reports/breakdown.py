@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.contract.energy import NOTHING, Coefficients, Footprint, ProcessorName, sci_per_thousand_ng
 from gateway.contract.energy import Span as Range
+from gateway.contract.words import END_NS
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import amortizing, cells, findings, powered, spreading, tables, trends
@@ -30,7 +31,6 @@ from gateway.reports.trends import Trend
 from gateway.wording import moment
 
 IDLE = frozenset({"idle_cpu", "idle_mem"})
-END_NS = 2**63 - 1
 Costs = dict[tuple[object, ...], int]
 """Pico-dollars by the values of a grouping."""
 ROWS_MAX = 1_000_000  # of one report: more is for SQL over the ledger itself

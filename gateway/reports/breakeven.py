@@ -12,9 +12,9 @@ import msgspec
 
 from gateway.contract.manifest import GpuFigure
 from gateway.contract.offers import Offer, OfferFile, break_even_rps
+from gateway.contract.words import DAY_NS, HOUR_NS
 from gateway.reports.breakdown import Sheet
 
-DAY_NS, HOUR_NS = 24 * 3600 * 10**9, 3600 * 10**9
 AROUND = frozenset({"overhead", "ledger"})
 TARGET = 0.6
 """Of saturation, that a scaler leaves on either side; as `steelyard advise` takes it."""

@@ -23,6 +23,7 @@ from gateway.contract import codec, layout, ledgerkeys
 from gateway.contract.compacted import TABLES, Contents, File, Input, Manifest, Plan, Table
 from gateway.contract.ledger import Open
 from gateway.contract.prices import PriceBook
+from gateway.contract.words import HOUR_NS
 from gateway.errors import ManifestInvalid, ObjectNotFound, PreconditionFailed, SettingsError
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import copies, heads, hourfiles, hourlimits, hours
@@ -91,7 +92,7 @@ def _by_hour(keys: Iterable[str], done: set[str], closed_ns: int) -> dict[Hour, 
         named = ledgerkeys.parse(key)
         if named is None or named.kind != "segment" or key in done:
             continue
-        if named.hour_ns + hours.HOUR_NS <= closed_ns:
+        if named.hour_ns + HOUR_NS <= closed_ns:
             found[hours.of_segment(key)].append(key)
     return {hour: sorted(left) for hour, left in found.items()}
 

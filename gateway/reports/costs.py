@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import msgspec
 
+from gateway.contract.words import END_NS
 from gateway.errors import ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import cells, findings, spreading, tables, training, trends
@@ -20,8 +21,6 @@ from gateway.reports.findings import Finding
 from gateway.reports.hours import Needs
 from gateway.reports.query import Query
 from gateway.reports.sync import LocalLedger, sync
-
-END_NS = 2**63 - 1
 
 
 class ModelCost(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.contract.energy import NOTHING, Coefficients, Footprint, load
 from gateway.contract.prices import PriceBook
+from gateway.contract.words import END_NS
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import cells, export, findings, focusrows, parquet, powered, tables
 from gateway.reports.findings import Finding
@@ -91,7 +92,7 @@ async def read(
 ) -> Export:
     """All rows of the period. `book` is for what the store's own books do not price. Raises as `breakdown.read` does."""
     local = await sync(store, folder, Needs(since_ns, until_ns))
-    period = (since_ns or 0, 2**63 - 1 if until_ns is None else until_ns)
+    period = (since_ns or 0, END_NS if until_ns is None else until_ns)
     return await asyncio.to_thread(_export, local, account, book, period, (version, form), coefficients or load())
 
 

@@ -3,11 +3,10 @@
 import asyncio
 from pathlib import Path
 
+from gateway.contract.words import HOUR_NS
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import tables
 from gateway.reports.sync import LocalLedger, sync
-
-HOUR_NS = 3600 * 10**9
 
 _HOURS = """
 SELECT s.from_ns // $hour_ns AS hour, coalesce(sum(p.requests) FILTER (p.account = 'infer' AND p.model = $model), 0)

@@ -14,10 +14,10 @@ import msgspec
 
 from gateway.contract import codec, layout
 from gateway.contract.compacted import Contents, File, Manifest, Table
+from gateway.contract.words import HOUR_NS
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import copies
 
-HOUR_NS = 3600 * 10**9
 DETAIL: tuple[Table, ...] = ("segments", "charges", "postings")
 
 Hour = tuple[str, str]

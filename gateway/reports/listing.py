@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.contract import layout, ledgerkeys
+from gateway.contract.words import HOUR_NS
 from gateway.objectstore.protocol import ObjectInfo, ObjectStore
 
 PAGE = 1000
@@ -21,7 +22,6 @@ WHOLE_EVERY_NS = 24 * 3600 * 10**9
 """A listing of 10,000 keys is ten calls; once a day it costs nothing and bounds how long a report can miss what is late."""
 SILENT_NS = 48 * 3600 * 10**9
 """A killed container has no close record: it must not hold the listing's begin back for ever."""
-HOUR_NS = 3600 * 10**9
 
 _RECORDS = (layout.containers(), layout.TRAINING, layout.CORRECTIONS)
 """Few, and written at any time: listed again every time."""

@@ -11,9 +11,10 @@ import msgspec
 
 from gateway.contract import offers
 from gateway.contract.energy import Coefficients
+from gateway.contract.words import END_NS
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import amortizing, breakdown, breakeven, tables, training
-from gateway.reports.breakdown import END_NS, Breakdown, Row, Sheet
+from gateway.reports.breakdown import Breakdown, Row, Sheet
 from gateway.reports.breakeven import Figures, Standing
 from gateway.reports.cells import CPU_MEASURED
 from gateway.reports.hours import Needs

@@ -8,8 +8,7 @@ import duckdb
 import msgspec
 
 from gateway.contract.corrections import Entry, Posted, Reason
-
-HOUR_NS = 3600 * 10**9
+from gateway.contract.words import HOUR_NS
 
 T = TypeVar("T")
 User = tuple[str, int, str, str]

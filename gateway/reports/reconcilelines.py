@@ -14,8 +14,9 @@ import msgspec
 
 from gateway.contract.corrections import REASONS, Reason
 from gateway.contract.prices import BYTES_PER_GB
+from gateway.contract.words import HOUR_NS
 from gateway.reports.bills import Row
-from gateway.reports.reconcilefacts import HOUR_NS, Earlier, Held
+from gateway.reports.reconcilefacts import Earlier, Held
 
 Kind = Literal["vcpu", "memory", "machine", "other"]
 _KIND_OF: dict[str, Kind] = {"milli-vcpu-ns": "vcpu", "byte-ns": "memory"}

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from gateway.contract.corrections import Reason
+from gateway.contract.words import HOUR_NS
 from gateway.errors import InvalidInput
 from gateway.reports.bills import Bill, Flag, Row
 from gateway.reports.figures import dollars
-from gateway.reports.reconcilefacts import HOUR_NS, Earlier, Facts, within
+from gateway.reports.reconcilefacts import Earlier, Facts, within
 from gateway.reports.reconcilelines import Line, Owner, Stretch
 
 GRACE_NS = 15 * 60 * 10**9

@@ -10,13 +10,11 @@ from typing import Literal
 import duckdb
 import msgspec
 
+from gateway.contract.words import DAY_NS, HOUR_NS
 from gateway.reports import cells, figures, spreading
 from gateway.reports.cells import Cell, Span
 from gateway.reports.query import Query
 from gateway.wording import moment
-
-HOUR_NS = 3600 * 10**9
-DAY_NS = 24 * HOUR_NS
 
 Kind = Literal["period", "day", "hour"]
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.budgets import evaluating
 from gateway.budgets.budgetfile import Budget
-from gateway.budgets.evaluating import DAY_NS, Period, Standing, period
+from gateway.budgets.evaluating import Period, Standing, period
 from gateway.contract.ledger import Charge, Posting
+from gateway.contract.words import DAY_NS
 from tests.support import ledgers
 from tests.support.ledgers import HOUR_NS, MEMORY, T0_NS, VCPU, Ledger
 

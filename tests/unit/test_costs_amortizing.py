@@ -16,12 +16,13 @@ from rich.console import Console
 from gateway.contract import codec
 from gateway.contract.registry import Canary, Promotion
 from gateway.contract.runs import Progress
+from gateway.contract.words import DAY_NS
 from gateway.objectstore.local import LocalStore
 from gateway.registry import releasing
 from gateway.registry.releasing import Author
 from gateway.registry.retiring import BACK_WITHIN_NS, retirements
 from gateway.reports import amortizing, tables, training
-from gateway.reports.amortizing import DAY_NS, portion
+from gateway.reports.amortizing import portion
 from gateway.reports.costs import CostReport, report
 from gateway.reports.query import Plan
 from gateway.reports.render import render

@@ -170,4 +170,3 @@ def test_nothing_leaves_the_lanes(values: list[tuple[float, float, float | None,
         assert lanes.LEFT - 0.1 <= float(x) <= float(x) + float(width) <= 400 - lanes.RIGHT + 0.1
     for centre in re.findall(r'cx="([^"]+)"', drawn):
         assert lanes.LEFT <= float(centre) <= 400 - lanes.RIGHT
-    assert breakeven.DAY_NS == 24 * HOUR_NS

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.access.fleet import FleetSpend
-from gateway.access.spend import DAY_NS, DaySpend
+from gateway.access.spend import DaySpend
 from gateway.contract import layout
+from gateway.contract.words import DAY_NS
 from gateway.errors import GatewayError, StoreUnavailable
 from tests.support.accesskeys import HOUR_NS, NOON_NS
 from tests.support.memorystore import Fault, MemoryStore

@@ -13,13 +13,12 @@ import msgspec
 from gateway.contract.manifest import Manifest
 from gateway.contract.promotions import Gate
 from gateway.contract.registry import Promotion
+from gateway.contract.words import DAY_NS
 from trainers.objectives import Objective
 from trainers.promotion import comparing
 from trainers.promotion.budgets import Cost
 from trainers.promotion.comparing import Compared
 from trainers.rules import Rules
-
-DAY_NS = 86_400 * 10**9
 
 
 def problems(name: str, found: Sequence[str], *, detail: str = "") -> Gate:
