@@ -27,6 +27,7 @@ from trainers.interruption import signals, spot
 from trainers.interruption.signals import Interruption
 from trainers.job import Report
 from trainers.runs import machine, nvml, reading, records, scratch, settle
+from trainers.runs.cputime import CpuTime
 from trainers.runs.heartbeat import Beating
 from trainers.runs.journal import Journal, LogHandler
 from trainers.runs.machine import Machine, Placement, Utilisation
@@ -134,7 +135,7 @@ async def attending(
     interruption = Interruption()
     here = await asyncio.to_thread(machine.this)
     placement = await _placement(here)
-    tracker = Tracker(energy_nj=nvml.Used(nvml.of_machine() if here.gpus else None))
+    tracker = Tracker(energy_nj=nvml.Used(nvml.of_machine() if here.gpus else None), cpu_ns=CpuTime())
     sku = priced_as or sku_of(here, placement, book)
     attempt = await records.open_attempt(store, run, machine=here, placement=placement, sku=sku, book=book)
     stops = Stops(interruption)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.contract.prices import Decimal
+from gateway.contract.runs import MachineUse
 from gateway.contract.words import Count, Datatype, FileName, Market, Name, Positive, Sha256
 
 Role = Literal[
@@ -248,7 +249,7 @@ class Lineage(msgspec.Struct, frozen=True):
 class AttemptCost(msgspec.Struct, frozen=True):
     """One attempt at the run: where, for how long, and how many of its steps were or had to be done twice.
 
-    `usd_per_hour` is a decimal string, None where no price is known.
+    `usd_per_hour` is a decimal string, None where no price is known. `use` is unset where the attempt did not record it.
     """
 
     instance: str
@@ -258,6 +259,7 @@ class AttemptCost(msgspec.Struct, frozen=True):
     seconds: float
     steps_done: Count
     steps_lost: Count
+    use: MachineUse | UnsetType = UNSET
 
 
 TOKENIZER_RESIDENT_RATIO_MAX = 60

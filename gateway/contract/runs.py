@@ -22,6 +22,31 @@ Evidence = Literal["end", "heartbeat", "claim"]
 """What a record of an attempt's end rests on: its own word, its last heartbeat, or nothing after its claim."""
 
 
+class Allotment(msgspec.Struct, frozen=True):
+    """What an attempt may use of its machine, its container's limits where it has any. "" is unknown."""
+
+    processor: Literal["x86", "arm", ""]
+    vcpu_milli: Positive
+    memory_bytes: Positive
+    region: str = ""
+
+
+class MachineUse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an attempt held and what of it worked: joules and grams are made of this, by whatever coefficients one has.
+
+    `gpu` is its name as NVIDIA's driver tells it; `gpu_busy_ns` and `gpu_energy_nj` (as NVML counts it) are of all `gpus` together,
+    None where nobody measured.
+    """
+
+    allotted: Allotment
+    held_ns: Count
+    cpu_ns: Count
+    gpu: str = ""
+    gpus: Count = 0
+    gpu_busy_ns: Count | None = None
+    gpu_energy_nj: Count | None = None
+
+
 class RunRecord(msgspec.Struct, frozen=True):
     """`run.json`: what was asked. `arguments` are the options of `steelyard train` that ask for it again.
 
@@ -44,7 +69,7 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     """`attempts/<n>.json`: the claim. `attempt` ascends, so it fences: who holds a lower one must stop.
 
     `job` and `job_attempt` are the environment's own names for it (AWS Batch, a Kubernetes pod); "" and None where there are none.
-    `usd_per_hour` is None where no price is known, and then no cost is.
+    `usd_per_hour` is None where no price is known, and then no cost is. `allotted` is unset in records of before it existed.
     """
 
     run_id: RunId
@@ -64,6 +89,7 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     usd_per_hour: Decimal | None
     price_book_sha256: Sha256
     schema_version: int = 1
+    allotted: Allotment | UnsetType = UNSET
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -85,6 +111,8 @@ class Progress(msgspec.Struct, frozen=True):
     """Mean over the attempt, 0 to 1: of the GPU, or of all CPUs where there is none."""
     energy_nj: Count | UnsetType = UNSET
     """Of all the machine's GPUs since the attempt began, as NVML counts it; unset where nobody counts."""
+    cpu_ns: Count | UnsetType = UNSET
+    """Of all processes that train since the attempt began; unset in records of before it existed."""
 
     def __post_init__(self) -> None:
         if not self.step_first <= self.step_last or self.step_saved > self.step_last:
@@ -185,7 +213,10 @@ class MetricLine(msgspec.Struct, frozen=True):
 
 
 class TrainingCharge(msgspec.Struct, frozen=True):
-    """`ledger/v1/training/<run>/<attempt>.json`: one attempt's money. Sums over a run are its training cost and waste."""
+    """`ledger/v1/training/<run>/<attempt>.json`: one attempt's money. Sums over a run are its training cost and waste.
+
+    `use` is unset where the attempt's record does not say enough, as before it existed.
+    """
 
     run_id: RunId
     attempt: Positive
@@ -210,3 +241,4 @@ class TrainingCharge(msgspec.Struct, frozen=True):
     evidence: Evidence
     energy_nj: Count | UnsetType = UNSET
     schema_version: int = 1
+    use: MachineUse | UnsetType = UNSET

@@ -133,6 +133,26 @@ def test_a_manifest_from_before_attempts_were_kept_has_none() -> None:
     assert (new.attempts[0].market, new.attempts[0].steps_lost, new.wasted_picousd) == ("spot", 50, 26_300_000_000)
 
 
+def test_records_of_training_from_before_use_was_kept_have_none_and_newer_ones_keep_its_meaning() -> None:
+    for kind, field in ((runs.AttemptRecord, "allotted"), (runs.TrainingCharge, "use")):
+        old = codec.decode((GOLDEN / f"{_OLD[kind]}-v1.json").read_bytes(), kind)
+        assert getattr(old, field) is msgspec.UNSET
+    ended = codec.decode((GOLDEN / "attemptend-v1.json").read_bytes(), runs.AttemptEnd)
+    assert ended.progress.cpu_ns is msgspec.UNSET
+    use = codec.decode((GOLDEN / "charge-use-v1.json").read_bytes(), runs.TrainingCharge).use
+    assert isinstance(use, runs.MachineUse)
+    assert (use.held_ns, use.cpu_ns, use.gpu, use.gpus) == (400 * 10**9, 1200 * 10**9, "Tesla T4", 1)
+    assert (use.gpu_busy_ns, use.gpu_energy_nj) == (300 * 10**9, 21_000 * 10**9)
+    allotted = codec.decode((GOLDEN / "attempt-allotted-v1.json").read_bytes(), runs.AttemptRecord).allotted
+    assert allotted == use.allotted == runs.Allotment("x86", 4000, 16 << 30, "us-east-1")
+    cost = codec.decode((GOLDEN / "manifest-use-v1.json").read_bytes(), manifest.Manifest).training_cost
+    assert cost.attempts
+    assert [attempt.use for attempt in cost.attempts] == [use, *[msgspec.UNSET] * (len(cost.attempts) - 1)]
+
+
+_OLD: dict[type[msgspec.Struct], str] = {runs.AttemptRecord: "attempt", runs.TrainingCharge: "charge"}
+
+
 def test_a_decision_keeps_its_meaning_and_its_digest() -> None:
     read = codec.decode((GOLDEN / "decision-v1.json").read_bytes(), promotions.Decision)
     assert (read.verdict, read.version, read.champion_version) == ("hold", 5, 4)

@@ -55,10 +55,16 @@ def attempt(number: int = 1, *, usd_per_hour: str | None = USD_PER_HOUR) -> Atte
 
 
 async def opened(
-    store: ObjectStore, asked: RunRecord = RUN, *, at_ns: int = NOW_NS, placement: Placement = SPOT, sku: str = SKU
+    store: ObjectStore,
+    asked: RunRecord = RUN,
+    *,
+    at_ns: int = NOW_NS,
+    placement: Placement = SPOT,
+    sku: str = SKU,
+    machine: Machine = BOX,
 ) -> Attempt:
     return await records.open_attempt(
-        store, asked, machine=BOX, placement=placement, sku=sku, book=prices.load(), now_ns=lambda: at_ns
+        store, asked, machine=machine, placement=placement, sku=sku, book=prices.load(), now_ns=lambda: at_ns
     )
 
 

@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trainers.runs import machine
@@ -39,7 +40,11 @@ def test_a_cpu_machine_run_by_hand(tmp_path: Path, nvidia_smi: Path) -> None:
         gpu="",
         gpus=0,
         platform="local",
+        vcpu_milli=found.vcpu_milli,
+        memory_bytes=found.memory_bytes,
     )
+    assert 0 < found.vcpu_milli <= 1000 * found.cpus
+    assert found.memory_bytes > 2**20
     assert machine.this({}, cpuinfo=tmp_path / "nosuch").cpu == "unknown"
     (tmp_path / "cpuinfo").write_text("processor : 0\nBogoMIPS : 243.75\n")
     assert machine.this({}, cpuinfo=tmp_path / "cpuinfo").cpu == os.uname().machine
@@ -82,3 +87,41 @@ def test_a_cpu_machines_use_is_this_processes_share() -> None:
 def test_the_environment_names_the_job(environ: dict[str, str], expected: tuple[str, str, int | None]) -> None:
     found = machine.this(environ)
     assert (found.platform, found.job, found.job_attempt) == expected
+
+
+SIZED = machine.Machine("x", 4, "", 0, "local", vcpu_milli=1500, memory_bytes=1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("zone", "platform", "environ", "region"),
+    [
+        ("us-east-1a", "local", {}, "us-east-1"),
+        ("ap-southeast-2c", "aws-batch", {"AWS_REGION": "eu-west-1"}, "ap-southeast-2"),
+        ("us-west-2-lax-1a", "aws-batch", {}, "us-west-2"),
+        ("us-gov-west-1b", "local", {}, "us-gov-west-1"),
+        ("", "aws-batch", {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "x"}, "eu-west-1"),
+        ("", "aws-batch", {"AWS_DEFAULT_REGION": "eu-west-3"}, "eu-west-3"),
+        ("", "local", {"AWS_REGION": "eu-west-1"}, ""),  # where a store is, not this machine
+        ("somewhere", "kubernetes", {"AWS_REGION": "eu-west-1"}, ""),
+    ],
+)
+def test_the_region_is_the_zones_or_the_jobs_and_is_not_made_up(
+    zone: str, platform: str, environ: dict[str, str], region: str
+) -> None:
+    here = msgspec.structs.replace(SIZED, platform=platform)
+    found = machine.allotted(here, machine.Placement(zone=zone), environ)
+    assert found is not None
+    assert (found.region, found.vcpu_milli, found.memory_bytes) == (region, 1500, 1 << 30)
+
+
+def test_a_container_may_use_what_its_limits_say_and_an_unknown_size_is_unknown(tmp_path: Path) -> None:
+    limits = {"proc/self/cgroup": "0::/\n", "proc/meminfo": "MemTotal: 999 kB\n"}
+    limits |= {"sys/fs/cgroup/cpu.max": "50000 100000\n", "sys/fs/cgroup/memory.max": "4096\n"}
+    for name, text in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = machine.this({}, root=tmp_path)
+    assert (found.vcpu_milli, found.memory_bytes) == (500, 4096)
+    nothing = machine.this({}, root=tmp_path / "nosuch")
+    assert nothing.memory_bytes == 0
+    assert machine.allotted(nothing, machine.Placement()) is None

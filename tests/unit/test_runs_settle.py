@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.contract import codec
 from gateway.contract.prices import NS_PER_HOUR, PICO_PER_USD
-from gateway.contract.runs import AttemptEnd, AttemptRecord, Heartbeat, Outcome, Progress
+from gateway.contract.runs import Allotment, AttemptEnd, AttemptRecord, Heartbeat, MachineUse, Outcome, Progress
 from tests.support import trainingruns
 from tests.support.trainingruns import NOW_NS, S, attempt
 from trainers.errors import SpecError
@@ -236,6 +236,42 @@ def test_energy_of_a_run_is_that_of_the_attempts_that_counted_it():
     assert settle.training_cost([(other, silent)]).energy_nj is msgspec.UNSET
     assert settle.charge(trainingruns.run("r"), record, counted).energy_nj == 5 * 10**12
     assert b"energy" not in codec.encode(settle.charge(trainingruns.run("r"), other, silent))
+
+
+ALLOTTED = Allotment("x86", 4000, 16 << 30, "us-east-1")
+
+
+def test_what_an_attempt_used_is_in_its_charge_and_in_the_manifest():
+    record = msgspec.structs.replace(attempt(1), allotted=ALLOTTED)
+    end = ended(record, Progress(cpu_ns=3 * S, utilisation=0.25, energy_nj=70))
+    use = settle.use(record, end)
+    assert use == MachineUse(ALLOTTED, S, 3 * S, "Tesla T4", 1, S // 4, 70)
+    assert settle.charge(trainingruns.RUN, record, end).use == use
+    cost = settle.training_cost([(record, end)])
+    assert cost.attempts
+    assert cost.attempts[0].use == use
+
+
+def test_nobody_measured_is_not_nothing():
+    record = msgspec.structs.replace(attempt(1), allotted=ALLOTTED)
+    unwatched = settle.use(record, ended(record, Progress(cpu_ns=0)))
+    assert isinstance(unwatched, MachineUse)
+    assert (unwatched.gpu_busy_ns, unwatched.gpu_energy_nj) == (None, None)
+    assert settle.use(record, ended(record, Progress())) is msgspec.UNSET
+    assert settle.use(attempt(1), ended(record, Progress(cpu_ns=5))) is msgspec.UNSET
+    bare = msgspec.structs.replace(record, gpu="", gpus=0)
+    on_cpus = settle.use(bare, ended(bare, Progress(cpu_ns=5, utilisation=0.5)))
+    assert on_cpus == MachineUse(ALLOTTED, S, 5)
+
+
+def test_an_attempt_gone_after_its_claim_used_as_much_as_it_cost():
+    record = msgspec.structs.replace(attempt(1), allotted=ALLOTTED)
+    use = settle.use(record, settle.abandoned(record, settle.Earlier(), None))
+    assert isinstance(use, MachineUse)
+    assert (use.held_ns, use.cpu_ns) == (0, 0)
+    seen = settle.use(record, settle.abandoned(record, settle.Earlier(), beat(1, Progress(cpu_ns=9), 60 * S)))
+    assert isinstance(seen, MachineUse)
+    assert (seen.held_ns, seen.cpu_ns) == (60 * S, 9)
 
 
 def ended(record: AttemptRecord, progress: Progress) -> AttemptEnd:

@@ -16,6 +16,7 @@ from gateway.contract.golden import Golden
 from gateway.contract.manifest import Evaluation, Examples, Manifest, Tradeoff
 from gateway.contract.promotions import Decision
 from gateway.contract.registry import Promotion, VersionRecord
+from gateway.contract.runs import MachineUse, TrainingCharge
 from gateway.objectstore.opening import open_store
 from gateway.repository import golden
 from gateway.runtime.session import Session
@@ -112,6 +113,19 @@ def test_the_manifest_says_how_to_train_it_again(manifest: Manifest):
     assert manifest.lineage.environment["onnxruntime"].startswith("1.")
     assert [evaluation.subject for evaluation in manifest.evaluations][:2] == ["baseline:logistic", "fp32"]
     assert manifest.training_cost.sku == "c7i.large"
+
+
+def test_what_training_used_is_in_the_manifest_and_in_the_ledger(trained: tuple[Path, Result], manifest: Manifest):
+    folder, _ = trained
+    charge = codec.decode(stored(folder, layout.training_charge("first", 1)), TrainingCharge)
+    assert manifest.training_cost.attempts
+    [one] = manifest.training_cost.attempts
+    assert isinstance(one.use, MachineUse)
+    assert isinstance(charge.use, MachineUse)
+    assert one.use.allotted == charge.use.allotted
+    assert one.use.allotted.vcpu_milli > 0
+    assert 0 < one.use.cpu_ns <= charge.use.cpu_ns
+    assert 0 < one.use.held_ns <= charge.use.held_ns == charge.elapsed_ns
 
 
 def test_the_same_run_again_publishes_nothing_new(trained: tuple[Path, Result]):

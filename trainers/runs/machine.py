@@ -4,16 +4,26 @@ Which instance it is, where, and how it was bought is passed in as a `Placement`
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from gateway import cgroup
+from gateway.contract.runs import Allotment
 from gateway.contract.words import Market
+from gateway.errors import SettingsError
 
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA_SMI_SECONDS_MAX = 10  # it takes one or two; a wedged driver never answers
+
+Processor = Literal["x86", "arm", ""]
+PROCESSORS: Mapping[str, Processor] = {"x86_64": "x86", "aarch64": "arm"}
+"""By what uname(2) calls the machine."""
+_ZONE = re.compile(r"([a-z]{2,3}(?:-[a-z]+)+-[0-9]+)(?:[a-z]|-[a-z])")
 
 POD_UID = "STEELYARD_POD_UID"
 """Set from `metadata.uid` by the Kubernetes manifest's downward API."""
@@ -29,6 +39,8 @@ class Placement(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
+    """`vcpu_milli` and `memory_bytes` are what the job may use of it, 0 where that cannot be told."""
+
     cpu: str
     cpus: int
     gpu: str
@@ -36,20 +48,33 @@ class Machine(msgspec.Struct, frozen=True):
     platform: str
     job: str = ""
     job_attempt: int | None = None
+    vcpu_milli: int = 0
+    memory_bytes: int = 0
 
 
-def this(environ: Mapping[str, str] = os.environ, *, cpuinfo: Path = CPUINFO) -> Machine:
+def allotted(machine: Machine, placement: Placement, environ: Mapping[str, str] = os.environ) -> Allotment | None:
+    """For the attempt's record; None where the machine does not say how large it is."""
+    if not machine.vcpu_milli or not machine.memory_bytes:
+        return None
+    processor: Processor = PROCESSORS.get(os.uname().machine, "")
+    return Allotment(processor, machine.vcpu_milli, machine.memory_bytes, _region(machine, placement, environ))
+
+
+def this(environ: Mapping[str, str] = os.environ, *, cpuinfo: Path = CPUINFO, root: Path = Path("/")) -> Machine:
     """Blocks for a second or two where there is a GPU."""
     gpus = _nvidia_smi("name")
     platform, job, job_attempt = _job(environ)
+    cpus = len(os.sched_getaffinity(0))
     return Machine(
         cpu=_cpu_model(cpuinfo),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=cpus,
         gpu=gpus[0] if gpus else "",
         gpus=len(gpus),
         platform=platform,
         job=job,
         job_attempt=job_attempt,
+        vcpu_milli=cgroup.cpu_limit_milli(root, host_cpus=cpus),
+        memory_bytes=_memory_bytes(root),
     )
 
 
@@ -86,6 +111,23 @@ def _job(environ: Mapping[str, str]) -> tuple[str, str, int | None]:
     if "KUBERNETES_SERVICE_HOST" in environ:
         return "kubernetes", environ.get(POD_UID) or environ.get("HOSTNAME", ""), None
     return "local", "", None
+
+
+def _memory_bytes(root: Path) -> int:
+    try:
+        return cgroup.memory_limit_bytes(root)
+    except SettingsError:  # no /proc/meminfo
+        return 0
+
+
+def _region(machine: Machine, placement: Placement, environ: Mapping[str, str]) -> str:
+    """The zone's (`us-east-1a`, and `us-west-2-lax-1a` of us-west-2), else what AWS Batch tells a job; "" is unknown.
+
+    Elsewhere AWS_REGION says where a store is, not where the machine stands.
+    """
+    if zone := _ZONE.match(placement.zone):
+        return zone[1]
+    return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION", "") if machine.platform == "aws-batch" else ""
 
 
 def _cpu_model(cpuinfo: Path) -> str:

@@ -30,11 +30,16 @@ class Tracker:
     """One attempt's. Calls are cheap (a lock and a few additions) and safe from any thread."""
 
     def __init__(
-        self, *, clock_ns: Callable[[], int] = time.monotonic_ns, energy_nj: Callable[[], int | None] = lambda: None
+        self,
+        *,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        energy_nj: Callable[[], int | None] = lambda: None,
+        cpu_ns: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """`energy_nj`: what GPUs used since the attempt began, None where nobody counts; asked by `now`."""
+        """`energy_nj`, `cpu_ns`: what GPUs and CPUs used since the attempt began, None where nobody counts; asked by `now`."""
         self._clock_ns = clock_ns
         self._energy_nj = energy_nj
+        self._cpu_ns = cpu_ns
         self._lock = threading.Lock()
         self._began_ns = clock_ns()
         self._stage, self._stage_began_ns, self._has_stepped = "start", self._began_ns, False
@@ -100,7 +105,7 @@ class Tracker:
 
     def now(self) -> Now:
         """A consistent look at all of it."""
-        energy_nj = self._energy_nj()
+        energy_nj, cpu_ns = self._energy_nj(), self._cpu_ns()
         with self._lock:
             at_ns = self._clock_ns()
             stepping_ns = 0 if self._steps_began_ns is None else at_ns - self._steps_began_ns
@@ -116,6 +121,7 @@ class Tracker:
                 examples=self._examples,
                 utilisation=self._samples[0] / self._samples[1] if self._samples[1] else None,
                 energy_nj=UNSET if energy_nj is None else energy_nj,
+                cpu_ns=UNSET if cpu_ns is None else cpu_ns,
             )
             rate = (self._examples - self._examples_at_begin) * 1e9 / stepping_ns if stepping_ns else None
             return Now(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET
 
 from gateway.contract import codec, layout
 from gateway.contract.prices import PriceBook
@@ -18,7 +19,7 @@ from gateway.objectstore.protocol import ObjectStore
 from gateway.wording import moment
 from trainers.errors import Cancelled, SpecError
 from trainers.runs import reading, settle
-from trainers.runs.machine import Machine, Placement
+from trainers.runs.machine import Machine, Placement, allotted
 
 ATTEMPTS_MAX = 9999  # keys have four digits, so that they sort
 UNKNOWN_SKU = "unknown"
@@ -76,6 +77,7 @@ async def open_attempt(
         sku=sku,
         usd_per_hour=usd_per_hour,
         price_book_sha256=book.sha256,
+        allotted=allotted(machine, placement) or UNSET,
     )
     claimed = await _claim(store, draft)
     tried = await settle_attempts(store, run, below=claimed.attempt)

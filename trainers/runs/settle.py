@@ -17,6 +17,7 @@ from gateway.contract.runs import (
     AttemptRecord,
     Evidence,
     Heartbeat,
+    MachineUse,
     Outcome,
     Progress,
     RunRecord,
@@ -150,6 +151,25 @@ def charge(run: RunRecord, attempt: AttemptRecord, ended: AttemptEnd) -> Trainin
         wasted_picousd=ended.wasted_picousd,
         evidence=ended.evidence,
         energy_nj=ended.progress.energy_nj,
+        use=use(attempt, ended),
+    )
+
+
+def use(attempt: AttemptRecord, ended: AttemptEnd) -> MachineUse | UnsetType:
+    """For joules and grams; unset where this attempt's records do not say enough. What has no known length used nothing."""
+    progress = ended.progress
+    cpu_ns = progress.cpu_ns if ended.elapsed_ns else 0
+    if attempt.allotted is UNSET or cpu_ns is UNSET:
+        return UNSET
+    is_watched = attempt.gpus and progress.utilisation is not None
+    return MachineUse(
+        allotted=attempt.allotted,
+        held_ns=ended.elapsed_ns,
+        cpu_ns=cpu_ns,
+        gpu=attempt.gpu if attempt.gpus else "",
+        gpus=attempt.gpus,
+        gpu_busy_ns=round((progress.utilisation or 0.0) * ended.elapsed_ns * attempt.gpus) if is_watched else None,
+        gpu_energy_nj=None if progress.energy_nj is UNSET else progress.energy_nj,
     )
 
 
@@ -171,6 +191,7 @@ def training_cost(attempts: Sequence[tuple[AttemptRecord, AttemptEnd]]) -> Train
                 seconds=ended.elapsed_ns / 1e9,
                 steps_done=ended.steps_done,
                 steps_lost=ended.steps_lost,
+                use=use(attempt, ended),
             )
             for attempt, ended in attempts
         ),
