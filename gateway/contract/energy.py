@@ -81,8 +81,15 @@ class Gpu(msgspec.Struct, frozen=True):
         _check_work(self.name, self.idle_watts, self.busy_watts)
 
 
+class Grid(msgspec.Struct, frozen=True):
+    """Of another region than the file's own."""
+
+    region: str
+    g_per_kwh: Figure
+
+
 class Coefficients(msgspec.Struct, frozen=True):
-    """The TOML file as written."""
+    """The TOML file as written. `grid_g_per_kwh` is of `region`, `grid` of others; all else is taken for the same everywhere."""
 
     region: str
     memory_watts_per_gb: Figure
@@ -90,7 +97,15 @@ class Coefficients(msgspec.Struct, frozen=True):
     grid_g_per_kwh: Figure
     processor: tuple[Processor, ...]
     gpu: tuple[Gpu, ...] = ()
+    grid: tuple[Grid, ...] = ()
     schema_version: int = 1
+
+    def in_region(self, region: str) -> "Coefficients | None":
+        """With that region's grid, and no other; None where the file does not have it."""
+        grids = {grid.region: grid.g_per_kwh for grid in self.grid} | {self.region: self.grid_g_per_kwh}
+        if region not in grids:
+            return None
+        return msgspec.structs.replace(self, region=region, grid_g_per_kwh=grids[region], grid=())
 
     def of_processor(self, name: str) -> Processor:
         """Raises `SettingsError` naming those there are."""

@@ -1,8 +1,8 @@
 """Energy and carbon of a report's groups: what each container took in each hour, split by the weights that its money went by.
 
 The ledger names a container's platform and its price book, and so its processor and region where these say so. What it does not
-name, or names otherwise than the coefficients, is `assumed` and said. Boot's own CPU and that of unattributed time is in no record:
-it counts as idle, and as busy only in the high end. What a platform bills beyond a life (a minimum) took no energy.
+name, or where the coefficients have no grid for it, is `assumed` and said. Boot's own CPU and that of unattributed time is in no
+record: it counts as idle, and as busy only in the high end. What a platform bills beyond a life (a minimum) took no energy.
 
 Models' own shares are summed before they are split, by what is asked for and no finer: a month has thousands of container hours,
 and each a hundred combinations of model, tenant and outcome. `breakdown` calls this, and only where energy is asked for.
@@ -48,7 +48,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """`own` is the models', `shared` nobody's; `whole` is the sum of both. `notes` say what was assumed."""
+    """`own` is the models', `shared` nobody's; `whole` is the sum of both. `notes` say what was assumed, `region` whose grids."""
 
     own: dict[Place, Footprint]
     shared: dict[Place, Footprint]
@@ -151,21 +151,21 @@ def taken(
         claims[row[:5]].append(_Posted(row[4:10], *row[10:]))
     parts: dict[bool, dict[Place, list[Footprint]]] = {is_owned: defaultdict(list) for is_owned in (True, False)}
     notes: dict[str, None] = {}
+    grids: set[str] = set()
     named = lru_cache(maxsize=None)(lambda platform, region: _named(platform, region, source))  # some, of every hour
     for life, boot_ns, platform, sha256, hour_ns, milli_ns, byte_ns, *beyond in connection.execute(
         _HELD, period
     ).fetchall():
         if not milli_ns and not byte_ns:
             continue  # money without time: nothing ran
-        processor, assumed = named(platform, source.regions.get(sha256, ""))
+        processor, here, assumed = named(platform, source.regions.get(sha256, ""))
         notes |= dict.fromkeys(assumed)
+        grids.add(here.region)
         nobody = _Posted((hour_ns, "", 0, "", "", "unattributed"), False, 0, 0, 0)
         found = claims.get((life, boot_ns, platform, sha256, hour_ns)) or [nobody]
         _take_away(found, beyond[:2], ("boot", "unpriced"))
         _take_away(found, beyond[2:], ("unattributed",))
-        shares = footprint.of_container(
-            processor, Held(milli_ns, byte_ns), [_claim(posted) for posted in found], source.coefficients
-        )
+        shares = footprint.of_container(processor, Held(milli_ns, byte_ns), [_claim(posted) for posted in found], here)
         if not assumed and shares[0].tier == "assumed":
             notes[f"energy is assumed: the coefficients of '{processor}' are a stand-in, as their file says"] = None
         for posted, share in zip(found, shares, strict=True):
@@ -175,7 +175,7 @@ def taken(
         {place: together(shares) for place, shares in found.items()} for found in (parts[True], parts[False])
     )
     whole = together([*own.values(), *shared.values()])
-    return Taken(own, shared, whole, source.coefficients.region, tuple(notes))
+    return Taken(own, shared, whole, ", ".join(sorted(grids)) or source.coefficients.region, tuple(notes))
 
 
 def grouped(found: Taken, moving: Moving, key: Callable[[Cell], Group]) -> dict[Group, Footprint]:
@@ -225,19 +225,19 @@ def _sum(spans: Sequence[Span]) -> Span:
     return Span(sum(span.low for span in spans), sum(span.value for span in spans), sum(span.high for span in spans))
 
 
-def _named(platform: str, region: str, source: Source) -> tuple[ProcessorName, list[str]]:
-    """The processor, and what had to be assumed."""
-    processor, own = processor_of(platform), source.coefficients.region
-    assumed = []
+def _named(platform: str, region: str, source: Source) -> tuple[ProcessorName, Coefficients, list[str]]:
+    """The processor, the coefficients with its region's grid, and what had to be assumed."""
+    processor, own = processor_of(platform), source.coefficients
+    here, assumed = own.in_region(region), []
     if processor is None:
         what = f"platform '{printable(platform)}'" if platform else "a container without an opening record"
         assumed.append(f"energy is assumed: {what} does not name its processor; taken for x86")
-    if region != own:
+    if here is None:
         where = f"of {printable(region)}" if region else "not there"
         assumed.append(
-            f"energy is assumed: coefficients are of {printable(own)}, the price book is {where}; see --energy-book"
+            f"energy is assumed: coefficients are of {printable(own.region)}, the price book is {where}; see --energy-book"
         )
-    return processor or "x86", assumed
+    return processor or "x86", here or own, assumed
 
 
 def _claim(posted: _Posted) -> Claim:

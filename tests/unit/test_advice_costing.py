@@ -172,12 +172,24 @@ def test_the_same_arguments_give_the_same_advice():
 
 
 def test_grams_are_ranges_and_a_gpu_without_coefficients_has_none():
-    advice = advised(traffic.at_rate(50), GpuFigure("H200", "fp16", 32, 1e5, MS, 10))
-    for option in advice.options:
-        if option.name == "p5en.48xlarge":
-            assert option.sci_thousand_ng is None
-        elif option.sci_thousand_ng is not None:
-            assert option.sci_thousand_ng.low <= option.sci_thousand_ng.value <= option.sci_thousand_ng.high
+    shipped = energy.load()
+    fewer = msgspec.structs.replace(shipped, gpu=tuple(gpu for gpu in shipped.gpu if gpu.name != "H200"))
+    made, wish = manifest(GpuFigure("H200", "fp16", 32, 1e5, MS, 10)), Wish(objective_ns=OBJECTIVE_NS, floor=1)
+    for coefficients, is_known in ((shipped, True), (fewer, False)):
+        advice = judging.advise(measured(), made, traffic.at_rate(50), offers.load(), coefficients, wish)
+        grams = {option.name: option.sci_thousand_ng for option in advice.options}
+        assert (grams["p5en.48xlarge"] is not None) == is_known
+        assert all(span.low <= span.value <= span.high for span in grams.values() if span is not None)
+
+
+def test_every_gpu_that_is_offered_has_coefficients_and_says_how_sure_they_are():
+    coefficients = energy.load()
+    for offer in offers.load().offer:
+        if offer.gpu:
+            gpu = coefficients.of_gpu(offer.gpu)
+            assert all(figure.source for figure in (gpu.idle_watts, gpu.busy_watts, gpu.embodied_g_per_hour))
+    h200 = coefficients.of_gpu("H200")
+    assert {h200.idle_watts.tier, h200.busy_watts.tier, h200.embodied_g_per_hour.tier} == {"assumed"}
 
 
 def test_disagreements_with_the_manifest_are_told_and_agreement_is_not():

@@ -271,14 +271,25 @@ def test_every_shipped_platform_on_aws_names_its_processor():
     [
         (HERE, "modelled", None),
         ({}, "assumed", "the price book is not there"),
-        ({ledgers.BOOK: "eu-north-1"}, "assumed", "coefficients are of us-east-1, the price book is of eu-north-1"),
+        ({ledgers.BOOK: "eu-north-1"}, "modelled", None),
+        ({ledgers.BOOK: "us-central1"}, "assumed", "coefficients are of us-east-1, the price book is of us-central1"),
     ],
 )
-def test_another_region_is_assumed_and_said(regions: dict[str, str], tier: str, says: str | None):
+def test_a_region_without_a_grid_is_assumed_and_said(regions: dict[str, str], tier: str, says: str | None):
     report = reported(ledgers.container("c", [segment(SERVED, IDLE)]), regions)
     assert report.energy is not None
     assert report.energy.whole.tier == tier
     assert [says in note for note in report.energy.notes] == [True] * bool(says)  # type: ignore[operator]
+
+
+def test_another_region_has_its_own_grid_and_everything_else_alike():
+    ledger = ledgers.container("c", [segment(SERVED, IDLE)])
+    here, there = (reported(ledger, {ledgers.BOOK: region}).energy for region in ("us-east-1", "eu-north-1"))
+    assert here is not None
+    assert there is not None
+    assert (here.region, there.region) == ("us-east-1", "eu-north-1")
+    assert (here.whole.energy_nj, here.whole.embodied_ng) == (there.whole.energy_nj, there.whole.embodied_ng)
+    assert there.whole.operational_ng.value * 51 < here.whole.operational_ng.value  # 8 to 415.8 g/kWh
 
 
 def test_unnamed_processor_is_taken_for_x86_and_said():
