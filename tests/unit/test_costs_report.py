@@ -1,66 +1,24 @@
-"""The report's arithmetic: totals are those of the ledger, the full column is the bill, and a damaged ledger is named."""
+"""The report's arithmetic: totals are those of the ledger, the full column is the bill, and time is told as it was billed."""
 
-import csv
-import io
 import itertools
-import random
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from gateway.contract import codec, layout
 from gateway.contract.ledger import Charge, Posting, Request, Segment
-from gateway.errors import ManifestInvalid, ModelNotFound
-from gateway.reports import export, figures, tables
-from gateway.reports.costs import CostReport, report
-from gateway.reports.render import render
+from gateway.errors import ModelNotFound
+from gateway.reports import tables
+from gateway.reports.costs import report
 from tests.support import ledgers
-from tests.support.ledgers import HOUR_NS, MEMORY, T0_NS, VCPU, Ledger
+from tests.support.costreports import FAILED, IDLE, SERVED, WARM, opened, printed, reported, segment
+from tests.support.ledgers import HOUR_NS, MEMORY, T0_NS, VCPU
 
 OWNED = {"infer", "resident", "load"}
 seeds = st.integers(0, 2**32)
-SERVED = Posting("infer", VCPU, 600, 2_000_000, "digits", 1, "", "ok", 2, 4)
-FAILED = Posting("infer", VCPU, 100, 1_000_000, "digits", 1, "", "failed", 1, 4)
-WARM = Posting("resident", MEMORY, 300, 1, "digits", 1)
-IDLE = Posting("idle_cpu", VCPU, 500, 1)
-
-
-@contextmanager
-def opened(ledger: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
-    with tempfile.TemporaryDirectory() as folder, tables.opened(ledgers.write(Path(folder), ledger)) as connection:
-        yield connection
-
-
-def reported(ledger: Ledger, **chosen: object) -> CostReport:
-    with opened(ledger) as connection:
-        return report(connection, **chosen)  # type: ignore[arg-type]
-
-
-def printed(of: CostReport, width: int = 100, *, terminal: bool = False) -> str:
-    console = Console(width=width, file=io.StringIO(), force_terminal=terminal, color_system=None)
-    render(of, console)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def segment(*postings: Posting) -> list[Charge | Posting]:
-    bill = {sku: sum(posting.cost_picousd for posting in postings if posting.sku == sku) for sku in (VCPU, MEMORY)}
-    return [*ledgers.charges(bill[VCPU], bill[MEMORY]), *postings]
-
-
-def kinds(of: CostReport) -> list[str]:
-    return [finding.kind for finding in of.findings]
-
-
-# What adds up
 
 
 @settings(max_examples=20, deadline=None)
@@ -185,189 +143,7 @@ def test_request_rows_can_be_asked_for():
         ]
 
 
-# What does not
-
-
-def damaged(ledger: Ledger, index: int, change: dict[str, object], kind: type) -> Ledger:
-    """The ledger with the first line of this kind changed in its index-th segment."""
-    key = ledgers.segment_keys(ledger)[index]
-    lines = ledgers.lines(ledger[key])
-    at = next(number for number, line in enumerate(lines) if isinstance(line, kind))
-    lines[at] = msgspec.structs.replace(lines[at], **change)
-    return ledger | {key: ledgers.pack(lines)}
-
-
-def test_sound_ledger_has_no_findings():
-    assert reported(ledgers.container("c", [segment(SERVED, IDLE)] * 3)).findings == ()
-
-
-def test_posting_changed_by_one_picodollar_is_shouted_about():
-    ledger = damaged(ledgers.container("c", [segment(SERVED, IDLE)]), 0, {"cost_picousd": 601}, Posting)
-    result = reported(ledger)
-    assert not result.balanced
-    assert "fargate-x86/vcpu adds up to 1,101 p$, charged are 1,100 p$" in result.faults[0].message
-    assert "NOT BALANCED" in printed(result)
-    assert "exact" not in printed(result)
-
-
-def test_imbalances_that_cancel_out_are_found():
-    ledger = ledgers.container("c", [segment(SERVED, IDLE)] * 2)
-    ledger = damaged(damaged(ledger, 0, {"cost_picousd": 599}, Posting), 1, {"cost_picousd": 601}, Posting)
-    result = reported(ledger)
-    assert result.posted_picousd == result.charged_picousd
-    assert not result.balanced
-    assert "NOT BALANCED" in printed(result)
-
-
-def test_header_that_contradicts_its_charges_is_found():
-    ledger = damaged(ledgers.container("c", [segment(SERVED)]), 0, {"cost_picousd": 1}, Segment)
-    assert kinds(reported(ledger))[0] == "unbalanced"
-
-
-@pytest.mark.parametrize(
-    ("lost", "message"),
-    [
-        (0, "segments before 1 are missing"),
-        (1, "segments 1 to 1 are missing"),
-        (3, "promises 4 segments, the ledger has 3"),
-    ],
-)
-def test_missing_segment_is_named(lost: int, message: str):
-    ledger = ledgers.container("c", [segment(SERVED)] * 4)
-    del ledger[ledgers.segment_keys(ledger)[lost]]
-    result = reported(ledger)
-    assert "gap" in kinds(result)
-    assert any(message in fault.message for fault in result.faults)
-
-
-def test_gap_outside_the_period_is_not_reported():
-    ledger = ledgers.container("c", [segment(SERVED)] * 62)
-    del ledger[ledgers.segment_keys(ledger)[3]]
-    ledger = {key: body for key, body in ledger.items() if not key.endswith("-close.json")}
-    assert reported(ledger, since_ns=T0_NS + HOUR_NS).faults == ()
-    assert kinds(reported(ledger, until_ns=T0_NS + HOUR_NS))[0] == "gap"
-
-
-def test_changed_segment_breaks_the_chain():
-    ledger = ledgers.container("c", [segment(SERVED)] * 3)
-    ledger = damaged(ledger, 1, {"rows": 5}, Posting)
-    assert [
-        (f.kind, "segment 2 does not carry the digest of segment 1" in f.message) for f in reported(ledger).findings
-    ] == [("broken_chain", True)]
-
-
-def test_segment_stored_twice_is_found():
-    ledger = ledgers.container("c", [segment(SERVED)])
-    [key] = ledgers.segment_keys(ledger)
-    assert "broken_chain" in kinds(reported(ledger | {key.replace("hr=12", "hr=13"): ledger[key]}))
-
-
-def test_container_without_close_record_is_noted_with_its_last_moment():
-    result = reported(ledgers.container("c", [segment(SERVED)] * 2, is_closed=False))
-    assert kinds(result) == ["not_closed"]
-    assert result.faults == ()
-    assert "last seen 2026-11-05T12:02:00Z" in result.findings[0].message
-
-
-def test_container_without_open_record_is_noted():
-    ledger = ledgers.container("c", [segment(SERVED)])
-    del ledger[layout.container_open("c", T0_NS)]
-    result = reported(ledger)
-    assert kinds(result) == ["never_opened"]
-    assert result.billed[0].platform == "fargate-x86"
-
-
-@pytest.mark.parametrize("spoil", [lambda body: body[:-20], lambda body: b"not gzip", lambda body: b""])
-def test_damaged_file_is_refused_by_name(spoil):
-    ledger = ledgers.container("c", [segment(SERVED)] * 2)
-    key = ledgers.segment_keys(ledger)[1]
-    with pytest.raises(ManifestInvalid, match=key.rsplit("/", 1)[1]):
-        reported(ledger | {key: spoil(ledger[key])})
-
-
-@pytest.mark.parametrize("cost", [-1, 1.5, None, "600"])
-def test_amount_that_is_no_count_is_refused(cost: object):
-    with pytest.raises(ManifestInvalid, match="cost_picousd"):
-        reported(damaged(ledgers.container("c", [segment(SERVED)]), 0, {"cost_picousd": cost}, Posting))
-
-
-def test_newer_segment_asks_for_an_upgrade():
-    with pytest.raises(ManifestInvalid, match="upgrade"):
-        reported(damaged(ledgers.container("c", [segment(SERVED)]), 0, {"schema_version": 2}, Segment))
-
-
-def test_folder_name_is_no_pattern(tmp_path: Path):
-    local = ledgers.write(tmp_path / "a[b]*?'{c}", ledgers.container("c", [segment(SERVED)]))
-    with tables.opened(local) as connection:
-        assert report(connection).charged_picousd == 600
-
-
-# What is written
-
-
-@settings(max_examples=10, deadline=None)
-@given(seeds)
-def test_json_and_csv_give_back_the_report(seed: int):
-    result = reported(ledgers.random_ledger(seed))
-    assert msgspec.json.decode(export.as_json(result), type=CostReport) == result
-    rows = list(csv.DictReader(io.StringIO(export.as_csv(result))))
-    assert [row["model"].lstrip("'") for row in rows[: len(result.models)]] == [row.model for row in result.models]
-    assert sum(int(row["full_picousd"]) for row in rows) == result.charged_picousd
-
-
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum", "\tx", "\rx", " =1"])
-def test_csv_cells_are_never_formulas(name: str):
-    posting = msgspec.structs.replace(SERVED, model=name)
-    text = export.as_csv(reported(ledgers.container("c", [segment(posting)])))
-    [row] = csv.DictReader(io.StringIO(text, newline=""))
-    assert row["model"] == f"'{name}"
-
-
-@pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb"])
-def test_csv_keeps_separators_inside_a_name(name: str):
-    posting = msgspec.structs.replace(SERVED, model=name)
-    text = export.as_csv(reported(ledgers.container("c", [segment(posting)])))
-    [row] = csv.DictReader(io.StringIO(text, newline=""))
-    assert row["model"] == name
-
-
-@pytest.mark.parametrize("width", [40, 80, 100, 200])
-def test_numbers_are_never_cut(width: int):
-    amounts = random.Random(width).sample(range(10**9, 10**12), 3)
-    name = "a-name-of-sixty-three-characters-which-is-the-longest-there-is"
-    postings = [Posting("infer", VCPU, cost, 10**12, name, 1, "", "ok", 123_456_789, 1) for cost in amounts]
-    result = reported(ledgers.container("c", [segment(*postings, IDLE)]))
-    text = printed(result, width, terminal=True)
-    assert figures.scale(result.charged_picousd).amount(result.models[0].full_picousd) in text
-    assert f"{3 * 123_456_789:,}" in text
-    assert "…" not in text
-
-
-def test_names_cannot_control_the_terminal():
-    posting = msgspec.structs.replace(SERVED, model="[red]a\x1b[31mb[/red]")
-    text = printed(reported(ledgers.container("c", [segment(posting)])), terminal=True)
-    assert "\x1b[31m" not in text
-    assert "[red]a�[31mb[/red]@1" in text
-
-
-def test_report_ends_with_the_proven_bill():
-    text = printed(reported(ledgers.container("c", [segment(SERVED, IDLE)] * 2)))
-    assert "bill: 2 vCPU, 4 GB for 2.0 min on fargate-x86 = $0.000000002200 = sum of all rows, exact" in text
-
-
-def test_long_list_of_findings_is_cut_and_says_so():
-    ledger: Ledger = {}
-    for number in range(25):
-        ledger |= ledgers.container(f"c{number}", [segment(SERVED)], is_closed=False)
-    assert "... and 5 more; --json lists them all" in printed(reported(ledger))
-
-
-@pytest.mark.parametrize(
-    ("picousd", "text"),
-    [(0, "$0"), (1, "$0.000000000001000"), (56_222, "$0.00000005622"), (2_553_300_000, "$0.002553"), (10**12, "$1.00")],
-)
-def test_dollars_have_sensible_digits(picousd: int, text: str):
-    assert figures.dollars(picousd) == text
+# Billed time and trend
 
 
 def test_golden_segment_of_the_contract_is_read():
@@ -380,7 +156,10 @@ def test_golden_segment_of_the_contract_is_read():
     assert codec.schema_version(Segment) == 1
 
 
-# Billed time and trend
+def test_folder_name_is_no_pattern(tmp_path: Path):
+    local = ledgers.write(tmp_path / "a[b]*?'{c}", ledgers.container("c", [segment(SERVED)]))
+    with tables.opened(local) as connection:
+        assert report(connection).charged_picousd == 600
 
 
 def test_bill_says_the_time_billed_beside_the_time_lived():
