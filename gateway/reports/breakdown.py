@@ -20,13 +20,14 @@ from gateway.contract.energy import Span as Range
 from gateway.contract.words import END_NS
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import amortizing, cells, findings, powered, spreading, tables, trends
+from gateway.reports import amortizing, cells, findings, powered, spreading, tables, trainingbeside, trends
 from gateway.reports.amortizing import Amortized
 from gateway.reports.cells import Cell, HourUse, Span
 from gateway.reports.findings import Finding
 from gateway.reports.hours import Needs
 from gateway.reports.query import DIMENSIONS, Dimension, Query
 from gateway.reports.sync import LocalLedger, sync
+from gateway.reports.trainingpower import Begun
 from gateway.reports.trends import Trend
 from gateway.wording import moment
 
@@ -74,13 +75,14 @@ class Row(msgspec.Struct, frozen=True):
 class Energy(msgspec.Struct, frozen=True):
     """Of all of the period, and of what the filters leave out: the rows' footprints + `others` == `whole`, each figure of them.
 
-    `region` is the coefficients'; `notes` say what was assumed.
+    `region` says whose grids; `notes` say what was assumed. `training` began in the period, and is in none of the others.
     """
 
     whole: Footprint
     others: Footprint
     region: str
     notes: tuple[str, ...]
+    training: Begun | None = None
 
 
 class Breakdown(msgspec.Struct, frozen=True):
@@ -143,19 +145,29 @@ async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coe
     """
     local = await sync(store, folder, Needs(query.since_ns, query.until_ns, is_compared=True))
     made, answered = await asyncio.to_thread(_compute, local, query, coefficients)
-    return report(made, query.by, await trained(store, made, answered))
+    training = trainingbeside.Source(store, local.training, answered, coefficients)
+    return await with_training(report(made, query.by), made, training)
 
 
-async def trained(store: ObjectStore, made: Sheet, answered: amortizing.Answered) -> tuple[Amortized, ...]:
-    """The training that the period is to bear; nothing unless the query asks. Raises `StoreUnavailable`."""
-    query = made.query
-    if query.amortize is None:
-        return ()
-    end_ns = made.span.to_ns if query.until_ns is None else query.until_ns
-    return await amortizing.amortized(store, query.amortize, answered, query.since_ns or 0, end_ns)
+async def with_training(told: Breakdown, made: Sheet, source: trainingbeside.Source) -> Breakdown:
+    """With what the period is to bear, where the query asks, and the energy of what began in it. Raises `StoreUnavailable`."""
+    rows, begun = await trainingbeside.read(source, made.query, made.span.to_ns, _serving(made))
+    energy = told.energy and msgspec.structs.replace(told.energy, training=begun)
+    return msgspec.structs.replace(told, training=rows, energy=energy)
 
 
-def report(made: Sheet, by: Sequence[Dimension], training: Sequence[Amortized] = ()) -> Breakdown:
+def _serving(made: Sheet) -> trainingbeside.Serving:
+    """By version, of all tenants: training is for all of them."""
+    if made.energy is None or made.query.amortize is None:
+        return {}
+    took = powered.grouped(*made.energy, lambda cell: (cell.model, cell.version))
+    rows: dict[tuple[str, int], int] = defaultdict(int)
+    for cell in made.every:
+        rows[cell.model, cell.version] += cell.rows
+    return {version: (took.get(version, NOTHING), answered) for version, answered in rows.items()}
+
+
+def report(made: Sheet, by: Sequence[Dimension]) -> Breakdown:
     """The sheet's money by these dimensions. Raises `InvalidInput` for more than `ROWS_MAX` rows."""
     both = None
     if made.periods is not None and not {"day", "hour"} & set(by):
@@ -178,7 +190,7 @@ def report(made: Sheet, by: Sequence[Dimension], training: Sequence[Amortized] =
         charged_picousd=charged,
         previous_charged_picousd=cells.total(made.previous) if _is_told(made.periods) else None,
         balanced=posted == charged and not any(finding.kind == "unbalanced" for finding in made.findings),
-        training=tuple(training),
+        training=(),
         findings=made.findings,
         energy=_energy(made, footprints),
         trend=Trend(made.periods, cells.total(made.compared), cells.total(made.previous)) if made.periods else None,

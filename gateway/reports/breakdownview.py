@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import energyview, figures, render, trends
+from gateway.reports import energyview, figures, render, trainingview, trends
 from gateway.reports.amortizing import Amortized
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.query import Dimension
@@ -21,17 +21,22 @@ def show(report: Breakdown, console: Console) -> None:
     """Print it, with a second table of energy where it has that. Nothing in it can be taken for markup or terminal control."""
     if not report.segments:
         render.say(console, f"{NOTHING} {period(report)}".rstrip())
+        trainingview.show(report, console)
         render.show_findings(report.findings, console)
         return
     scale = figures.scale(report.charged_picousd)
     render.show_table(
-        console, f"Costs in {scale.unit} by {', '.join(report.query.by)}, view: {report.query.view}", _table(report)
+        console,
+        f"Costs in {scale.unit} by {', '.join(report.query.by)}, view: {report.query.view}, without training",
+        _table(report),
     )
     if report.energy is not None:
         by = report.query.by
         energyview.show(report, console, by, [[label(row, dimension) for dimension in by] for row in report.rows])
+        render.say(console, trainingview.scope(report))
         console.print()
     _training(report, console)
+    trainingview.show(report, console)
     proof = " = sum of all rows, exact" if report.balanced else ""
     render.say(console, f"bill: {figures.dollars(report.charged_picousd)}{proof}{trends.sentence(report.trend)}")
     render.say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
@@ -136,5 +141,5 @@ def _training(report: Breakdown, console: Console) -> None:
     over = f"{plan.amount:,} predictions" if plan.over == "rows" else f"{plan.amount:,} days"
     table = _columns(["model"], AMORTIZED)
     for row in report.training:
-        table.add_row(Text(figures.printable(f"{row.model}@{row.version}")), *amortized(row))
+        table.add_row(Text(trainingview.label(row)), *amortized(row))
     render.show_table(console, f"Training over {over}, beside the bill", table)

@@ -15,6 +15,8 @@ from gateway.contract.energy import Footprint, Span
 from gateway.reports import figures, render
 from gateway.reports.breakdown import Breakdown, Row
 
+Unit = tuple[str, int]
+"""Its name, and how many nanojoules or nanograms it is."""
 _WH = (("kWh", 3_600 * 10**12), ("Wh", 3_600 * 10**9), ("mWh", 3_600 * 10**6), ("µWh", 3_600 * 10**3))
 _GRAMS = (("kg", 10**12), ("g", 10**9), ("mg", 10**6), ("µg", 10**3), ("ng", 1))
 
@@ -22,9 +24,9 @@ _GRAMS = (("kg", 10**12), ("g", 10**9), ("mg", 10**6), ("µg", 10**3), ("ng", 1)
 class Amounts(msgspec.Struct, frozen=True):
     """The units of the columns, chosen by the largest figure of each: a column is compared by eye."""
 
-    energy: tuple[str, int]
-    carbon: tuple[str, int]
-    sci: tuple[str, int]
+    energy: Unit
+    carbon: Unit
+    sci: Unit
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -38,9 +40,9 @@ class Amounts(msgspec.Struct, frozen=True):
         making = f"{100 * footprint.embodied_ng.value / carbon.value:.0f}" if carbon.value else "-"
         tier = "-" if footprint.is_nothing else footprint.tier
         energy, grams = (
-            _pair(span, unit[1]) for span, unit in ((footprint.energy_nj, self.energy), (carbon, self.carbon))
+            pair(span, unit[1]) for span, unit in ((footprint.energy_nj, self.energy), (carbon, self.carbon))
         )
-        return (*energy, *grams, making, *(("-", "-") if sci_ng is None else _pair(sci_ng, self.sci[1])), tier)
+        return (*energy, *grams, making, *(("-", "-") if sci_ng is None else pair(sci_ng, self.sci[1])), tier)
 
 
 def amounts(report: Breakdown) -> Amounts:
@@ -102,26 +104,32 @@ def told(report: Breakdown) -> tuple[str, str, str] | None:
     whole = report.energy.whole
     spans = (whole.energy_nj, _WH), (whole.carbon_ng, _GRAMS)
     first = tuple(
-        f"{_short(span.value, unit[1])} {unit[0]}" for span, units in spans for unit in (_unit(units, span.value),)
+        f"{short(span.value, unit[1])} {unit[0]}" for span, units in spans for unit in (_unit(units, span.value),)
     )
     shown = [row for row in report.rows if row.footprint]
     total = sum((row.footprint.carbon_ng.value for row in shown if row.footprint), 0)
     rows = sum(row.rows for row in shown)
     unit = _unit(_GRAMS, total * 1000 // rows if rows else 0)
-    return first[0], first[1], f"{_short(total * 1000 // rows, unit[1])} {unit[0]}" if rows else "-"
+    return first[0], first[1], f"{short(total * 1000 // rows, unit[1])} {unit[0]}" if rows else "-"
 
 
-def grams(largest_ng: int) -> tuple[str, int]:
-    """The unit of an axis, and its nanograms."""
+def grams(largest_ng: int) -> Unit:
+    """What to tell this and less in, and its nanograms."""
     return _unit(_GRAMS, largest_ng)
 
 
-def _pair(span: Span, one: int) -> tuple[str, str]:
-    ends = "" if span.low == span.high else f"{_short(span.low, one)}-{_short(span.high, one)}"
-    return _short(span.value, one), ends
+def watt_hours(largest_nj: int) -> Unit:
+    """What to tell this and less in, and its nanojoules."""
+    return _unit(_WH, largest_nj)
 
 
-def _short(amount: int, one: int) -> str:
+def pair(span: Span, one: int) -> tuple[str, str]:
+    """The value, and `low-high` where they differ."""
+    ends = "" if span.low == span.high else f"{short(span.low, one)}-{short(span.high, one)}"
+    return short(span.value, one), ends
+
+
+def short(amount: int, one: int) -> str:
     """At least three significant digits, no exponent."""
     value = Decimal(amount) / one
     if not value:
@@ -130,5 +138,5 @@ def _short(amount: int, one: int) -> str:
     return f"{value:,.{decimals}f}" if decimals <= 4 else "<0.0001"
 
 
-def _unit(units: Sequence[tuple[str, int]], largest: int) -> tuple[str, int]:
+def _unit(units: Sequence[Unit], largest: int) -> Unit:
     return next((unit for unit in units if largest >= unit[1]), units[-1])

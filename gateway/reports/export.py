@@ -1,6 +1,7 @@
 """A cost report for programs: JSON with everything, CSV and Parquet with its rows. Money stays exact: integer pico-dollars.
 
 The last row of a grouped CSV or Parquet file may be what filters left out, so that the column `cost_picousd` is always the bill.
+Where training is told in portions, each has a row after that, in columns of its own.
 """
 
 import csv
@@ -10,12 +11,14 @@ import msgspec
 
 from gateway.contract.energy import NOTHING, ZERO, Footprint, Span
 from gateway.reports import parquet
+from gateway.reports.amortizing import Amortized
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.costs import CostReport, ModelCost
 from gateway.reports.query import DIMENSIONS
 
 Flat = dict[str, str | int | None]
 _NESTED = ("footprint", "sci_per_1000_rows_ng")
+_PORTIONS = ("earlier", "expensed", "remaining")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that begins so (OWASP, "CSV Injection"); a leading apostrophe makes it text."""
 
@@ -51,7 +54,7 @@ def rows_as_csv(report: Breakdown) -> str:
 
 def rows_as_parquet(report: Breakdown) -> bytes:
     """The same rows; numbers are DECIMAL(38, 0)."""
-    texts = {*DIMENSIONS, "energy_tier"} - {"version"}
+    texts = {*DIMENSIONS, "energy_tier", *_TRAINING_TEXTS} - {"version"}
     kinds = {column: "VARCHAR" if column in texts else "DECIMAL(38,0)" for column in _columns(report)}
     return parquet.encoded(kinds, _rows(report))
 
@@ -65,7 +68,8 @@ def encoded(report: Breakdown, form: str) -> bytes:
 
 def _columns(report: Breakdown) -> list[str]:
     money = [name for name in Row.__struct_fields__ if name not in {*DIMENSIONS, *_NESTED}]
-    return [*report.query.by, *money, *_energy(NOTHING, ZERO)]
+    training = _portion(Amortized("", 0, None), "earlier") if report.query.amortize else {}
+    return [*report.query.by, *money, *_energy(NOTHING, ZERO), *training]
 
 
 def _rows(report: Breakdown) -> list[Flat]:
@@ -78,7 +82,23 @@ def _rows(report: Breakdown) -> list[Flat]:
         first = report.query.by[0]
         others: Flat = {first: None if first == "version" else "(others)", "cost_picousd": report.others_picousd}
         rows.append(others | (_energy(energy.others, None) if energy else {}))
-    return rows
+    asked = energy is not None
+    return rows + [_portion(row, portion, asked=asked) for row in report.training for portion in _PORTIONS]
+
+
+def _portion(row: Amortized, portion: str, *, asked: bool = False) -> Flat:
+    """A row of its own for each portion of a version's training: they add up to all of it, and are in no other column's sum."""
+    took = getattr(row.energy, portion) if row.energy else NOTHING
+    sci_ng = row.energy.training_sci_per_1000_rows_ng if row.energy and portion == "expensed" else None
+    flat = _energy(took, sci_ng)
+    if row.energy is None:
+        flat = dict.fromkeys(flat) | {"energy_tier": "unknown" if asked else None}
+    named: Flat = {"model": row.model, "version": row.version, "portion": portion}
+    money: Flat = {"cost_picousd": getattr(row, f"{portion}_picousd")}
+    return {f"training_{name}": value for name, value in (named | money | flat).items()}
+
+
+_TRAINING_TEXTS = {f"training_{name}" for name in ("model", "portion", "energy_tier")}
 
 
 def _energy(footprint: Footprint, sci_ng: Span | None) -> Flat:

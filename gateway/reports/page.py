@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from gateway.contract.energy import NOTHING
-from gateway.reports import breakdownview, energyview, figures, pageplots
+from gateway.reports import breakdownview, energyview, figures, pageplots, trainingview
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.pagestyle import STYLE
 from gateway.reports.plotdata import PageData
@@ -22,7 +22,8 @@ FINDINGS_MAX = 50
 def html(data: PageData, *, is_live: bool = False) -> str:
     """The page; `is_live` adds the form of filters that the gateway answers."""
     report = data.report
-    body = _body(data) if report.segments else f'<div class="card empty">{escape(breakdownview.NOTHING)}.</div>'
+    empty = f'<div class="card empty">{escape(breakdownview.NOTHING)}.</div>'
+    body = _body(data) if report.segments else empty + _trained(report)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -62,14 +63,17 @@ def _tiles(report: Breakdown) -> str:
     tiles = [
         (figures.dollars(cost), title),
         (before, against),
-        (per_1000, "per 1,000 predictions"),
+        (per_1000, "per 1,000 predictions, without training"),
         (f"{100 * idle / cost:.1f} %" if cost else "-", "idle"),
         (f"{requests:,}", f"requests, {not_ok:,} not ok"),
         (f"{boots:,}", "containers started"),
     ]
     if told := energyview.told(report):
         energy, carbon, per_1000 = told
-        tiles += [(energy, f"of energy, {carbon} CO2e"), (f"{per_1000} CO2e", "per 1,000 predictions")]
+        tiles += [
+            (energy, f"of energy, {carbon} CO2e"),
+            (f"{per_1000} CO2e", "per 1,000 predictions, without training"),
+        ]
     return (
         '<div class="tiles">'
         + "".join(
@@ -149,17 +153,41 @@ def _energy(report: Breakdown) -> str:
         rows.append(f"<tr{kind}>{texts}{numbers}</tr>")
     header = "".join(f'<th class="text">{name}</th>' for name in by)
     header += "".join(f"<th>{escape(head)}</th>" for head in units.heads)
-    note = "".join(f'<p class="note">{escape(line)}</p>' for line in energyview.basis(report))
-    return _listing("Energy and carbon", header, rows, note)
+    return _listing("Energy and carbon", header, rows, _notes(*energyview.basis(report), trainingview.scope(report)))
+
+
+def _notes(*lines: str) -> str:
+    return "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
 
 
 def _training(report: Breakdown) -> str:
+    return _amortized(report) + _trained(report)
+
+
+def _trained(report: Breakdown) -> str:
+    """Its energy; a card of notes alone where nobody asked for portions."""
+    notes = _notes(*trainingview.notes(report))
+    if report.energy is None or not (report.training or notes):
+        return ""
+    units = trainingview.units(report.training)
+    rows = []
+    for row in report.training:
+        cells = "".join(f"<td>{escape(text)}</td>" for text in units.cells(row))
+        rows.append(f'<tr><td class="text">{escape(trainingview.label(row))}</td>{cells}</tr>')
+    title = "Energy and carbon of training, beside the rows"
+    if not rows:
+        return f'<section class="card listing"><h2>{title}</h2>{notes}</section>'
+    header = '<th class="text">model</th>' + "".join(f"<th>{escape(head)}</th>" for head in units.heads)
+    return _listing(title, header, rows, notes)
+
+
+def _amortized(report: Breakdown) -> str:
     if not report.training:
         return ""
     rows = []
     for row in report.training:
         cells = "".join(f"<td>{escape(text)}</td>" for text in breakdownview.amortized(row))
-        rows.append(f'<tr><td class="text">{escape(figures.printable(row.model))}@{row.version}</td>{cells}</tr>')
+        rows.append(f'<tr><td class="text">{escape(trainingview.label(row))}</td>{cells}</tr>')
     header = '<th class="text">model</th>' + "".join(f"<th>{name}</th>" for name in breakdownview.AMORTIZED)
     return _listing("Training, beside the bill", header, rows)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from gateway.contract.energy import ZERO, Span
+from gateway.contract.energy import Span
 from gateway.reports import charts, energyview, figures, findings, lanes
 from gateway.reports.breakdown import Row
 from gateway.reports.breakeven import Standing
@@ -40,11 +40,12 @@ def cards(data: PageData) -> Iterator[str]:
             _keys(_SIDES),
         )
     if any(row.sci_per_1000_rows_ng for row in data.per_model):
+        has_training = bool(_trained(data))
         yield _card(
             "Carbon of 1,000 predictions",
-            "of use and of making the machines; modelled",
-            _carbon(data.per_model),
-            _keys((("direct", "use"), ("shared", "making"))),
+            f"of use and of making the machines; modelled; training is {'on top' if has_training else 'not in'}",
+            _carbon(data),
+            _keys((("direct", "use"), ("shared", "making"), ("trained", "training"))[: 2 + has_training]),
         )
 
 
@@ -171,31 +172,47 @@ def _rate(rps: float) -> str:
     return f"{rps:,.0f}/s" if rps >= 100 else f"{rps:.2g}/s"
 
 
-def _carbon(found: Sequence[Row]) -> str:
-    rows = [row for row in found if row.rows and row.footprint]
-    largest = max(row.footprint.carbon_ng.value * 1000 // row.rows for row in rows if row.footprint)
-    unit, one = energyview.grams(largest)
-    bars = []
-    for row in sorted(rows, key=lambda row: -(row.sci_per_1000_rows_ng or ZERO).value):
-        assert row.footprint is not None
-        parts = (("direct", row.footprint.operational_ng), ("shared", row.footprint.embodied_ng))
-        bars.append(
-            Column(
-                f"{figures.printable(row.model or '')}@{row.version}",
-                tuple(
-                    Part(kind, span.value * 1000 / row.rows / one, _ends(kind, span, row.rows, (unit, one)))
-                    for kind, span in parts
-                ),
-            )
+def _carbon(data: PageData) -> str:
+    rows = [row for row in data.per_model if row.rows and row.footprint]
+    trained = _trained(data)
+    columns = [(row, _emitted(row, trained.get((row.model or "", row.version or 0)))) for row in rows]
+    columns.sort(key=lambda column: -sum(per_1000.value for _, per_1000 in column[1]))
+    unit = energyview.grams(max(sum(per_1000.value for _, per_1000 in parts) for _, parts in columns))
+    bars = [
+        Column(
+            f"{figures.printable(row.model or '')}@{row.version}",
+            tuple(Part(kind, per_1000.value / unit[1], _ends(kind, per_1000, unit)) for kind, per_1000 in parts),
         )
-    return charts.bars(
-        bars, Axis(f"{unit} CO2e per 1,000 predictions"), title="carbon of a thousand predictions by model"
-    )
+        for row, parts in columns
+    ]
+    axis = Axis(f"{unit[0]} CO2e per 1,000 predictions")
+    return charts.bars(bars, axis, title="carbon of a thousand predictions by model")
 
 
-def _ends(kind: str, span: Span, rows: int, unit: tuple[str, int]) -> str:
-    low, value, high = (f"{ng * 1000 / rows / unit[1]:.3g}" for ng in (span.low, span.value, span.high))
-    return f"{'use' if kind == 'direct' else 'making the machines'}: {value} {unit[0]}, {low} to {high}"
+def _trained(data: PageData) -> dict[tuple[str, int], Span]:
+    """What training adds to a thousand predictions, by version; empty where it is not told in portions, or not known."""
+    scores = {
+        (row.model, row.version): row.energy.training_sci_per_1000_rows_ng for row in data.report.training if row.energy
+    }
+    return {version: span for version, span in scores.items() if span is not None}
+
+
+def _emitted(row: Row, trained: Span | None) -> list[tuple[str, Span]]:
+    """Nanograms of a thousand predictions."""
+    assert row.footprint is not None
+    parts = [("direct", row.footprint.operational_ng), ("shared", row.footprint.embodied_ng)]
+    emitted = [
+        (kind, Span(*(round(ng * 1000 / row.rows) for ng in (span.low, span.value, span.high)))) for kind, span in parts
+    ]
+    return emitted if trained is None else [*emitted, ("trained", trained)]
+
+
+_EMITTED = {"direct": "use", "shared": "making the machines", "trained": "training, its part of this period"}
+
+
+def _ends(kind: str, per_1000: Span, unit: tuple[str, int]) -> str:
+    low, value, high = (f"{ng / unit[1]:.3g}" for ng in (per_1000.low, per_1000.value, per_1000.high))
+    return f"{_EMITTED[kind]}: {value} {unit[0]}, {low} to {high}"
 
 
 def _money(largest_picousd: int) -> tuple[str, int]:

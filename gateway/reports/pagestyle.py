@@ -102,6 +102,7 @@ footer p,.findings p{margin:4px 0;overflow-wrap:anywhere}
 """
     + _colours(_LIGHT)
     + ".k-shared{fill:#b4bcc6;background:#b4bcc6}.k-direct{fill:#1d5fa8;background:#1d5fa8}"
+    + ".k-trained{fill:#e3a23c;background:#e3a23c}"
     + ".k-cpu{fill:#8cc5ef;background:#8cc5ef}.k-perhaps{fill:#e8ddc8;background:#e8ddc8}.k-gpu{fill:#e3a23c;background:#e3a23c}"
     + """
 @media(prefers-color-scheme:dark){
@@ -110,5 +111,6 @@ button{color:#0d1720}
 """
     + _colours(_DARK)
     + ".k-shared{fill:#667180;background:#667180}.k-direct{fill:#5aa2ee;background:#5aa2ee}"
+    + ".k-trained{fill:#b57f2c;background:#b57f2c}"
     + ".k-cpu{fill:#2b5c8c;background:#2b5c8c}.k-perhaps{fill:#4d4738;background:#4d4738}.k-gpu{fill:#b57f2c;background:#b57f2c}}"
 )

@@ -13,7 +13,7 @@ from gateway.contract import offers
 from gateway.contract.energy import Coefficients
 from gateway.contract.words import END_NS
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import amortizing, breakdown, breakeven, tables, training
+from gateway.reports import amortizing, breakdown, breakeven, tables, training, trainingbeside
 from gateway.reports.breakdown import Breakdown, Row, Sheet
 from gateway.reports.breakeven import Figures, Standing
 from gateway.reports.cells import CPU_MEASURED
@@ -83,11 +83,11 @@ async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coe
     data, made, answered = gather(local, query, coefficients)
     known = await training.costs(store, [(one.demand.model, one.demand.version) for one in data.standings])
     figures = {version: found.gpu for version, found in known.items() if found.gpu}
-    portions = await breakdown.trained(store, made, answered)
+    source = trainingbeside.Source(store, local.training, answered, coefficients)
     return msgspec.structs.replace(
         data,
         standings=standings(made, figures) if figures else data.standings,
-        report=msgspec.structs.replace(data.report, training=portions),
+        report=await breakdown.with_training(data.report, made, source),
     )
 
 

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.contract import codec
-from gateway.contract.manifest import GpuFigure
-from gateway.contract.runs import TrainingCharge
+from gateway.contract.manifest import GpuFigure, TrainingCost
+from gateway.contract.runs import MachineUse, TrainingCharge
 from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry.reading import Registry
@@ -24,7 +24,8 @@ class Known(msgspec.Struct, frozen=True):
     """None is unpriced; then `reason` is empty, or says why the manifest could not be read.
 
     `wasted_picousd` is the part that interruptions cost; None also where the manifest says nothing about it. `published_ns` is None
-    for a version that is not in the store. `gpu` are the training job's figures, where it had one.
+    for a version that is not in the store. `gpu` are the training job's figures, where it had one. `uses` are what its attempts
+    used, None where that is not known; then `unused` says why.
     """
 
     cost_picousd: int | None
@@ -32,6 +33,8 @@ class Known(msgspec.Struct, frozen=True):
     wasted_picousd: int | None = None
     published_ns: int | None = None
     gpu: tuple[GpuFigure, ...] = ()
+    uses: tuple[MachineUse, ...] | None = None
+    unused: str = ""
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -51,8 +54,7 @@ class Spent(msgspec.Struct, frozen=True):
 
 def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None) -> Spent | None:
     """None without any attempt; of one model, or of all. Blocking. Raises `ManifestInvalid` naming a file that cannot be read."""
-    every = (codec.decode(path.read_bytes(), TrainingCharge, what=f"ledger record {path}") for path in paths)
-    charges = [charge for charge in every if since_ns <= charge.from_ns < until_ns and model in {None, charge.model}]
+    charges = attempts(paths, since_ns, until_ns, model)
     if not charges:
         return None
     counted = [charge.energy_nj for charge in charges if charge.energy_nj is not UNSET]
@@ -65,6 +67,12 @@ def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None
         wasted_picousd=sum(charge.wasted_picousd or 0 for charge in charges),
         energy_nj=sum(counted) if counted else None,
     )
+
+
+def attempts(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None) -> list[TrainingCharge]:
+    """Those that began in the period, of one model or of all. Blocking. Raises as `spent`."""
+    every = (codec.decode(path.read_bytes(), TrainingCharge, what=f"ledger record {path}") for path in paths)
+    return [charge for charge in every if since_ns <= charge.from_ns < until_ns and model in {None, charge.model}]
 
 
 async def costs(store: ObjectStore, versions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Known]:
@@ -85,8 +93,20 @@ async def _cost(registry: Registry, slots: asyncio.Semaphore, model: str, versio
             record = await registry.version(model, version)
             manifest = await registry.manifest(model, record.manifest_sha256)
         except (ModelNotFound, ArtifactError) as error:
-            return Known(None, str(error))
+            return Known(None, str(error), unused=str(error))
     cost = manifest.training_cost
     wasted = None if cost.wasted_picousd is UNSET else cost.wasted_picousd
     gpu = () if manifest.gpu is UNSET else manifest.gpu
-    return Known(cost.cost_picousd, wasted_picousd=wasted, published_ns=record.published_ns, gpu=gpu)
+    uses, unused = _uses(cost)
+    return Known(cost.cost_picousd, "", wasted, record.published_ns, gpu, uses, unused)
+
+
+def _uses(cost: TrainingCost) -> tuple[tuple[MachineUse, ...] | None, str]:
+    """A sum without one of them would be too small."""
+    if cost.attempts is UNSET:
+        return None, "its manifest does not tell attempts: it is older than that, or was imported"
+    uses = tuple(attempt.use for attempt in cost.attempts if attempt.use is not UNSET)
+    missing = len(cost.attempts) - len(uses)
+    if missing:
+        return None, f"{missing:,} of its {len(cost.attempts):,} attempts did not record what they used"
+    return uses, ""

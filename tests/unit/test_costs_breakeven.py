@@ -13,7 +13,7 @@ from gateway.contract import energy, layout, offers
 from gateway.contract.ledger import Charge, Posting
 from gateway.contract.manifest import GpuFigure
 from gateway.objectstore.local import LocalStore
-from gateway.reports import breakeven, lanes, plotdata
+from gateway.reports import lanes, plotdata
 from gateway.reports.breakeven import OBJECTIVE_NS, TARGET, Demand, standings
 from gateway.reports.lanes import Lane
 from gateway.reports.page import html
