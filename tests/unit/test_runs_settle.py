@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.contract import codec
@@ -99,6 +99,7 @@ def run_trace(total: int, every: int, lives: list[Life]) -> Trace:
     return trace
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 15), st.lists(life(st.just(0)), min_size=1, max_size=12))
 def test_wasted_is_recomputed_steps_times_price(total: int, every: int, lives: list[Life]) -> None:
     trace = run_trace(total, every, lives)
@@ -109,6 +110,7 @@ def test_wasted_is_recomputed_steps_times_price(total: int, every: int, lives: l
         assert end.cost_picousd == round(end.steps_done * step_picousd)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 100),
     st.integers(1, 15),
@@ -128,6 +130,7 @@ def test_attempts_add_up_and_none_wastes_more_than_it_cost(total: int, every: in
     assert [charge.attempt for charge in charges] == list(range(1, len(ends) + 1))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 15), st.integers(0, 300 * S), USD)
 def test_a_run_without_interruption_wastes_nothing(total: int, every: int, overhead_ns: int, usd: str) -> None:
     trace = run_trace(total, every, [Life(total, usd, False, overhead_ns, False)])
@@ -202,6 +205,7 @@ def test_one_unpriced_attempt_makes_the_sum_unknown() -> None:
 USD_1 = PICO_PER_USD
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50 * USD_1), st.integers(0, 50 * USD_1), USD, st.floats(0, 600))
 def test_seconds_left_never_cost_more_than_the_cap(cap: int, earlier: int, usd: str, reserve_s: float) -> None:
     left = budget.seconds_left(max_cost_picousd=cap, earlier_picousd=earlier, usd_per_hour=usd, reserve_s=reserve_s)
