@@ -92,4 +92,4 @@ class Advice(msgspec.Struct, frozen=True):
     tier: Tier
     tier_reason: str
     verdict: str
-    schema_version: int = 1
+    schema_version: int = 2

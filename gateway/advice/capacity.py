@@ -1,11 +1,12 @@
 """How many requests a second one worker answers at a latency objective, by simulation of what was measured. Pure and seeded."""
 
 import random
-from collections.abc import Sequence
+from itertools import accumulate
 
 import msgspec
 
-from gateway.advice.simulation import Fleet, simulate
+from gateway.advice.service import Service, foresee
+from gateway.advice.simulation import Fleet
 
 REQUESTS = 8000
 """Of one probe: 80 beyond the 99th percentile."""
@@ -25,23 +26,17 @@ class Capacity(msgspec.Struct, frozen=True):
     alone_p99_ns: int
 
 
-def of_worker(
-    service_ns: Sequence[int], *, floor_ns: int, objective_ns: int, target: float = 0.6, workers: int = 1, seed: int = 0
-) -> Capacity:
-    """From measured service times. `floor_ns`: what every answer takes besides (network). `workers` share one queue."""
+def of_worker(service: Service, *, objective_ns: int, target: float = 0.6, seed: int = 0) -> Capacity:
+    """From what was measured, under Poisson arrivals."""
     rng = random.Random(seed)  # noqa: S311  a simulation, repeatable on purpose
-    drawn = rng.choices(service_ns, k=REQUESTS)
     gaps = [rng.expovariate(1.0) for _ in range(REQUESTS)]
-    saturated = 1e9 * len(service_ns) / sum(service_ns)
+    saturated = service.saturated_rps
 
     def p99_ns(rps: float) -> int:
-        at, arrivals = 0.0, []
-        for gap in gaps:
-            at += gap / (rps * workers)
-            arrivals.append(round(at * 1e9))
-        return floor_ns + simulate(arrivals, drawn, Fleet(workers=workers)).latency_ns(0.99)
+        arrivals = [round(at * 1e9 / rps) for at in accumulate(gaps)]
+        return foresee(arrivals, service, Fleet(), seed + 1).quantile_ns(0.99)
 
-    alone_ns = floor_ns + sorted(service_ns)[max(0, -(-99 * len(service_ns) // 100) - 1)]
+    alone_ns = sorted(service.lone_ns)[max(0, -(-99 * len(service.lone_ns) // 100) - 1)]
     low, high = 0.0, saturated
     for _ in range(PROBES if alone_ns <= objective_ns else 0):
         middle = (low + high) / 2

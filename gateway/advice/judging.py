@@ -3,8 +3,6 @@
 The command prints it (`view`), draws it (`chart`) or writes it as JSON.
 """
 
-import random
-
 import msgspec
 
 from gateway.advice import capacity as capacities
@@ -14,7 +12,8 @@ from gateway.advice.capacity import Capacity
 from gateway.advice.chart import Curve
 from gateway.advice.measured import Measured, disagreements
 from gateway.advice.scenarios import Scenario, scenarios
-from gateway.advice.simulation import Fleet, simulate
+from gateway.advice.service import foresee
+from gateway.advice.simulation import Fleet
 from gateway.advice.traffic import Traffic, at_rate
 from gateway.advice.units import Unit
 from gateway.advice.wording import verdict
@@ -60,13 +59,8 @@ def advise(
 
 
 def _capacity(measured: Measured, wish: Wish) -> Capacity:
-    served = measured.served
     return capacities.of_worker(
-        served.service_ns,
-        floor_ns=served.floor_ns,
-        objective_ns=wish.objective_ns,
-        target=wish.target,
-        seed=wish.seed,
+        measured.served.service, objective_ns=wish.objective_ns, target=wish.target, seed=wish.seed
     )
 
 
@@ -134,8 +128,6 @@ def _zero(unit: Unit, traffic: Traffic, wish: Wish, cold_start_ns: int) -> Zero:
 def _promise(unit: Unit, measured: Measured, traffic: Traffic, wish: Wish, cold_start_ns: int) -> Promise:
     """The fleet begins as large as its first arrivals need: a cold fleet in the middle of a busy day would be nobody's."""
     arrivals = traffic.arrivals_ns(wish.seed)
-    rng = random.Random(wish.seed + 1)  # noqa: S311  a simulation, repeatable on purpose
-    services = rng.choices(measured.served.service_ns, k=len(arrivals))
     seconds = max(1.0, (arrivals[-1] - arrivals[0]) / 1e9) if arrivals else 1.0
     needed = -(-len(arrivals) / seconds // unit.rps)
     fleet = Fleet(
@@ -147,13 +139,12 @@ def _promise(unit: Unit, measured: Measured, traffic: Traffic, wish: Wish, cold_
         cold_start_ns=cold_start_ns,
         objective_ns=wish.objective_ns,
     )
-    seen = simulate(arrivals, services, fleet)
-    floor_ns = measured.served.floor_ns
-    p50_ns, p99_ns = (seen.latency_ns(quantile) + floor_ns for quantile in (0.5, 0.99))
+    foreseen = foresee(arrivals, measured.served.service, fleet, wish.seed + 1)
+    seen, p99_ns = foreseen.fleet, foreseen.quantile_ns(0.99)
     return Promise(
         offer=unit.offer.name,
         requests=len(arrivals),
-        p50_ns=p50_ns,
+        p50_ns=foreseen.quantile_ns(0.5),
         p99_ns=p99_ns,
         replicas_peak=seen.replicas_peak,
         cold_starts=seen.cold_starts,

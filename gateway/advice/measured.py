@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import UNSET
 
+from gateway.advice.service import Service
 from gateway.contract.manifest import Manifest, Variant
 
 DISAGREE_ABOVE = 1.5
@@ -37,28 +38,16 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Served(msgspec.Struct, frozen=True):
-    """One gateway process answering one request of one row after the other, over HTTP as JSON.
+    """One gateway process answering requests of one row over HTTP as JSON.
 
-    `request_cpu_ns` is CPU of the whole process per answer: HTTP, decoding, the run, encoding, receipts. `answer_ns` are what the
-    caller waited for each answer. `resident_bytes` is all of the process with this model; `cold_start_ns` from starting it to
-    its first answer, the files on local disk.
+    `request_cpu_ns` is CPU of the whole process per answer: HTTP, decoding, the run, encoding, receipts. `resident_bytes` is all of
+    the process with this model; `cold_start_ns` from starting it to its first answer, the files on local disk.
     """
 
     request_cpu_ns: int
-    answer_ns: tuple[int, ...]
+    service: Service
     resident_bytes: int
     cold_start_ns: int
-
-    @property
-    def floor_ns(self) -> int:
-        """What a caller waits beyond the process's CPU: the network and the caller itself."""
-        return max(0, sum(self.answer_ns) // len(self.answer_ns) - self.request_cpu_ns)
-
-    @property
-    def service_ns(self) -> tuple[int, ...]:
-        """How long each request held the worker: as the answers vary, around the CPU that was measured."""
-        total = sum(self.answer_ns)
-        return tuple(max(1, self.request_cpu_ns * len(self.answer_ns) * one // total) for one in self.answer_ns)
 
 
 class Measured(msgspec.Struct, frozen=True):

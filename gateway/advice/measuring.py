@@ -18,12 +18,14 @@ from gateway.advice import inputs, trial
 from gateway.advice.measured import Cell, Measured
 from gateway.contract import codec, layout
 from gateway.contract.golden import Golden
-from gateway.contract.manifest import Manifest
+from gateway.contract.manifest import Manifest, Variant
 from gateway.objectstore.local import LocalStore
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry import fetching, releasing
 from gateway.registry.reading import Registry
 from gateway.runtime import memory
+from gateway.runtime.costmodel import HOP_NS, CostModel, rows_worth
+from gateway.runtime.model import RuntimeOptions
 from gateway.runtime.session import Session, cpu_flags, pick_variant
 from gateway.runtime.tensors import Tensors
 
@@ -35,15 +37,20 @@ CELL_NS_MAX = 400_000_000
 """Of one cell; a slow graph gets its `RUNS_MIN` past it."""
 
 
-async def measure(store: ObjectStore, model: str, version: str = layout.CHAMPION) -> tuple[Measured, Manifest]:
-    """Raises `ModelNotFound`, an `ArtifactError` when this host cannot run it, a store error, `CacheUnusable`."""
+async def measure(
+    store: ObjectStore, model: str, version: str = layout.CHAMPION, *, rps_max: float
+) -> tuple[Measured, Manifest]:
+    """`rps_max` is the most that its traffic brings: a model that is rarely asked is measured with longer pauses.
+
+    Raises `ModelNotFound`, an `ArtifactError` when this host cannot run it, a store error, `CacheUnusable`.
+    """
     registry = Registry(store)
     number, sha256 = await registry.resolve(model, version)
     with tempfile.TemporaryDirectory(prefix="steelyard-advise-") as scratch:
         folder = Path(scratch)
         manifest = await fetching.fetch(store, model, sha256, folder / "artifact")
         copy = await _published_again(registry, manifest, number, sha256, folder)
-        return await asyncio.to_thread(_measure, manifest, number, folder / "artifact", copy), manifest
+        return await asyncio.to_thread(_measure, manifest, number, folder / "artifact", copy, rps_max), manifest
 
 
 async def _published_again(registry: Registry, manifest: Manifest, number: int, sha256: str, folder: Path) -> Path:
@@ -63,7 +70,7 @@ async def _published_again(registry: Registry, manifest: Manifest, number: int, 
     return root
 
 
-def _measure(manifest: Manifest, number: int, artifact: Path, store: Path) -> Measured:
+def _measure(manifest: Manifest, number: int, artifact: Path, store: Path, rps_max: float) -> Measured:
     variant = pick_variant(manifest, cpu_flags())
     golden = _golden(manifest, artifact)
     given = inputs.real_or_zeros(manifest, golden)
@@ -89,8 +96,17 @@ def _measure(manifest: Manifest, number: int, artifact: Path, store: Path) -> Me
         build_ns=build_ns,
         resident_bytes=resident_bytes,
         is_real=golden is not None,
-        served=trial.serve(store, manifest, one),
+        served=trial.serve(store, manifest, one, rps_max=rps_max, batch_max=batch_max(manifest, variant)),
     )
+
+
+def batch_max(manifest: Manifest, variant: Variant) -> int:
+    """Rows that came one by one and that a gateway runs together at most, by its own rules: 1 where runs are on the event loop."""
+    cost = CostModel(variant.batch_cost, has_length=manifest.signature.has_length)
+    if not variant.batch_invariant or cost.is_within(1, RuntimeOptions().inline_us_max * 1000):
+        return 1
+    longest = max((cell.length for cell in variant.latency), default=1)
+    return min(variant.max_batch, rows_worth(variant.latency), cost.rows_enough(longest, HOP_NS))
 
 
 def _cell(session: Session, rows: int, length: int, feed: Tensors) -> Cell:

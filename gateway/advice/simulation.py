@@ -94,16 +94,22 @@ class _Replica(msgspec.Struct, gc=False):
     is_draining: bool = False
 
 
-def simulate(arrivals_ns: Sequence[int], service_ns: Sequence[int], fleet: Fleet) -> Simulated:
-    """Request i arrives at `arrivals_ns[i]`, in ascending order, and holds a worker for `service_ns[i]`, alone."""
-    return _Run(arrivals_ns, service_ns, fleet).run()
+def simulate(
+    arrivals_ns: Sequence[int], service_ns: Sequence[int], fleet: Fleet, lone_ns: Sequence[int] | None = None
+) -> Simulated:
+    """Request i arrives at `arrivals_ns[i]`, in ascending order, and holds a worker for `service_ns[i]`, alone; one that need not
+    wait for `lone_ns[i]`, which may be longer: it finds its worker asleep.
+    """
+    return _Run(arrivals_ns, service_ns, fleet, service_ns if lone_ns is None else lone_ns).run()
 
 
 class _Run:
-    def __init__(self, arrivals_ns: Sequence[int], service_ns: Sequence[int], fleet: Fleet) -> None:
-        if len(arrivals_ns) != len(service_ns) or any(b < a for a, b in pairwise(arrivals_ns)):
+    def __init__(
+        self, arrivals_ns: Sequence[int], service_ns: Sequence[int], fleet: Fleet, lone_ns: Sequence[int]
+    ) -> None:
+        if not len(arrivals_ns) == len(service_ns) == len(lone_ns) or any(b < a for a, b in pairwise(arrivals_ns)):
             raise ValueError("arrivals must ascend, and each needs its service time")
-        self._arrivals, self._service, self._fleet = arrivals_ns, service_ns, fleet
+        self._arrivals, self._service, self._lone, self._fleet = arrivals_ns, service_ns, lone_ns, fleet
         self._now = arrivals_ns[0] if arrivals_ns else 0
         self._handled: list[Handled | None] = [None] * len(arrivals_ns)
         self._left = len(arrivals_ns)
@@ -185,11 +191,7 @@ class _Run:
             if replica is None or replica.is_draining:
                 continue
             batch = [self._queue.popleft() for _ in range(min(self._fleet.batch_max, len(self._queue)))]
-            alone_ns = [self._service[request] for request in batch]
-            saved_ns = (len(batch) - 1) * self._fleet.mate_saves_ns
-            ends_ns = (
-                self._now + max(*alone_ns, sum(alone_ns) - saved_ns) if len(batch) > 1 else self._now + alone_ns[0]
-            )
+            ends_ns = self._now + self._takes_ns(batch)
             for request in batch:
                 self._handled[request] = Handled(self._arrivals[request], self._now, ends_ns, worker)
                 self._waited_ns += self._now - self._arrivals[request]
@@ -200,6 +202,13 @@ class _Run:
             heapq.heappush(self._events, (ends_ns, _ENDED, worker))
         if not self._left:
             self._finish()
+
+    def _takes_ns(self, batch: list[int]) -> int:
+        if len(batch) == 1:
+            [request] = batch
+            return (self._lone if self._arrivals[request] == self._now else self._service)[request]
+        each_ns = [self._service[request] for request in batch]
+        return max(*each_ns, sum(each_ns) - (len(batch) - 1) * self._fleet.mate_saves_ns)
 
     def _finish(self) -> None:
         """Everything has a worker: let the last ones end."""

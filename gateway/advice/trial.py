@@ -1,10 +1,9 @@
-"""One real gateway process on this host, asked over HTTP, one request after the other with pauses: what an answer costs, all of it.
+"""One real gateway process on this host, asked over HTTP, under load: what an answer costs, all of it.
 
 A process of its own, because its start, its memory and its CPU are what is measured. It serves a temporary store, its ledger too.
 """
 
 import contextlib
-import http.client
 import json
 import math
 import os
@@ -17,45 +16,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any  # Any: elements of tensors, on the way to JSON
 
+from gateway.advice.loading import Asker, open_loop
 from gateway.advice.measured import Served
+from gateway.advice.service import of_trial
 from gateway.contract.manifest import Manifest
-from gateway.errors import StoreUnavailable, UnsupportedModel
+from gateway.errors import UnsupportedModel
 from gateway.runtime.tensors import Tensors
 
 READY_S = 120
 """What `runtime.first_run_s` allows a model twice: the gateway refuses slower ones itself."""
 
 STOP_S = 40
-ANSWER_S = 90
-WARM_UP = 20
-ANSWERS_MIN, ANSWERS_MAX = 20, 2000
 LOAD = 0.6
-"""At which it is asked: as full as the scaler lets a replica be. Back to back, weights would stay in caches that pauses empty:
-answers were a quarter faster than under real load (tests/bench/advise.py)."""
+"""At which it is asked, at most: as full as the scaler lets a replica be."""
+
 SECONDS = 6.0
-"""Of asking, pauses included; a slow model gets its `ANSWERS_MIN` past it, and then its CPU is exact to a few percent."""
 
 
-def serve(store: Path, manifest: Manifest, one: Tensors) -> Served:
-    """`one` has one row. Raises `UnsupportedModel` with what the gateway said when it does not start or refuses the inputs."""
+def serve(store: Path, manifest: Manifest, one: Tensors, *, rps_max: float, batch_max: int) -> Served:
+    """`one` has one row; `rps_max` is the most that its traffic brings, `batch_max` what a gateway runs together at most.
+
+    Raises `UnsupportedModel` with what the gateway said when it does not start or refuses the inputs.
+    """
     began_ns = time.perf_counter_ns()
-    with _gateway(store, manifest.model) as (process, port), _connected(port) as connection:
-        path = f"/v2/models/{manifest.model}/infer"
-        body = _body(manifest, one)
-        ask(connection, path, body)
+    with _gateway(store, manifest.model) as (process, port):
+        asker = Asker(process.pid, port, manifest.model, _body(manifest, one))
+        open_loop(port, asker.request, [0])
         cold_start_ns = time.perf_counter_ns() - began_ns
-        for _ in range(WARM_UP):
-            ask(connection, path, body)
-        cpu_ns = process_cpu_ns(process.pid)
-        answers: list[int] = []
-        until_ns = time.perf_counter_ns() + int(SECONDS * 1e9)
-        while len(answers) < ANSWERS_MIN or (len(answers) < ANSWERS_MAX and time.perf_counter_ns() < until_ns):
-            answers.append(ask(connection, path, body))
-            time.sleep(answers[-1] / 1e9 * (1 / LOAD - 1))
-        cpu_ns = process_cpu_ns(process.pid) - cpu_ns
+        trial = asker.ask(load=LOAD, rps_max=rps_max, seconds=SECONDS, seed=0)
         return Served(
-            request_cpu_ns=max(1, cpu_ns // len(answers)),
-            answer_ns=tuple(answers),
+            request_cpu_ns=trial.request_cpu_ns,
+            service=of_trial(trial, batch_max=batch_max),
             resident_bytes=_resident_bytes(process.pid),
             cold_start_ns=cold_start_ns,
         )
@@ -93,28 +84,6 @@ def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
     raise UnsupportedModel(f"the gateway that was to be measured did not start: {said[0][:300]}")
 
 
-@contextlib.contextmanager
-def _connected(port: int) -> Iterator[http.client.HTTPConnection]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
-    with contextlib.closing(connection):
-        yield connection
-
-
-def ask(connection: http.client.HTTPConnection, path: str, body: bytes) -> int:
-    """How long the answer took, in nanoseconds."""
-    began_ns = time.perf_counter_ns()
-    try:
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        said = answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise StoreUnavailable(f"the gateway that was being measured went away: {error}") from error
-    took_ns = time.perf_counter_ns() - began_ns
-    if answer.status != 200:
-        raise UnsupportedModel(f"the gateway refuses the inputs to measure with: {said[:300].decode(errors='replace')}")
-    return took_ns
-
-
 def _body(manifest: Manifest, one: Tensors) -> bytes:
     tensors: list[dict[str, Any]] = [
         {
@@ -131,15 +100,6 @@ def _body(manifest: Manifest, one: Tensors) -> bytes:
 def _finite(element: Any) -> Any:
     """JSON knows no NaN: a missing number is measured as 0."""
     return 0 if isinstance(element, float) and not math.isfinite(element) else element
-
-
-def process_cpu_ns(pid: int) -> int:
-    """CPU time of all threads, in nanoseconds (docs.kernel.org/scheduler/sched-stats.html); the process's ticks are of 10 ms."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread may end meanwhile
-            total += int((task / "schedstat").read_text().split()[0])
-    return total
 
 
 def _resident_bytes(pid: int) -> int:

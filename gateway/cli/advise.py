@@ -102,7 +102,7 @@ def advise(
         await Registry(opened).resolve(model, version)  # a name that is nobody's has no traffic either: say which it is
         traffic = await _traffic(opened, model, rps, trace, cache)
         click.echo("measuring, some 15 seconds; a busy machine makes the figures worse", err=True)
-        return traffic, *await measuring.measure(opened, model, version)
+        return traffic, *await measuring.measure(opened, model, version, rps_max=traffic.peak_rps)
 
     if svg is not None and not svg.parent.is_dir():
         raise click.UsageError(f"{svg} cannot be written: there is no folder {svg.parent}")

@@ -1,0 +1,133 @@
+"""Asks a gateway as its traffic would, Poisson and in open loop, and measures when each request left and was answered.
+
+Not one after the other: what a request takes depends on how long the gateway was idle before it, and on whether others waited. A
+small model's took twice as long asked with pauses of its own length as under load (tests/bench/advise.py). `trial` does this to the
+gateway that it starts.
+"""
+
+import contextlib
+import random
+import select
+import time
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from gateway.advice import asking
+from gateway.advice.service import Burst, Trial
+
+SIZES = (1, 2, 4)
+"""Of bursts: what one more costs, alone or in a batch, and what its reading costs those before it."""
+
+BURSTS_MIN, BURSTS_MAX = 2, 100
+"""Of each size."""
+
+BETWEEN_S = 0.001
+"""Bursts: what an answer leaves to be done is done by then."""
+
+BURSTS_SHARE = 0.25
+"""Of the time."""
+
+PAUSE_NS_MAX = 50_000_000
+"""On average: longer ones empty no more caches, and the measurement has to end."""
+
+REQUESTS_MIN, REQUESTS_MAX = 30, 20_000
+BEGIN_NS = 20_000_000
+"""Until the first request of an open loop may leave."""
+
+
+class Asker:
+    """Of a gateway that runs as process `pid`, about one model with one body."""
+
+    def __init__(self, pid: int, port: int, model: str, body: bytes) -> None:
+        self._pid, self._port = pid, port
+        self.request = asking.request(f"/v2/models/{model}/infer", body)
+
+    def ask(self, *, load: float, rps_max: float, seconds: float, seed: int) -> Trial:
+        """At so much of a worker's capacity, but at no more than `rps_max`. A slow model gets its minimum past the time."""
+        rng = random.Random(seed)  # noqa: S311  a measurement, repeatable on purpose
+        bursts = self._bursts(seconds * BURSTS_SHARE, rng)
+        pause_ns = min(PAUSE_NS_MAX, max(queued_ns(bursts) / load, 1e9 / rps_max))
+        count = min(REQUESTS_MAX, max(REQUESTS_MIN, int(seconds * (1 - BURSTS_SHARE) * 1e9 / pause_ns)))
+        cpu_ns = process_cpu_ns(self._pid)
+        due = list(accumulate(round(rng.expovariate(1 / pause_ns)) for _ in range(count)))
+        sent_ns, answered_ns = open_loop(self._port, self.request, due)
+        cpu_ns = process_cpu_ns(self._pid) - cpu_ns
+        return Trial(bursts, tuple(sent_ns), tuple(answered_ns), cpu_ns)
+
+    def _bursts(self, seconds: float, rng: random.Random) -> tuple[Burst, ...]:
+        """The first of each size only warms up."""
+        bursts: list[Burst] = []
+        until_ns = time.perf_counter_ns() + int(seconds * 1e9)
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(contextlib.closing(asking.Connection(self._port))) for _ in range(max(SIZES))]
+            while len(bursts) < (1 + BURSTS_MIN) * len(SIZES) or (
+                len(bursts) < BURSTS_MAX * len(SIZES) and time.perf_counter_ns() < until_ns
+            ):
+                bursts += [self._burst(opened[:size]) for size in rng.sample(SIZES, len(SIZES))]
+        return tuple(bursts[len(SIZES) :])
+
+    def _burst(self, opened: list[asking.Connection]) -> Burst:
+        time.sleep(BETWEEN_S)
+        sent_ns = [connection.send(self.request) for connection in opened]
+        return Burst(tuple(sorted(connection.answer().arrived_ns - sent_ns[0] for connection in opened)))
+
+
+def queued_ns(bursts: Sequence[Burst]) -> float:
+    """Roughly what a request takes that waited for others."""
+    most = max(SIZES)
+    spreads = sorted(b.answered_ns[-1] - b.answered_ns[0] for b in bursts if len(b.answered_ns) == most)
+    return max(1.0, spreads[len(spreads) // 2] / (most - 1))
+
+
+def open_loop(port: int, request: bytes, due_ns: Sequence[int]) -> tuple[list[int], list[int]]:
+    """When each request really left and when its answer arrived, in nanoseconds from one moment. They leave when they are due,
+    whether or not earlier ones were answered.
+
+    One thread, no event loop: `select` wakes it to some microseconds, where timers of event loops have milliseconds.
+    """
+    with contextlib.ExitStack() as stack:
+        idle: list[asking.Connection] = []
+        opened: dict[int, asking.Connection] = {}
+        poll = stack.enter_context(select.epoll())
+
+        def connection() -> asking.Connection:
+            if idle:
+                return idle.pop()
+            made = stack.enter_context(contextlib.closing(asking.Connection(port)))
+            opened[made.socket.fileno()] = made
+            poll.register(made.socket.fileno(), select.EPOLLIN)
+            return made
+
+        idle += [connection() for _ in range(min(len(due_ns), CONNECTIONS))]
+        number_of: dict[int, int] = {}
+        sent, answered = [0] * len(due_ns), [0] * len(due_ns)
+        began_ns = asking.now_ns() + BEGIN_NS
+        begun = ended = 0
+        while ended < len(due_ns):
+            left_ns = due_ns[begun] - (asking.now_ns() - began_ns) if begun < len(due_ns) else asking.ANSWER_S * 10**9
+            if left_ns <= 0:
+                free = connection()
+                number_of[free.socket.fileno()] = begun
+                sent[begun] = free.send(request) - began_ns
+                begun += 1
+            elif select.select([poll], [], [], left_ns / 1e9)[0]:
+                for descriptor, _ in poll.poll(0):
+                    if (answer := opened[descriptor].receive()) is not None:
+                        answered[number_of.pop(descriptor)] = answer.arrived_ns - began_ns
+                        idle.append(opened[descriptor])
+                        ended += 1
+        return sent, answered
+
+
+CONNECTIONS = 64
+"""Opened before; more are opened as they are needed."""
+
+
+def process_cpu_ns(pid: int) -> int:
+    """CPU time of all threads, in nanoseconds (docs.kernel.org/scheduler/sched-stats.html); the process's ticks are of 10 ms."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread may end meanwhile
+            total += int((task / "schedstat").read_text().split()[0])
+    return total
