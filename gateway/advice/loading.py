@@ -12,9 +12,10 @@ import time
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from statistics import median
 
 from gateway.advice import asking
-from gateway.advice.service import Burst, Trial
+from gateway.advice.service import Burst, Trial, queued_ns
 
 SIZES = (1, 2, 4)
 """Of bursts: what one more costs, alone or in a batch, and what its reading costs those before it."""
@@ -32,6 +33,9 @@ PAUSE_NS_MAX = 50_000_000
 """On average: longer ones empty no more caches, and the measurement has to end."""
 
 REQUESTS_MIN, REQUESTS_MAX = 30, 20_000
+WARM_UP_SHARE = 0.2
+"""Of the open loop, which is not counted: it warms up, and tells how many requests are the load that is wanted."""
+
 BEGIN_NS = 20_000_000
 """Until the first request of an open loop may leave."""
 
@@ -47,13 +51,20 @@ class Asker:
         """At so much of a worker's capacity, but at no more than `rps_max`. A slow model gets its minimum past the time."""
         rng = random.Random(seed)  # noqa: S311  a measurement, repeatable on purpose
         bursts = self._bursts(seconds * BURSTS_SHARE, rng)
-        pause_ns = min(PAUSE_NS_MAX, max(queued_ns(bursts) / load, 1e9 / rps_max))
-        count = min(REQUESTS_MAX, max(REQUESTS_MIN, int(seconds * (1 - BURSTS_SHARE) * 1e9 / pause_ns)))
+        rest_s = seconds * (1 - BURSTS_SHARE)
+        first = self._arrivals(bursts, burst_queued_ns(bursts) / load, rps_max, rest_s * WARM_UP_SHARE, rng)
+        gap_ns = (queued_ns(first) or burst_queued_ns(bursts)) / load
+        return self._arrivals(bursts, gap_ns, rps_max, rest_s * (1 - WARM_UP_SHARE), rng)
+
+    def _arrivals(
+        self, bursts: tuple[Burst, ...], gap_ns: float, rps_max: float, seconds: float, rng: random.Random
+    ) -> Trial:
+        gap_ns = min(PAUSE_NS_MAX, max(gap_ns, 1e9 / rps_max))
+        count = min(REQUESTS_MAX, max(REQUESTS_MIN, int(seconds * 1e9 / gap_ns)))
         cpu_ns = process_cpu_ns(self._pid)
-        due = list(accumulate(round(rng.expovariate(1 / pause_ns)) for _ in range(count)))
-        sent_ns, answered_ns = open_loop(self._port, self.request, due)
-        cpu_ns = process_cpu_ns(self._pid) - cpu_ns
-        return Trial(bursts, tuple(sent_ns), tuple(answered_ns), cpu_ns)
+        due = accumulate(round(rng.expovariate(1 / gap_ns)) for _ in range(count))
+        sent_ns, answered_ns = open_loop(self._port, self.request, list(due))
+        return Trial(bursts, tuple(sent_ns), tuple(answered_ns), process_cpu_ns(self._pid) - cpu_ns)
 
     def _bursts(self, seconds: float, rng: random.Random) -> tuple[Burst, ...]:
         """The first of each size only warms up."""
@@ -73,11 +84,11 @@ class Asker:
         return Burst(tuple(sorted(connection.answer().arrived_ns - sent_ns[0] for connection in opened)))
 
 
-def queued_ns(bursts: Sequence[Burst]) -> float:
-    """Roughly what a request takes that waited for others."""
-    most = max(SIZES)
-    spreads = sorted(b.answered_ns[-1] - b.answered_ns[0] for b in bursts if len(b.answered_ns) == most)
-    return max(1.0, spreads[len(spreads) // 2] / (most - 1))
+def burst_queued_ns(bursts: Sequence[Burst]) -> float:
+    """Roughly what a request takes that waited for others: in so short a burst more than under load."""
+    one, most = min(SIZES), max(SIZES)
+    ends_ns = [median(b.answered_ns[-1] for b in bursts if len(b.answered_ns) == size) for size in (one, most)]
+    return max(1.0, (ends_ns[1] - ends_ns[0]) / (most - one))
 
 
 def open_loop(port: int, request: bytes, due_ns: Sequence[int]) -> tuple[list[int], list[int]]:

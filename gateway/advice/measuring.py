@@ -16,6 +16,7 @@ import numpy as np
 
 from gateway.advice import inputs, trial
 from gateway.advice.measured import Cell, Measured
+from gateway.advice.service import Rules
 from gateway.contract import codec, layout
 from gateway.contract.golden import Golden
 from gateway.contract.manifest import Manifest, Variant
@@ -96,17 +97,19 @@ def _measure(manifest: Manifest, number: int, artifact: Path, store: Path, rps_m
         build_ns=build_ns,
         resident_bytes=resident_bytes,
         is_real=golden is not None,
-        served=trial.serve(store, manifest, one, rps_max=rps_max, batch_max=batch_max(manifest, variant)),
+        served=trial.serve(store, manifest, one, rps_max=rps_max, rules=rules(manifest, variant)),
     )
 
 
-def batch_max(manifest: Manifest, variant: Variant) -> int:
-    """Rows that came one by one and that a gateway runs together at most, by its own rules: 1 where runs are on the event loop."""
+def rules(manifest: Manifest, variant: Variant) -> Rules:
+    """As a gateway with the default settings decides."""
     cost = CostModel(variant.batch_cost, has_length=manifest.signature.has_length)
-    if not variant.batch_invariant or cost.is_within(1, RuntimeOptions().inline_us_max * 1000):
-        return 1
+    if cost.is_within(1, RuntimeOptions().inline_us_max * 1000):
+        return Rules(is_inline=True)
+    if not variant.batch_invariant:
+        return Rules()
     longest = max((cell.length for cell in variant.latency), default=1)
-    return min(variant.max_batch, rows_worth(variant.latency), cost.rows_enough(longest, HOP_NS))
+    return Rules(batch_max=min(variant.max_batch, rows_worth(variant.latency), cost.rows_enough(longest, HOP_NS)))
 
 
 def _cell(session: Session, rows: int, length: int, feed: Tensors) -> Cell:

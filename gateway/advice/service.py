@@ -46,6 +46,13 @@ class Trial(msgspec.Struct, frozen=True):
         return [burst.answered_ns for burst in self.bursts if len(burst.answered_ns) == size]
 
 
+class Rules(msgspec.Struct, frozen=True):
+    """How a gateway runs rows that come one by one: on its event loop, each alone, or by a worker, up to `batch_max` together."""
+
+    is_inline: bool = False
+    batch_max: int = 1
+
+
 class Service(msgspec.Struct, frozen=True):
     """Nanoseconds. `lone_ns`: until requests that found an idle worker were answered; `queued_ns`: by how much later than the one
     before each was that waited.
@@ -69,18 +76,24 @@ class Service(msgspec.Struct, frozen=True):
         return self.batch_max * 1e9 / batch_ns
 
 
-def of_trial(trial: Trial, *, batch_max: int) -> Service:
-    """`batch_max`: what the gateway runs together at most."""
+def of_trial(trial: Trial, rules: Rules) -> Service:
+    """What a loop that runs the graph itself takes for reading delays nobody who is under way."""
     firsts_ns = [median(answered[0] for answered in trial.of_size(size)) for size in (1, 4)]
-    read_ns = max(0, round((firsts_ns[1] - firsts_ns[0]) / 3))
+    read_ns = 0 if rules.is_inline else max(0, round((firsts_ns[1] - firsts_ns[0]) / 3))
     lone, queued, busy_ns = _held(trial, read_ns)
     after_ns = max(0, (trial.cpu_ns - busy_ns) // len(lone))
     second = [max(1, answered[1] - answered[0] + read_ns) for answered in trial.of_size(2)]
-    if batch_max == 1:
+    if rules.batch_max == 1:
         return Service(tuple(lone), tuple(queued if len(queued) >= QUEUED_MIN else second), read_ns, after_ns)
     ends_ns = [median(answered[-1] for answered in trial.of_size(size)) for size in (2, 4)]
     saves_ns = max(0, round(mean(second) - (ends_ns[1] - ends_ns[0]) / 2))
-    return Service(tuple(lone), tuple(second), read_ns, after_ns, batch_max, saves_ns)
+    return Service(tuple(lone), tuple(second), read_ns, after_ns, rules.batch_max, saves_ns)
+
+
+def queued_ns(trial: Trial) -> float:
+    """What a request takes that waited for others: 0 where none did."""
+    _, queued, _ = _held(trial, 0)
+    return mean(queued) if len(queued) >= QUEUED_MIN else 0.0
 
 
 def _held(trial: Trial, read_ns: int) -> tuple[list[int], list[int], int]:

@@ -18,7 +18,7 @@ from typing import Any  # Any: elements of tensors, on the way to JSON
 
 from gateway.advice.loading import Asker, open_loop
 from gateway.advice.measured import Served
-from gateway.advice.service import of_trial
+from gateway.advice.service import Rules, of_trial
 from gateway.contract.manifest import Manifest
 from gateway.errors import UnsupportedModel
 from gateway.runtime.tensors import Tensors
@@ -33,8 +33,8 @@ LOAD = 0.6
 SECONDS = 6.0
 
 
-def serve(store: Path, manifest: Manifest, one: Tensors, *, rps_max: float, batch_max: int) -> Served:
-    """`one` has one row; `rps_max` is the most that its traffic brings, `batch_max` what a gateway runs together at most.
+def serve(store: Path, manifest: Manifest, one: Tensors, *, rps_max: float, rules: Rules) -> Served:
+    """`one` has one row; `rps_max` is the most that its traffic brings.
 
     Raises `UnsupportedModel` with what the gateway said when it does not start or refuses the inputs.
     """
@@ -46,7 +46,7 @@ def serve(store: Path, manifest: Manifest, one: Tensors, *, rps_max: float, batc
         trial = asker.ask(load=LOAD, rps_max=rps_max, seconds=SECONDS, seed=0)
         return Served(
             request_cpu_ns=trial.request_cpu_ns,
-            service=of_trial(trial, batch_max=batch_max),
+            service=of_trial(trial, rules),
             resident_bytes=_resident_bytes(process.pid),
             cold_start_ns=cold_start_ns,
         )

@@ -22,22 +22,27 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from gateway.advice.loading import Asker, open_loop
-from gateway.advice.measuring import batch_max, cpu_name
-from gateway.advice.service import of_trial
+from gateway.advice.loading import WARM_UP_SHARE, Asker, open_loop
+from gateway.advice.measuring import cpu_name, rules
+from gateway.advice.service import Rules, of_trial
 from gateway.objectstore.local import LocalStore
 from tests.bench.advisemodels import MODELS, Subject
 from tests.bench.cell import CORES
 from tests.support import gateways
-from tests.support.recordings import Recorded, Recording, figures, joined
+from tests.support.recordings import Recorded, Recording, figures, joined, seen, write
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
 NAMES = os.environ.get("BENCH_MODELS", ",".join(MODELS)).split(",")
 LOADS = tuple(map(float, os.environ.get("BENCH_LOADS", "0.3,0.6,0.8").split(",")))
 RECORD = os.environ.get("BENCH_RECORD", "")
-ASKED_S = 0.2 if RECORD else 1.0
-REQUESTS_MAX = 1_000 if RECORD else 1_000_000
+RECORDED = 600
+"""Requests of a run that is kept; its trials have three times as many."""
+
+ASKED_S = 2.0
+UNBOUND = 0.95
+"""Of the load at which it is asked: the real run's rate decides."""
+
 WITHIN = 0.15
 COMPARED = ("mean", "p50", "p95")
 WORKERS, LOOP, GENERATOR = 10, 20, 30
@@ -56,7 +61,7 @@ def main() -> None:
         recording = Recording(
             f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}", cpu_name(), os.getloadavg()[0], tuple(kept)
         )
-        Path(RECORD).write_bytes(msgspec.json.encode(recording))
+        write(Path(RECORD), recording)
     print(f"largest difference in {', '.join(COMPARED)}: {worst:.1%}, at most {WITHIN:.0%} is right")
     sys.exit(worst > WITHIN)
 
@@ -66,7 +71,7 @@ def _compare(name: str, subject: Subject, kept: list[Recorded]) -> float:
         root = Path(folder) / "store"
         root.mkdir()
         manifest = asyncio.run(subject.publish(LocalStore(root)))
-        mates = batch_max(manifest, manifest.variants[0])
+        how = rules(manifest, manifest.variants[0])
         start = (
             "taskset",
             "-c",
@@ -79,27 +84,30 @@ def _compare(name: str, subject: Subject, kept: list[Recorded]) -> float:
             asker = Asker(gateway.process.pid, gateway.port, manifest.model, subject.body)
             _in_real_time(gateway.process.pid, LOOP)
             trial = asker.ask(load=max(LOADS), rps_max=1e9, seconds=ASKED_S, seed=0)
-            capacity = of_trial(trial, batch_max=1).saturated_rps
+            capacity = of_trial(trial, Rules()).saturated_rps
             rounds = {
-                load: [_round(gateway, asker, load * capacity, load, mates, k) for k in range(ROUNDS)] for load in LOADS
+                load: [_round(gateway, asker, load * capacity, load, how, k) for k in range(ROUNDS)] for load in LOADS
             }
     for found in rounds.values():
         kept += [msgspec.structs.replace(one, model=name) for one in found[:3]]
     return max(_row(name, load, found) for load, found in rounds.items())
 
 
-def _round(gateway: gateways.Gateway, asker: Asker, rps: float, load: float, mates: int, number: int) -> Recorded:
+def _round(gateway: gateways.Gateway, asker: Asker, rps: float, load: float, how: Rules, number: int) -> Recorded:
     rng = random.Random(1)
-    due = list(accumulate(round(rng.expovariate(rps) * 1e9) for _ in range(min(REQUESTS_MAX, int(rps * SECONDS)))))
-    before = asker.ask(load=load, rps_max=rps, seconds=ASKED_S, seed=2 * number + 2)
+    due = list(accumulate(round(rng.expovariate(rps) * 1e9) for _ in range(RECORDED if RECORD else int(rps * SECONDS))))
+    asked_s = min(ASKED_S, 2 * RECORDED / rps) if RECORD else ASKED_S
+    before = asker.ask(load=UNBOUND, rps_max=rps, seconds=asked_s, seed=2 * number + 2)
+    open_loop(gateway.port, asker.request, due[: int(len(due) * WARM_UP_SHARE)])
     sent, answered = open_loop(gateway.port, asker.request, due)
-    after = asker.ask(load=load, rps_max=rps, seconds=ASKED_S, seed=2 * number + 3)
-    latencies = tuple(end - begin for begin, end in zip(sent, answered, strict=True))
-    return Recorded("", load, rps, mates, tuple(sent), latencies, joined(before, after))
+    after = asker.ask(load=UNBOUND, rps_max=rps, seconds=asked_s, seed=2 * number + 3)
+    bursts = tuple(burst.answered_ns for burst in (*before.bursts, *after.bursts))
+    asked, cpu_ns = joined((before, after)), before.cpu_ns + after.cpu_ns
+    return Recorded("", load, rps, how, seen(sent, answered), bursts, asked, cpu_ns)
 
 
 def _row(name: str, load: float, rounds: list[Recorded]) -> float:
-    real = np.array([figures(one.latency_ns) for one in rounds])
+    real = np.array([figures(one.real.latency_ns) for one in rounds])
     foreseen = np.array([figures(one.foreseen_ns()) for one in rounds])
     head = f"{name:<8} {load:>5} {rounds[0].rps:>7.0f} {'real':<9}"
     print(f"{head} {_numbers(np.median(real, axis=0) / 1e3, 0)}  load {os.getloadavg()[0]:.0f}")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.advice import capacity, costing, judging, traffic
 from gateway.advice.advised import Advice, Wish
 from gateway.advice.measured import Cell, Measured, Served, disagreements
+from gateway.advice.service import Service
 from gateway.advice.traffic import Traffic
 from gateway.advice.units import Unit
 from gateway.contract import energy, offers
@@ -31,7 +32,8 @@ def unit(name: str, rps: float) -> Unit:
 
 def measured(cpu_ms: float = 5.0, *, resident_bytes: int = 200 << 20) -> Measured:
     ns = round(cpu_ms * MS)
-    served = Served(ns, (ns, ns + 200_000, ns + 100_000), resident_bytes, 2_000 * MS)
+    taken = (ns, ns + 200_000, ns + 100_000)
+    served = Served(ns, Service(taken, taken), resident_bytes, 2_000 * MS)
     cells = (Cell(1, 1, round(0.9 * ns), round(0.9 * ns), ns, 100),)
     return Measured("m", 1, "fp32", "AMD EPYC", cells, 5 * MS, 20 << 20, is_real=True, served=served)
 
@@ -88,13 +90,14 @@ def test_at_break_even_both_cost_the_same_and_above_it_the_gpu_less(cpu_rps: flo
 
 
 def test_a_worker_answers_less_within_the_objective_than_saturated():
-    one = capacity.of_worker([5 * MS], floor_ns=MS, objective_ns=60 * MS)
+    service = Service(lone_ns=(6 * MS,), queued_ns=(5 * MS,))
+    one = capacity.of_worker(service, objective_ns=60 * MS)
     assert one.saturated_rps == 200
     assert 0.6 * 200 < one.objective_rps < 200
     assert one.usable_rps == pytest.approx(120)
-    tight = capacity.of_worker([5 * MS], floor_ns=MS, objective_ns=9 * MS)
+    tight = capacity.of_worker(service, objective_ns=9 * MS)
     assert tight.usable_rps == tight.objective_rps < 0.6 * 200
-    assert capacity.of_worker([5 * MS], floor_ns=MS, objective_ns=5 * MS).usable_rps == 0
+    assert capacity.of_worker(service, objective_ns=5 * MS).usable_rps == 0
 
 
 def figure(rows_per_s: float, p99_ns: int = 10 * MS) -> GpuFigure:
