@@ -25,7 +25,10 @@ import numpy as np
 from gateway.advice.loading import WARM_UP_SHARE, Asker, open_loop
 from gateway.advice.measuring import cpu_name, rules
 from gateway.advice.service import Rules, of_trial
+from gateway.contract import layout
+from gateway.contract.manifest import Manifest
 from gateway.objectstore.local import LocalStore
+from gateway.registry.reading import Registry
 from tests.bench.advisemodels import MODELS, Subject
 from tests.bench.cell import CORES
 from tests.support import gateways
@@ -36,8 +39,8 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
 NAMES = os.environ.get("BENCH_MODELS", ",".join(MODELS)).split(",")
 LOADS = tuple(map(float, os.environ.get("BENCH_LOADS", "0.3,0.6,0.8").split(",")))
 RECORD = os.environ.get("BENCH_RECORD", "")
-RECORDED = 600
-"""Requests of a run that is kept; its trials have three times as many."""
+RECORDED_S, RECORDED_MIN, RECORDED_MAX = 0.3, 500, 2500
+"""Of a run that is kept, in seconds and in requests; its trials have some twice as many."""
 
 ASKED_S = 2.0
 UNBOUND = 0.95
@@ -70,7 +73,7 @@ def _compare(name: str, subject: Subject, kept: list[Recorded]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "store"
         root.mkdir()
-        manifest = asyncio.run(subject.publish(LocalStore(root)))
+        manifest = asyncio.run(_published(LocalStore(root), name, subject))
         how = rules(manifest, manifest.variants[0])
         start = (
             "taskset",
@@ -93,10 +96,17 @@ def _compare(name: str, subject: Subject, kept: list[Recorded]) -> float:
     return max(_row(name, load, found) for load, found in rounds.items())
 
 
+async def _published(store: LocalStore, name: str, subject: Subject) -> Manifest:
+    await subject.publish(store)
+    registry = Registry(store)
+    return await registry.manifest(name, (await registry.resolve(name, layout.CHAMPION))[1])
+
+
 def _round(gateway: gateways.Gateway, asker: Asker, rps: float, load: float, how: Rules, number: int) -> Recorded:
     rng = random.Random(1)
-    due = list(accumulate(round(rng.expovariate(rps) * 1e9) for _ in range(RECORDED if RECORD else int(rps * SECONDS))))
-    asked_s = min(ASKED_S, 2 * RECORDED / rps) if RECORD else ASKED_S
+    count = max(RECORDED_MIN, min(RECORDED_MAX, int(rps * RECORDED_S))) if RECORD else int(rps * SECONDS)
+    due = list(accumulate(round(rng.expovariate(rps) * 1e9) for _ in range(count)))
+    asked_s = min(ASKED_S, 2 * count / rps) if RECORD else ASKED_S
     before = asker.ask(load=UNBOUND, rps_max=rps, seconds=asked_s, seed=2 * number + 2)
     open_loop(gateway.port, asker.request, due[: int(len(due) * WARM_UP_SHARE)])
     sent, answered = open_loop(gateway.port, asker.request, due)

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import helper
 
-from gateway.contract.manifest import BatchCost, Latency, Manifest, Variant
+from gateway.contract.manifest import BatchCost, Latency
 from gateway.objectstore.local import LocalStore
 from tests.support import models, texts
 from tests.support.encoders import encoder_graph
@@ -23,32 +23,27 @@ BATCHES = (1, 8, 32)
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """`body` asks for one row; `publish` gives what it published."""
+    """`body` asks for one row."""
 
-    publish: Callable[[LocalStore], Awaitable[Manifest]]
+    publish: Callable[[LocalStore], Awaitable[None]]
     body: bytes
 
 
-async def _small(store: LocalStore) -> Manifest:
+async def _small(store: LocalStore) -> None:
     await models.publish_mlp(store, "small")
-    return models.manifest_of("small", models.mlp_signature(), {"fp32": models.mlp_graph()})[0]
 
 
-async def _image(store: LocalStore) -> Manifest:
+async def _image(store: LocalStore) -> None:
     await models.publish_cnn(store, "image")
-    made, _ = models.manifest_of("image", models.mlp_signature(), {"fp32": b"as published"})
-    return _with(made, batch_invariant=False)  # its rows get dearer in a batch: the gateway runs each alone
 
 
-async def _text(store: LocalStore) -> Manifest:
+async def _text(store: LocalStore) -> None:
     """Of 16 tokens, each run alone."""
     graph = encoder_graph(layers=4, width=texts.WIDTH, heads=4, inner=128, words=128)
-    made, contents = texts.manifest("text", graph=graph, batch_invariant=False)
-    await models.publish_files(store, made, contents)
-    return made
+    await texts.publish(store, "text", graph=graph, batch_invariant=False)
 
 
-async def _layers(store: LocalStore) -> Manifest:
+async def _layers(store: LocalStore) -> None:
     """Hundreds of small layers with the same weights: a batch of 8 takes twice as long as one row."""
     constants = {
         "w": np.random.default_rng(0).normal(size=(WIDTH, WIDTH)).astype(np.float32) / np.float32(WIDTH**0.5),
@@ -65,9 +60,8 @@ async def _layers(store: LocalStore) -> Manifest:
     signature = models.mlp_signature(WIDTH, WIDTH)
     graph = models.graph_of(nodes, signature, constants)
     made, contents = models.manifest_of("layers", signature, {"fp32": graph})
-    made = _with(made, **_costs(graph))
-    await models.publish_files(store, made, contents)
-    return made
+    variants = tuple(msgspec.structs.replace(one, **_costs(graph)) for one in made.variants)
+    await models.publish_files(store, msgspec.structs.replace(made, variants=variants), contents)
 
 
 def _costs(graph: bytes) -> dict[str, Any]:
@@ -87,11 +81,6 @@ def _costs(graph: bytes) -> dict[str, Any]:
     row_ns = max(1, (found[-1].p50_ns - found[0].p50_ns) // (BATCHES[-1] - 1))
     cost = BatchCost(base_ns=max(1, found[0].p50_ns - row_ns), row_ns=row_ns)
     return {"max_batch": 32, "latency": tuple(found), "batch_cost": cost}
-
-
-def _with(made: Manifest, **changes: Any) -> Manifest:
-    variants: tuple[Variant, ...] = tuple(msgspec.structs.replace(one, **changes) for one in made.variants)
-    return msgspec.structs.replace(made, variants=variants)
 
 
 def _body(name: str, datatype: str, shape: list[int], data: list[Any]) -> bytes:

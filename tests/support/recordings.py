@@ -1,6 +1,6 @@
 """Real runs of a gateway under an open-loop load, as `tests.bench.advise` makes and keeps them, and what is foreseen of each.
 
-Kept to 100 ns, as gaps and latencies, which compress.
+Kept to the microsecond, as gaps and latencies, which compress.
 """
 
 import gzip
@@ -14,7 +14,7 @@ import numpy as np
 from gateway.advice.service import Burst, Rules, Trial, foresee, of_trial
 from gateway.advice.simulation import Fleet
 
-KEPT_NS = 100
+KEPT_NS = 1000
 LATER_NS = 10**9
 
 
