@@ -14,6 +14,8 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
+import msgspec
+
 from gateway.advice import asking
 from gateway.advice.service import Burst, Trial, queued_ns
 
@@ -50,33 +52,35 @@ class Asker:
     def ask(self, *, load: float, rps_max: float, seconds: float, seed: int) -> Trial:
         """At so much of a worker's capacity, but at no more than `rps_max`. A slow model gets its minimum past the time."""
         rng = random.Random(seed)  # noqa: S311  a measurement, repeatable on purpose
-        bursts = self._bursts(seconds * BURSTS_SHARE, rng)
+        bursts_cpu_ns, bursts = self._bursts(seconds * BURSTS_SHARE, rng)
         rest_s = seconds * (1 - BURSTS_SHARE)
-        first = self._arrivals(bursts, burst_queued_ns(bursts) / load, rps_max, rest_s * WARM_UP_SHARE, rng)
+        first = self._arrivals(burst_queued_ns(bursts) / load, rps_max, rest_s * WARM_UP_SHARE, rng)
         gap_ns = (queued_ns(first) or burst_queued_ns(bursts)) / load
-        return self._arrivals(bursts, gap_ns, rps_max, rest_s * (1 - WARM_UP_SHARE), rng)
+        then = self._arrivals(gap_ns, rps_max, rest_s * (1 - WARM_UP_SHARE), rng)
+        return msgspec.structs.replace(then, bursts=bursts, bursts_cpu_ns=bursts_cpu_ns)
 
-    def _arrivals(
-        self, bursts: tuple[Burst, ...], gap_ns: float, rps_max: float, seconds: float, rng: random.Random
-    ) -> Trial:
+    def _arrivals(self, gap_ns: float, rps_max: float, seconds: float, rng: random.Random) -> Trial:
         gap_ns = min(PAUSE_NS_MAX, max(gap_ns, 1e9 / rps_max))
         count = min(REQUESTS_MAX, max(REQUESTS_MIN, int(seconds * 1e9 / gap_ns)))
         cpu_ns = process_cpu_ns(self._pid)
         due = accumulate(round(rng.expovariate(1 / gap_ns)) for _ in range(count))
         sent_ns, answered_ns = open_loop(self._port, self.request, list(due))
-        return Trial(bursts, tuple(sent_ns), tuple(answered_ns), process_cpu_ns(self._pid) - cpu_ns)
+        return Trial((), tuple(sent_ns), tuple(answered_ns), process_cpu_ns(self._pid) - cpu_ns, 0)
 
-    def _bursts(self, seconds: float, rng: random.Random) -> tuple[Burst, ...]:
-        """The first of each size only warms up."""
+    def _bursts(self, seconds: float, rng: random.Random) -> tuple[int, tuple[Burst, ...]]:
+        """With the CPU that they took."""
         bursts: list[Burst] = []
         until_ns = time.perf_counter_ns() + int(seconds * 1e9)
         with contextlib.ExitStack() as stack:
             opened = [stack.enter_context(contextlib.closing(asking.Connection(self._port))) for _ in range(max(SIZES))]
-            while len(bursts) < (1 + BURSTS_MIN) * len(SIZES) or (
+            for size in SIZES:
+                self._burst(opened[:size])
+            cpu_ns = process_cpu_ns(self._pid)
+            while len(bursts) < BURSTS_MIN * len(SIZES) or (
                 len(bursts) < BURSTS_MAX * len(SIZES) and time.perf_counter_ns() < until_ns
             ):
                 bursts += [self._burst(opened[:size]) for size in rng.sample(SIZES, len(SIZES))]
-        return tuple(bursts[len(SIZES) :])
+            return process_cpu_ns(self._pid) - cpu_ns, tuple(bursts)
 
     def _burst(self, opened: list[asking.Connection]) -> Burst:
         time.sleep(BETWEEN_S)

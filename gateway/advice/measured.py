@@ -14,6 +14,9 @@ from gateway.contract.manifest import Manifest, Variant
 DISAGREE_ABOVE = 1.5
 """Figures further apart than this factor are told: another CPU explains less, or explains it and the reader should know."""
 
+OWN_SHARE_MIN = 0.8
+"""Below, what else the machine does is told: it blurs how times vary, whatever is taken out of their mean."""
+
 RESIDENT_BYTES_TOLD = 8 << 20
 """Below, what malloc had free before decides what a session adds."""
 
@@ -41,13 +44,15 @@ class Served(msgspec.Struct, frozen=True):
     """One gateway process answering requests of one row over HTTP as JSON.
 
     `request_cpu_ns` is CPU of the whole process per answer: HTTP, decoding, the run, encoding, receipts. `resident_bytes` is all of
-    the process with this model; `cold_start_ns` from starting it to its first answer, the files on local disk.
+    the process with this model; `cold_start_ns` from starting it to its first answer, the files on local disk. `own_share`: of the
+    time in which it answered, what its core was its own; what others took is not in `service`.
     """
 
     request_cpu_ns: int
     service: Service
     resident_bytes: int
     cold_start_ns: int
+    own_share: float = 1.0
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -73,7 +78,13 @@ class Measured(msgspec.Struct, frozen=True):
 def disagreements(measured: Measured, manifest: Manifest) -> tuple[str, ...]:
     """Sentences about what was not measured, and about figures of the manifest far from what was; none when they agree."""
     text = () if manifest.text is UNSET else (f"measured on tokens; reading '{manifest.text.column}' comes on top",)
-    return (*text, *_disagreements(measured, manifest.variant(measured.variant)))
+    share = measured.served.own_share
+    busy = (f"other work had the core {1 - share:.0%} of the time: its part is taken out; a quiet machine tells more",)
+    return (
+        *text,
+        *(busy if share < OWN_SHARE_MIN else ()),
+        *_disagreements(measured, manifest.variant(measured.variant)),
+    )
 
 
 def _disagreements(measured: Measured, variant: Variant) -> Iterator[str]:

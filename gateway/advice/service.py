@@ -29,17 +29,23 @@ class Burst(msgspec.Struct, frozen=True, gc=False):
 
 class Trial(msgspec.Struct, frozen=True):
     """What `loading` saw: bursts of 1, 2 and 4 requests, and then Poisson arrivals: when they left, in ascending order, and when
-    they were answered. `cpu_ns`: of the gateway's process, during these arrivals.
+    they they were answered. `cpu_ns`: of the gateway's process, during these arrivals, `bursts_cpu_ns` during the bursts.
     """
 
     bursts: tuple[Burst, ...]
     sent_ns: tuple[int, ...]
     answered_ns: tuple[int, ...]
     cpu_ns: int
+    bursts_cpu_ns: int
 
     @property
     def request_cpu_ns(self) -> int:
         return max(1, self.cpu_ns // len(self.sent_ns))
+
+    @property
+    def own_share(self) -> float:
+        """Of the time in which somebody was being answered: CPU that the process had, at most 1."""
+        return min(1.0, self.cpu_ns / max(1, _held(self, 0)[2]))
 
     def of_size(self, size: int) -> list[tuple[int, ...]]:
         """The answers of bursts of so many."""
@@ -77,7 +83,11 @@ class Service(msgspec.Struct, frozen=True):
 
 
 def of_trial(trial: Trial, rules: Rules) -> Service:
-    """What a loop that runs the graph itself takes for reading delays nobody who is under way."""
+    """Of a worker that has its core to itself: time that others had the core is taken out in proportion, for CPU is known exactly.
+
+    What a loop that runs the graph itself takes for reading delays nobody who is under way.
+    """
+    trial = _alone(trial)
     read_ns = 0 if rules.is_inline else _read_ns(trial)
     lone, queued, busy_ns = _held(trial, read_ns)
     after_ns = max(0, (trial.cpu_ns - busy_ns) // len(lone))
@@ -87,6 +97,21 @@ def of_trial(trial: Trial, rules: Rules) -> Service:
     ends_ns = [median(answered[-1] for answered in trial.of_size(size)) for size in (2, 4)]
     saves_ns = max(0, round(mean(second) - (ends_ns[1] - ends_ns[0]) / 2))
     return Service(tuple(lone), tuple(second), read_ns, after_ns, rules.batch_max, saves_ns)
+
+
+def _alone(trial: Trial) -> Trial:
+    """As if the core had been its own."""
+
+    def times(values: Sequence[int], share: float) -> tuple[int, ...]:
+        return tuple(round(value * share) for value in values) if share < 1 else tuple(values)
+
+    bursts_ns = sum(burst.answered_ns[-1] for burst in trial.bursts)
+    share = min(1.0, trial.bursts_cpu_ns / max(1, bursts_ns))
+    bursts = tuple(Burst(times(burst.answered_ns, share)) for burst in trial.bursts)
+    share = trial.own_share
+    return msgspec.structs.replace(
+        trial, bursts=bursts, sent_ns=times(trial.sent_ns, share), answered_ns=times(trial.answered_ns, share)
+    )
 
 
 def _read_ns(trial: Trial) -> int:

@@ -1,4 +1,5 @@
-"""One real gateway process on this host, asked over HTTP, under load: what an answer costs, all of it.
+"""One real gateway process on this host, asked over HTTP, under load: what an answer costs, all of it. It has one core, as each
+process of a fleet has, and its caller another one where there is one.
 
 A process of its own, because its start, its memory and its CPU are what is measured. It serves a temporary store, its ledger too.
 """
@@ -49,6 +50,7 @@ def serve(store: Path, manifest: Manifest, one: Tensors, *, rps_max: float, rule
             service=of_trial(trial, rules),
             resident_bytes=_resident_bytes(process.pid),
             cold_start_ns=cold_start_ns,
+            own_share=trial.own_share,
         )
 
 
@@ -62,11 +64,17 @@ def _gateway(store: Path, model: str) -> Iterator[tuple["subprocess.Popen[bytes]
     }
     log = store.parent / "gateway.log"
     command = [sys.executable, "-m", "gateway", "serve", "--store", str(store), "--port", "0", "--preload", model]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    cores = sorted(os.sched_getaffinity(0))
+    try:
+        os.sched_setaffinity(0, cores[:1])  # of this thread; a process inherits it
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    finally:
+        os.sched_setaffinity(0, cores[1:] or cores)
     try:
         yield process, _port(process, log)
     finally:
+        os.sched_setaffinity(0, cores)
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)

@@ -60,7 +60,13 @@ def trial_of(lone: int, queued: int, read: int, after: int, count: int = 3000) -
         bursts += [Burst(tuple(at))] * 3
     busy = sum(done - max(sent, before) for sent, done, before in zip(arrivals, answered, [0, *answered], strict=False))
     found = sum(sent >= before for sent, before in zip(arrivals, [0, *answered], strict=False))
-    return Trial(tuple(bursts), tuple(arrivals), tuple(answered), busy + after * found)
+    return Trial(
+        tuple(bursts),
+        tuple(arrivals),
+        tuple(answered),
+        busy + after * found,
+        sum(burst.answered_ns[-1] for burst in bursts),
+    )
 
 
 @pytest.mark.parametrize(("read", "after"), [(0, 0), (30 * US, 0), (0, 9 * US), (30 * US, 9 * US)])
@@ -79,15 +85,29 @@ def test_a_trial_of_rare_traffic_takes_what_waits_from_its_bursts():
         rare,
         sent_ns=tuple(number * 10**9 for number in range(12)),
         answered_ns=tuple(number * 10**9 + 200 * US for number in range(12)),
+        cpu_ns=12 * 200 * US,
     )
     service = of_trial(rare, Rules())
     assert set(service.lone_ns) == {200 * US}
     assert set(service.queued_ns) == {70 * US}
 
 
+def test_time_that_others_had_the_core_is_taken_out():
+    alone = trial_of(120 * US, 70 * US, 30 * US, 0)
+    shared = Trial(
+        tuple(Burst(tuple(3 * at for at in burst.answered_ns)) for burst in alone.bursts),
+        tuple(2 * at for at in alone.sent_ns),
+        tuple(2 * at for at in alone.answered_ns),
+        alone.cpu_ns,
+        alone.bursts_cpu_ns,
+    )
+    assert shared.own_share == pytest.approx(0.5)
+    assert of_trial(shared, Rules()) == of_trial(alone, Rules())
+
+
 def test_a_trial_of_batches_tells_what_a_mate_saves():
     bursts = [(100,), (100, 400), (100, 560, 560, 560)]  # 300 alone, and 80 for each mate
-    trial = Trial(tuple(map(Burst, bursts)), (0, 1000), (100, 1100), 200)
+    trial = Trial(tuple(map(Burst, bursts)), (0, 1000), (100, 1100), 200, 1060)
     service = of_trial(trial, Rules(batch_max=8))
     assert (service.queued_ns, service.mate_saves_ns, service.batch_max) == ((300,), 220, 8)
     assert service.saturated_rps == pytest.approx(8e9 / (300 + 7 * 80))
