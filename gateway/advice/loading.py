@@ -52,12 +52,12 @@ class Asker:
     def ask(self, *, load: float, rps_max: float, seconds: float, seed: int) -> Trial:
         """At so much of a worker's capacity, but at no more than `rps_max`. A slow model gets its minimum past the time."""
         rng = random.Random(seed)  # noqa: S311  a measurement, repeatable on purpose
-        bursts_cpu_ns, bursts = self._bursts(seconds * BURSTS_SHARE, rng)
+        bursts = self._bursts(seconds * BURSTS_SHARE, rng)
         rest_s = seconds * (1 - BURSTS_SHARE)
         first = self._arrivals(burst_queued_ns(bursts) / load, rps_max, rest_s * WARM_UP_SHARE, rng)
         gap_ns = (queued_ns(first) or burst_queued_ns(bursts)) / load
         then = self._arrivals(gap_ns, rps_max, rest_s * (1 - WARM_UP_SHARE), rng)
-        return msgspec.structs.replace(then, bursts=bursts, bursts_cpu_ns=bursts_cpu_ns)
+        return msgspec.structs.replace(then, bursts=bursts)
 
     def _arrivals(self, gap_ns: float, rps_max: float, seconds: float, rng: random.Random) -> Trial:
         gap_ns = min(PAUSE_NS_MAX, max(gap_ns, 1e9 / rps_max))
@@ -65,22 +65,20 @@ class Asker:
         cpu_ns = process_cpu_ns(self._pid)
         due = accumulate(round(rng.expovariate(1 / gap_ns)) for _ in range(count))
         sent_ns, answered_ns = open_loop(self._port, self.request, list(due))
-        return Trial((), tuple(sent_ns), tuple(answered_ns), process_cpu_ns(self._pid) - cpu_ns, 0)
+        return Trial((), tuple(sent_ns), tuple(answered_ns), process_cpu_ns(self._pid) - cpu_ns)
 
-    def _bursts(self, seconds: float, rng: random.Random) -> tuple[int, tuple[Burst, ...]]:
-        """With the CPU that they took."""
+    def _bursts(self, seconds: float, rng: random.Random) -> tuple[Burst, ...]:
         bursts: list[Burst] = []
         until_ns = time.perf_counter_ns() + int(seconds * 1e9)
         with contextlib.ExitStack() as stack:
             opened = [stack.enter_context(contextlib.closing(asking.Connection(self._port))) for _ in range(max(SIZES))]
             for size in SIZES:
                 self._burst(opened[:size])
-            cpu_ns = process_cpu_ns(self._pid)
             while len(bursts) < BURSTS_MIN * len(SIZES) or (
                 len(bursts) < BURSTS_MAX * len(SIZES) and time.perf_counter_ns() < until_ns
             ):
                 bursts += [self._burst(opened[:size]) for size in rng.sample(SIZES, len(SIZES))]
-            return process_cpu_ns(self._pid) - cpu_ns, tuple(bursts)
+        return tuple(bursts)
 
     def _burst(self, opened: list[asking.Connection]) -> Burst:
         time.sleep(BETWEEN_S)

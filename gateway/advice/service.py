@@ -7,6 +7,7 @@ Customer of Each Busy Period Receives Exceptional Service", Operations Research 
 """
 
 import random
+import sys
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,14 +30,13 @@ class Burst(msgspec.Struct, frozen=True, gc=False):
 
 class Trial(msgspec.Struct, frozen=True):
     """What `loading` saw: bursts of 1, 2 and 4 requests, and then Poisson arrivals: when they left, in ascending order, and when
-    they they were answered. `cpu_ns`: of the gateway's process, during these arrivals, `bursts_cpu_ns` during the bursts.
+    they they were answered. `cpu_ns`: of the gateway's process, during these arrivals.
     """
 
     bursts: tuple[Burst, ...]
     sent_ns: tuple[int, ...]
     answered_ns: tuple[int, ...]
     cpu_ns: int
-    bursts_cpu_ns: int
 
     @property
     def request_cpu_ns(self) -> int:
@@ -83,15 +83,16 @@ class Service(msgspec.Struct, frozen=True):
 
 
 def of_trial(trial: Trial, rules: Rules) -> Service:
-    """Of a worker that has its core to itself: time that others had the core is taken out in proportion, for CPU is known exactly.
+    """Of a worker that has its core to itself: time that others had the core is taken out, for CPU is known exactly.
 
     What a loop that runs the graph itself takes for reading delays nobody who is under way.
     """
-    trial = _alone(trial)
     read_ns = 0 if rules.is_inline else _read_ns(trial)
     lone, queued, busy_ns = _held(trial, read_ns)
     after_ns = max(0, (trial.cpu_ns - busy_ns) // len(lone))
-    second = [max(1, answered[1] - answered[0] + read_ns) for answered in trial.of_size(2)]
+    cap_ns = _cap_ns(lone + queued, trial.cpu_ns) if busy_ns > trial.cpu_ns else sys.maxsize
+    second = [max(1, min(cap_ns, answered[1] - answered[0] + read_ns)) for answered in trial.of_size(2)]
+    lone, queued = ([min(cap_ns, one) for one in held] for held in (lone, queued))
     if rules.batch_max == 1:
         return Service(tuple(lone), tuple(queued if len(queued) >= QUEUED_MIN else second), read_ns, after_ns)
     ends_ns = [median(answered[-1] for answered in trial.of_size(size)) for size in (2, 4)]
@@ -99,19 +100,18 @@ def of_trial(trial: Trial, rules: Rules) -> Service:
     return Service(tuple(lone), tuple(second), read_ns, after_ns, rules.batch_max, saves_ns)
 
 
-def _alone(trial: Trial) -> Trial:
-    """As if the core had been its own."""
+def _cap_ns(held_ns: Sequence[int], cpu_ns: int) -> int:
+    """At which times have to be cut for their sum to be no more than the CPU that was used: so much had others of the core.
 
-    def times(values: Sequence[int], share: float) -> tuple[int, ...]:
-        return tuple(round(value * share) for value in values) if share < 1 else tuple(values)
-
-    bursts_ns = sum(burst.answered_ns[-1] for burst in trial.bursts)
-    share = min(1.0, trial.bursts_cpu_ns / max(1, bursts_ns))
-    bursts = tuple(Burst(times(burst.answered_ns, share)) for burst in trial.bursts)
-    share = trial.own_share
-    return msgspec.structs.replace(
-        trial, bursts=bursts, sent_ns=times(trial.sent_ns, share), answered_ns=times(trial.answered_ns, share)
-    )
+    They take it in few and long pieces, from whomever they meet; what the others took stays as it was.
+    """
+    left_ns = cpu_ns
+    ordered = sorted(held_ns)
+    for place, one in enumerate(ordered):
+        if one * (len(ordered) - place) >= left_ns:
+            return max(1, left_ns // (len(ordered) - place))
+        left_ns -= one
+    return ordered[-1]
 
 
 def _read_ns(trial: Trial) -> int:

@@ -41,8 +41,9 @@ def _cells(advice: Advice) -> Table:
 
 
 def _served(advice: Advice) -> str:
-    served, capacity = advice.measured.served, advice.capacity
+    measured, served, capacity = advice.measured, advice.measured.served, advice.capacity
     return (
+        f"the session alone: built in {duration(measured.build_ns)}, {measured.resident_bytes / 2**20:.1f} MiB\n"
         f"one gateway over HTTP: {duration(served.request_cpu_ns)} of CPU a request, {served.resident_bytes / 2**20:.0f} MiB, cold "
         f"start {duration(served.cold_start_ns)}\n"
         f"one worker: {rate(capacity.saturated_rps)} saturated, {rate(capacity.objective_rps)} with 99 of 100 within "
@@ -60,25 +61,31 @@ def _traffic(advice: Advice) -> str:
 
 
 def _options(advice: Advice) -> Table:
-    table = _columns(
-        "offer", "$ per million", "from", "to", "when full", "$ per month", "replicas", "one answers", "g CO2e per million",
-        "pays from", "basis",
-    )  # fmt: skip
     usable = [option for option in advice.options if option.million_picousd is not None]
     cheapest = min((option.million_picousd or 0 for option in usable), default=0)
+    ranges = ("from", "to") if any(map(_is_range, usable)) else ()
+    table = _columns(
+        "offer", "$ per million", *ranges, "when full", "$ per month", "replicas", "one answers", "g CO2e per million",
+        "pays from", "basis",
+    )  # fmt: skip
     for option in sorted(usable, key=lambda option: option.million_picousd or 0):
-        table.add_row(*_option(option), style="bold" if option.million_picousd == cheapest else "")
+        table.add_row(
+            *_option(option, has_ranges=bool(ranges)), style="bold" if option.million_picousd == cheapest else ""
+        )
     return table
 
 
-def _option(option: Option) -> tuple[str, ...]:
-    is_range = option.million_low_picousd != option.million_high_picousd
+def _is_range(option: Option) -> bool:
+    return option.million_low_picousd != option.million_high_picousd
+
+
+def _option(option: Option, *, has_ranges: bool) -> tuple[str, ...]:
+    ends = (option.million_low_picousd, option.million_high_picousd) if has_ranges else ()
     peak = f"{option.replicas_min:,}-{option.replicas_peak:,}" if option.replicas_min != option.replicas_peak else ""
     return (
         option.name,
         dollars(option.million_picousd),
-        dollars(option.million_low_picousd) if is_range else "",
-        dollars(option.million_high_picousd) if is_range else "",
+        *(dollars(end) if _is_range(option) else "" for end in ends),
         dollars(option.busy_million_picousd),
         dollars(option.month_picousd),
         peak or f"{option.replicas_peak:,}",

@@ -45,8 +45,7 @@ class Recorded(msgspec.Struct, frozen=True):
         """Of the same arrivals, from the trial alone."""
         sent = self.asked.sent_ns
         answered = tuple(at + took for at, took in zip(sent, self.asked.latency_ns, strict=True))
-        own_ns = sum(burst[-1] for burst in self.bursts)  # in real time the core was its own
-        trial = Trial(tuple(map(Burst, self.bursts)), sent, answered, self.asked_cpu_ns, own_ns)
+        trial = Trial(tuple(map(Burst, self.bursts)), sent, answered, self.asked_cpu_ns)
         return foresee(self.real.sent_ns, of_trial(trial, self.rules), Fleet(), seed=1).latency_ns
 
 

@@ -65,7 +65,6 @@ def trial_of(lone: int, queued: int, read: int, after: int, count: int = 3000) -
         tuple(arrivals),
         tuple(answered),
         busy + after * found,
-        sum(burst.answered_ns[-1] for burst in bursts),
     )
 
 
@@ -93,21 +92,24 @@ def test_a_trial_of_rare_traffic_takes_what_waits_from_its_bursts():
 
 
 def test_time_that_others_had_the_core_is_taken_out():
-    alone = trial_of(120 * US, 70 * US, 30 * US, 0)
-    shared = Trial(
-        tuple(Burst(tuple(3 * at for at in burst.answered_ns)) for burst in alone.bursts),
-        tuple(2 * at for at in alone.sent_ns),
-        tuple(2 * at for at in alone.answered_ns),
-        alone.cpu_ns,
-        alone.bursts_cpu_ns,
-    )
-    assert shared.own_share == pytest.approx(0.5)
-    assert of_trial(shared, Rules()) == of_trial(alone, Rules())
+    """Every 50th answer comes 20 ms late, and all that waited for it."""
+    alone = trial_of(120 * US, 70 * US, 0, 0, count=3000)
+    rng, late, now = random.Random(1), [], 0
+    for sent, lone in zip(alone.sent_ns, [120 * US] * 3000, strict=True):
+        now = (sent + lone if sent >= now else now + 70 * US) + (20_000 * US if rng.random() < 0.02 else 0)
+        late.append(now)
+    waited = sum(before > sent for before, sent in zip(late, alone.sent_ns[1:], strict=False))
+    cpu_ns = 70 * US * waited + 120 * US * (3000 - waited)
+    shared = msgspec.structs.replace(alone, answered_ns=tuple(late), cpu_ns=cpu_ns)
+    assert shared.own_share < 0.3
+    service = of_trial(shared, Rules())
+    assert mean(service.queued_ns) == pytest.approx(70 * US, rel=0.03)
+    assert max(service.lone_ns + service.queued_ns) < 300 * US
 
 
 def test_a_trial_of_batches_tells_what_a_mate_saves():
     bursts = [(100,), (100, 400), (100, 560, 560, 560)]  # 300 alone, and 80 for each mate
-    trial = Trial(tuple(map(Burst, bursts)), (0, 1000), (100, 1100), 200, 1060)
+    trial = Trial(tuple(map(Burst, bursts)), (0, 1000), (100, 1100), 200)
     service = of_trial(trial, Rules(batch_max=8))
     assert (service.queued_ns, service.mate_saves_ns, service.batch_max) == ((300,), 220, 8)
     assert service.saturated_rps == pytest.approx(8e9 / (300 + 7 * 80))
