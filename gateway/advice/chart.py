@@ -117,10 +117,10 @@ class _Plane:
                 yield f'<polygon points="{self._path((*curve.low, *reversed(curve.high)))}" fill="{colour}" opacity="0.1"/>'
             yield f'<polyline class="line" stroke="{colour}" points="{self._path(curve.points)}"/>'
             labels.append((self.at(*curve.points[-1])[1], curve.name, colour))
-        below = 0.0
-        for y, name, colour in sorted(labels):
-            below = max(y, below + LABEL_PX)
-            yield f'<text x="{WIDTH - RIGHT + 10}" y="{below + 4:.1f}" style="fill:{colour}">{escape(name)}</text>'
+        above = float(PANEL - BOTTOM + LABEL_PX)
+        for y, name, colour in sorted(labels, reverse=True):
+            above = min(y, above - LABEL_PX)
+            yield f'<text x="{WIDTH - RIGHT + 10}" y="{above + 4:.1f}" style="fill:{colour}">{escape(name)}</text>'
 
     def mark(self, rps: float, words: str, below: int) -> Iterator[str]:
         x, _ = self.at(min(max(rps, 10 ** self._x[0]), 10 ** self._x[1]), 10 ** self._y[0])

@@ -3,6 +3,8 @@
 The command prints it (`view`), draws it (`chart`) or writes it as JSON.
 """
 
+from math import ceil, log10
+
 import msgspec
 
 from gateway.advice import capacity as capacities
@@ -170,16 +172,16 @@ def _tier(table: tuple[Scenario, ...], every: tuple[Unit, ...], traffic: Traffic
 
 
 def curves(
-    measured: Measured, manifest: Manifest, offers: OfferFile, coefficients: Coefficients, wish: Wish
+    measured: Measured, manifest: Manifest, traffic: Traffic, offers: OfferFile, coefficients: Coefficients, wish: Wish
 ) -> tuple[Curve, ...]:
-    """Cost and carbon per million at constant rates, of every offer that can serve."""
+    """Cost and carbon per million at constant rates, of every offer that can serve; today's rate is among them."""
     capacity = _capacity(measured, wish)
     every = units.of_offers(offers, measured, manifest, capacity, objective_ns=wish.objective_ns, target=wish.target)
     cold_start_ns = measured.served.cold_start_ns + wish.provision_ns
     top = max((unit.rps for unit in every), default=1.0) * 3
-    rates = [
-        top * 10 ** (-step / CURVE_STEPS_PER_DECADE) for step in reversed(range(CURVE_DECADES * CURVE_STEPS_PER_DECADE))
-    ]
+    decades = max(CURVE_DECADES, 0.3 + log10(top / traffic.mean_rps))
+    steps = reversed(range(ceil(decades * CURVE_STEPS_PER_DECADE)))
+    rates = [top * 10 ** (-step / CURVE_STEPS_PER_DECADE) for step in steps]
 
     def costs(unit: Unit, rps: float) -> list[costing.Costed]:
         at = msgspec.structs.replace(unit, rps=rps)

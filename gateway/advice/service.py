@@ -91,13 +91,13 @@ def of_trial(trial: Trial, rules: Rules) -> Service:
     lone, queued, busy_ns = _held(trial, read_ns)
     after_ns = max(0, (trial.cpu_ns - busy_ns) // len(lone))
     cap_ns = _cap_ns(lone + queued, trial.cpu_ns) if busy_ns > trial.cpu_ns else sys.maxsize
-    second = [max(1, min(cap_ns, answered[1] - answered[0] + read_ns)) for answered in trial.of_size(2)]
+    second_ns = max(1, round(median(min(cap_ns, pair[1] - pair[0] + read_ns) for pair in trial.of_size(2))))
     lone, queued = ([min(cap_ns, one) for one in held] for held in (lone, queued))
     if rules.batch_max == 1:
-        return Service(tuple(lone), tuple(queued if len(queued) >= QUEUED_MIN else second), read_ns, after_ns)
+        return Service(tuple(lone), tuple(queued) if len(queued) >= QUEUED_MIN else (second_ns,), read_ns, after_ns)
     ends_ns = [median(answered[-1] for answered in trial.of_size(size)) for size in (2, 4)]
-    saves_ns = max(0, round(mean(second) - (ends_ns[1] - ends_ns[0]) / 2))
-    return Service(tuple(lone), tuple(second), read_ns, after_ns, rules.batch_max, saves_ns)
+    saves_ns = max(0, round(second_ns - (ends_ns[1] - ends_ns[0]) / 2))
+    return Service(tuple(lone), (second_ns,), read_ns, after_ns, rules.batch_max, saves_ns)
 
 
 def _cap_ns(held_ns: Sequence[int], cpu_ns: int) -> int:

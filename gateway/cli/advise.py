@@ -112,7 +112,7 @@ def advise(
     )
     advice = judging.advise(measured, manifest, traffic, offered, footprints, wish)
     if svg is not None:
-        _write(svg, chart.draw(judging.curves(measured, manifest, offered, footprints, wish), advice))
+        _write(svg, chart.draw(judging.curves(measured, manifest, traffic, offered, footprints, wish), advice))
     if form == "json":
         click.echo(msgspec.json.encode(advice))
     else:

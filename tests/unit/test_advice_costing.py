@@ -208,3 +208,11 @@ def test_disagreements_with_the_manifest_are_told_and_agreement_is_not():
 def test_a_manifest_without_gpu_figures_keeps_its_bytes():
     assert b'"gpu"' not in msgspec.json.encode(manifest())
     assert b'"gpu"' in msgspec.json.encode(manifest(figure(1.0)))
+
+
+def test_curves_reach_below_todays_rate():
+    rare = traffic.at_rate(0.01)
+    wish = Wish(objective_ns=OBJECTIVE_NS, floor=1)
+    curves = judging.curves(measured(), manifest(), rare, offers.load(), energy.load(), wish)
+    assert curves
+    assert all(curve.points[0][0] < 0.01 < curve.points[-1][0] for curve in curves)
