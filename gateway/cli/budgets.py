@@ -37,7 +37,8 @@ cache_option = click.option(
 def budgets() -> None:
     """Budgets per model and tenant, evaluated over the ledger, with alerts by webhook.
 
-    FILE is TOML; without one, the variable STEELYARD_BUDGETS holds its text. A pattern that is left out is `*`; without both it is the whole bill. A period is day, month or hours:N.
+    FILE is TOML; without one, the variable STEELYARD_BUDGETS holds its text. A pattern that is left out is `*`; without both it is
+    the whole bill. A period is day, month or hours:N.
 
     \b
     [[budget]]
