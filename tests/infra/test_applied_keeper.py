@@ -91,7 +91,7 @@ def test_a_schedule_starts_the_keeper_where_it_may_run(stack: Stack, job: str) -
 
 def test_the_keepers_role_adds_to_what_was_compacted_and_nothing_else(stack: Stack, opened: str) -> None:
     owner = stack.account.client("s3")
-    unread = ("keys/secret.json", "models/kept/aliases/champion.json", "runs/r/run.json")
+    unread = ("keys/secret.json", "models/kept/manifests/sha256/0", "runs/r/run.json")
     for name in unread:
         refusal(owner.put_object, Bucket=stack.bucket, Key=name, Body=b"{}", IfNoneMatch="*")
     s3 = stack.account.client("s3", stack.account.assume(stack.outputs["keeper"]["role_arn"]))
