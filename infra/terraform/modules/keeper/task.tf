@@ -77,6 +77,7 @@ resource "aws_ecs_task_definition" "keeper" {
 }
 
 resource "aws_security_group" "keeper" {
+  #checkov:skip=CKV2_AWS_5:the schedules start tasks in it, and there checkov does not look
   name        = local.family
   description = "The keeper: called by nobody, calls S3 and the interface endpoints"
   vpc_id      = var.vpc_id
