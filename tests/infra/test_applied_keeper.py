@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.cli.budgets import CROSSED
@@ -30,15 +31,16 @@ def opened(stack: Stack) -> str:
 
 @pytest.mark.usefixtures("opened")
 def test_scheduled_runs_compact_verify_and_tell(stack: Stack, tmp_path: Path) -> None:
+    runs = {job: scheduled(stack, job, tmp_path) for job in stack.outputs["keeper"]["schedules"]}
     with stack.account.asking_for_credentials():
-        compacted = started(stack, "compact", tmp_path)
+        compacted = started(runs["compact"])
         assert (compacted.returncode, compacted.stdout.count("generation 0")) == (0, kept.HOURS), compacted.stderr
-        again = started(stack, "compact", tmp_path / "again")
+        again = started(runs["compact"])
         assert (again.returncode, "nothing to compact" in again.stdout) == (0, True), "a second run does it twice"
-        verified = started(stack, "verify", tmp_path)
+        verified = started(runs["verify"])
         assert verified.returncode == 0, verified.stdout + verified.stderr
         assert "the ledger is whole" in verified.stdout
-        checked = started(stack, "budgets", tmp_path)
+        checked = started(runs["budgets"])
         assert checked.returncode == CROSSED, checked.stderr
     assert [told["budget"] for told in stack.receiver.told] == ["all"]
     written = keys_of(stack)
@@ -46,7 +48,14 @@ def test_scheduled_runs_compact_verify_and_tell(stack: Stack, tmp_path: Path) ->
     assert any(name.startswith("budgets/v1/all/hours-24-") for name in written)
 
 
-def started(stack: Stack, job: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+class Run(msgspec.Struct, frozen=True):
+    """A process in place of a task."""
+
+    words: list[str]
+    environment: dict[str, str]
+
+
+def scheduled(stack: Stack, job: str, folder: Path) -> Run:
     """What ECS would start for the schedule: its overrides over its task definition, with the task role's credentials."""
     target = schedule(stack, job)["Target"]
     definition = task_definition(stack, target)
@@ -55,12 +64,14 @@ def started(stack: Stack, job: str, folder: Path) -> "subprocess.CompletedProces
     assert override["name"] == container["name"]
     program, *entry = container["entryPoint"]
     assert program == "steelyard"
-    folder.mkdir(exist_ok=True)
-    told = environ(container["environment"]) | {"XDG_CACHE_HOME": str(folder), "TMPDIR": str(folder)}
+    told = environ(container["environment"]) | {"XDG_CACHE_HOME": str(folder / job), "TMPDIR": str(folder)}
     keys = stack.account.assume(definition["taskRoleArn"])
-    command = [sys.executable, "-m", "gateway", *entry, *override["command"]]
-    env = bare() | told | stack.account.environment(keys)
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+    return Run([*entry, *override["command"]], bare() | told | stack.account.environment(keys))
+
+
+def started(run: Run) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "gateway", *run.words]
+    return subprocess.run(command, env=run.environment, capture_output=True, text=True, check=False, timeout=300)
 
 
 def schedule(stack: Stack, job: str) -> dict[str, Any]:
@@ -91,7 +102,7 @@ def test_a_schedule_starts_the_keeper_where_it_may_run(stack: Stack, job: str) -
 
 def test_the_keepers_role_adds_to_what_was_compacted_and_nothing_else(stack: Stack, opened: str) -> None:
     owner = stack.account.client("s3")
-    unread = ("keys/secret.json", "models/kept/manifests/sha256/0", "runs/r/run.json")
+    unread = ("keys/kept.json", "models/kept/manifests/sha256/0", "runs/kept/run.json")
     for name in unread:
         refusal(owner.put_object, Bucket=stack.bucket, Key=name, Body=b"{}", IfNoneMatch="*")
     s3 = stack.account.client("s3", stack.account.assume(stack.outputs["keeper"]["role_arn"]))

@@ -1,4 +1,4 @@
-"""The applied stack as a whole: it stays as it is, an operator's commands find it, and its tables are the repository's."""
+"""The applied stack is found again as it was applied: by a second plan, by an operator's commands, by those who ask the ledger."""
 
 import asyncio
 import re
