@@ -133,12 +133,12 @@ GATEWAYS ?= 3
 cluster: $(STAMP) ## an object store, GATEWAYS gateways and one Envoy on this machine, without a container engine
 	$(BIN)/steelyard cluster $(if $(AUTOSCALE),--autoscale $(AUTOSCALE),--gateways $(GATEWAYS))
 
-image: ## build the gateway's container image (needs a container engine)
-	docker build -f infra/images/gateway.Dockerfile -t steelyard-gateway \
+IMAGE ?= gateway
+image: ## build the container image IMAGE (gateway, keeper, trainer); needs a container engine
+	docker build -f infra/images/$(IMAGE).Dockerfile -t steelyard-$(IMAGE) \
 	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
 
-IMAGE ?= gateway
-rootfs: $(STAMP) ## carry out the Dockerfile of IMAGE (gateway, trainer: 11 GB) without an engine, below .rootfs (root, mmdebstrap)
+rootfs: $(STAMP) ## carry out the Dockerfile of IMAGE (gateway, keeper, trainer: 11 GB) without an engine, below .rootfs (root, mmdebstrap)
 	$(BIN)/python -m infra.images.without_engine infra/images/$(IMAGE).Dockerfile .rootfs
 
 chart: $(STAMP) ## write what of the Helm chart is made from the code, and its golden files

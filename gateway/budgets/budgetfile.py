@@ -131,12 +131,21 @@ class BudgetFile(msgspec.Struct, frozen=True):
 def load(path: Path) -> BudgetFile:
     """Raises `SettingsError` naming the file and what is wrong in it."""
     try:
-        raw = tomllib.loads(path.read_text(), parse_float=str)  # 0.8 is eight tenths, and not a double near it
-        return codec.convert_strict(_with_factors(raw), BudgetFile)
+        text = path.read_text()
     except OSError as error:
         raise SettingsError(f"budgets {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ValueError) as error:
+    except UnicodeDecodeError as error:
         raise SettingsError(f"budgets {path}: {error}") from error
+    return parse(text, source=str(path))
+
+
+def parse(text: str, *, source: str) -> BudgetFile:
+    """What such a file says. Raises `SettingsError` naming `source` and what is wrong in it."""
+    try:
+        raw = tomllib.loads(text, parse_float=str)  # 0.8 is eight tenths, and not a double near it
+        return codec.convert_strict(_with_factors(raw), BudgetFile)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        raise SettingsError(f"budgets {source}: {error}") from error
 
 
 def _with_factors(raw: dict[str, Any]) -> dict[str, Any]:

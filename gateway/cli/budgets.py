@@ -22,7 +22,10 @@ CROSSED = 3
 UNDELIVERED = 75
 """As training's "retry me": the next run tries again."""
 
-budget_file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+TEXT = "STEELYARD_BUDGETS"
+"""The variable that holds the file's text where there is no place for a file, as in a task definition."""
+
+budget_file = click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 at = click.option("--at", type=moment, metavar="TIME", help="As of this moment, UTC.  [default: now]")
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Exact integers of pico-dollars.")
 cache_option = click.option(
@@ -34,7 +37,8 @@ cache_option = click.option(
 def budgets() -> None:
     """Budgets per model and tenant, evaluated over the ledger, with alerts by webhook.
 
-    FILE is TOML. A pattern that is left out is `*`; without both it is the whole bill. A period is day, month or hours:N.
+    FILE is TOML; without one, the variable STEELYARD_BUDGETS holds its text. A pattern that is left out is `*`; without both it is
+    the whole bill. A period is day, month or hours:N.
 
     \b
     [[budget]]
@@ -57,11 +61,9 @@ def budgets() -> None:
 @at
 @as_json_option
 @cache_option
-def show(file: Path, store: str, at: int | None, as_json: bool, cache: Path | None) -> None:
+def show(file: Path | None, store: str, at: int | None, as_json: bool, cache: Path | None) -> None:
     """What was spent of each budget in FILE and where the current rate leads to. Sends nothing, and ends with 0."""
-    from gateway.budgets import budgetfile
-
-    known = budgetfile.load(file)
+    known = _known(file)
     standings, _ = options.with_store(store, lambda opened: _evaluated(opened, cache, known, _now_ns(at), None))
     _print(standings, (), as_json)
 
@@ -73,14 +75,12 @@ def show(file: Path, store: str, at: int | None, as_json: bool, cache: Path | No
 @as_json_option
 @cache_option
 @click.pass_context
-def check(ctx: click.Context, file: Path, store: str, at: int | None, as_json: bool, cache: Path | None) -> None:
+def check(ctx: click.Context, file: Path | None, store: str, at: int | None, as_json: bool, cache: Path | None) -> None:
     """The same, and an alert to the file's webhook for each threshold that is crossed: once per period.
 
     Exit code 0: none is crossed. 3: one is. 75: one is, and an alert was not delivered; the next run tries it again.
     """
-    from gateway.budgets import budgetfile
-
-    known = budgetfile.load(file)
+    known = _known(file)
     secret = _secret(known)
     now_ns = _now_ns(at)
     standings, outcomes = options.with_store(store, lambda opened: _evaluated(opened, cache, known, now_ns, (secret,)))
@@ -89,6 +89,18 @@ def check(ctx: click.Context, file: Path, store: str, at: int | None, as_json: b
         ctx.exit(UNDELIVERED)
     if any(standing.crossed for standing in standings):
         ctx.exit(CROSSED)
+
+
+def _known(file: Path | None) -> "BudgetFile":
+    """Raises `SettingsError` for a file that is wrong, `click.UsageError` without any."""
+    from gateway.budgets import budgetfile
+
+    if file is not None:
+        return budgetfile.load(file)
+    text = os.environ.get(TEXT, "")
+    if not text:
+        raise click.UsageError(f"name a FILE of budgets, or put its text into {TEXT}")
+    return budgetfile.parse(text, source=f"in {TEXT}")
 
 
 async def _evaluated(

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from gateway.cli import options
+from gateway.stack.usage import IMAGE_GB, LOG_GB, RUN_MINUTES, TRAINING_HOURS, Usage
 
 existing = click.Path(exists=True, path_type=Path)
 
@@ -38,6 +39,34 @@ def infra() -> None:
     help="How full tasks are kept.",
 )
 @click.option(
+    "--image-gb",
+    type=click.FloatRange(0),
+    default=IMAGE_GB,
+    show_default=True,
+    help="Images stored, compressed: a trainer's is some 7, the gateway's 0.1.",
+)
+@click.option(
+    "--log-gb",
+    type=click.FloatRange(0),
+    default=LOG_GB,
+    show_default=True,
+    help="Logs written a month; `log.requests = all` adds 0.3 a million requests.",
+)
+@click.option(
+    "--training-hours",
+    type=click.FloatRange(0),
+    default=TRAINING_HOURS,
+    show_default=True,
+    help="Hours of a training machine a month.",
+)
+@click.option(
+    "--run-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=RUN_MINUTES,
+    show_default=True,
+    help="How long a scheduled run of the keeper takes; a minute is billed at least.",
+)
+@click.option(
     "--book", type=existing, help="Price book for containers and functions.  [default: the one of this release]"
 )
 @click.option("--stack-prices", type=existing, help="Prices of everything else.  [default: the file of this release]")
@@ -47,11 +76,15 @@ def cost(
     cpu_ms: float,
     request_kb: float,
     utilization: float,
+    image_gb: float,
+    log_gb: float,
+    training_hours: float,
+    run_minutes: float,
     book: Path | None,
     stack_prices: Path | None,
     form: str,
 ) -> None:
-    """What a planned stack costs a month while nobody calls it, and what a million requests add.
+    """What a planned stack costs a month while nobody calls it, by use that you state, and what a million requests add.
 
     DIR is planned with terraform, and nothing is applied; or name a saved plan, or its JSON.
     """
@@ -64,7 +97,13 @@ def cost(
         request_bytes=round(request_kb * 1000),
         utilization=Fraction(str(utilization)),
     )
-    found = estimate.estimate(read(plan), prices.load(book), stackprices.load(stack_prices), traffic)
+    usage = Usage(
+        image_gb=Fraction(str(image_gb)),
+        log_gb=Fraction(str(log_gb)),
+        training_hours=Fraction(str(training_hours)),
+        run_minutes=Fraction(str(run_minutes)),
+    )
+    found = estimate.estimate(read(plan), prices.load(book), stackprices.load(stack_prices), traffic, usage)
     if form == "json":
         click.echo(json.dumps(view.as_json(found), indent=2))
     else:

@@ -22,7 +22,7 @@ class PartPrice(msgspec.Struct, frozen=True):
     """List price of one part per unit."""
 
     name: str
-    unit: Literal["hour", "month", "gb-hour", "thousand"]
+    unit: Literal["hour", "month", "gb-hour", "gb", "gb-month", "thousand"]
     usd: Decimal
     as_of: Date
     source: str

@@ -1,7 +1,7 @@
-"""What a planned stack costs a month while nobody calls it, and what a million requests add. Exact fractions of list prices.
+"""What a planned stack costs a month while nobody calls it, by use, and per million requests. Exact fractions of list prices.
 
-Containers, functions: the price book. Everything else: `gateway.contract.stackprices`. What has no price is listed as such, never
-as zero; what is free is known by name; a type that nobody here knows is said to be unknown.
+Containers, functions, machines: the price book. Everything else: `gateway.contract.stackprices`. What has no price is listed as
+such, never as zero; what is free is known by name; a type that nobody here knows is said to be unknown.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,10 @@ import msgspec
 
 from gateway.contract.prices import PriceBook
 from gateway.contract.stackprices import StackPrices
+from gateway.stack import usage as used
+from gateway.stack.line import Line
 from gateway.stack.plan import Resource
+from gateway.stack.usage import Size, Usage
 
 MONTH_HOURS = 730
 """365 days in twelve months: what AWS's own calculator takes."""
@@ -36,7 +39,7 @@ FREE = frozenset({
     "aws_sns_topic_subscription", "aws_sqs_queue", "aws_sqs_queue_policy", "aws_subnet", "aws_vpc",
     "aws_vpc_security_group_egress_rule", "aws_vpc_security_group_ingress_rule",
 })  # fmt: skip
-"""Cost nothing by being there. What some cost by use (stored images, log lines) the estimate leaves out, and says so."""
+"""Cost nothing by being there. What some cost by use says `gateway.stack.usage`."""
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -47,20 +50,14 @@ class Traffic(msgspec.Struct, frozen=True):
     utilization: Fraction
 
 
-class Line(msgspec.Struct, frozen=True):
-    """One row. `usd` is None where a price is missing, `missing` then names it; `note` says what was assumed."""
-
-    what: str
-    quantity: str
-    usd: Fraction | None
-    note: str = ""
-    missing: str = ""
-
-
 class Estimate(msgspec.Struct, frozen=True):
-    """`idle` is per month, `million` per million requests beyond what the idle fleet answers: `included_rps` requests a second."""
+    """`idle` and `used` are per month, `million` per million requests beyond what the idle fleet answers.
+
+    That is `included_rps` requests a second.
+    """
 
     idle: tuple[Line, ...]
+    used: tuple[Line, ...]
     million: tuple[Line, ...]
     included_rps: Fraction
     unknown: tuple[str, ...]
@@ -68,19 +65,32 @@ class Estimate(msgspec.Struct, frozen=True):
     @property
     def idle_usd(self) -> Fraction:
         """The sum of what has a price."""
-        return sum((line.usd for line in self.idle if line.usd is not None), Fraction(0))
+        return _sum(self.idle)
+
+    @property
+    def used_usd(self) -> Fraction:
+        """The sum of what has a price."""
+        return _sum(self.used)
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Prices that no file has, each once."""
-        return tuple(dict.fromkeys(line.missing for line in (*self.idle, *self.million) if line.missing))
+        return tuple(dict.fromkeys(line.missing for line in (*self.idle, *self.used, *self.million) if line.missing))
 
 
-def estimate(planned: Sequence[Resource], book: PriceBook, prices: StackPrices, traffic: Traffic) -> Estimate:
+def _sum(lines: Sequence[Line]) -> Fraction:
+    return sum((line.usd for line in lines if line.usd is not None), Fraction(0))
+
+
+def estimate(
+    planned: Sequence[Resource], book: PriceBook, prices: StackPrices, traffic: Traffic, usage: Usage
+) -> Estimate:
     """What the plan costs at list prices."""
     stack = _Stack(planned, book, prices)
+    runs = used.runs(planned, usage, _size, stack.size_usd_per_hour)
     return Estimate(
-        idle=tuple(line for kind in _IDLE for line in _IDLE[kind](stack, stack.all(kind))),
+        idle=(*(line for kind in _IDLE for line in _IDLE[kind](stack, stack.all(kind))), *runs),
+        used=tuple(used.lines(planned, book, prices, usage)),
         million=tuple(_million(stack, traffic)),
         included_rps=sum((task.tasks * task.vcpus for task in stack.tasks), Fraction(0))
         * traffic.utilization
@@ -129,31 +139,39 @@ class _Stack:
         price = self._prices.of(name)
         return None if price is None else Fraction(price.usd)
 
-    def task_usd_per_hour(self, task: Task) -> Fraction | None:
-        vcpu, memory = self.sku_usd(f"{task.platform}/vcpu"), self.sku_usd(f"{task.platform}/memory")
+    def size_usd_per_hour(self, size: Size) -> Fraction | None:
+        vcpu, memory = self.sku_usd(f"{size.platform}/vcpu"), self.sku_usd(f"{size.platform}/memory")
         if vcpu is None or memory is None:
             return None
-        return task.vcpus * vcpu + task.memory_gb * memory
+        return size.vcpus * vcpu + size.memory_gb * memory
+
+    def task_usd_per_hour(self, task: Task) -> Fraction | None:
+        return self.size_usd_per_hour(Size(task.platform, task.vcpus, task.memory_gb))
 
     def _tasks(self) -> Iterator[Task]:
         for service in self.all("aws_ecs_service"):
             sizes = [found for found in self.all("aws_ecs_task_definition") if found.module == service.module]
             floors = [found for found in self.all("aws_appautoscaling_target") if found.module == service.module]
-            for size in sizes[:1]:
-                values = size.values
-                runtime = _first(values, "runtime_platform")
-                arm = runtime.get("cpu_architecture") == "ARM64"
-                storage = _first(values, "ephemeral_storage").get("size_in_gib", FARGATE_STORAGE_GB)
+            for definition in sizes[:1]:
+                size = _size(definition)
+                storage = _first(definition.values, "ephemeral_storage").get("size_in_gib", FARGATE_STORAGE_GB)
                 providers = service.values.get("capacity_provider_strategy") or ()
                 yield Task(
                     name=service.values.get("name") or service.address,
-                    platform="fargate-arm" if arm else "fargate-x86",
+                    platform=size.platform,
                     tasks=int(floors[0].values["min_capacity"] if floors else service.values.get("desired_count") or 1),
                     spot=any(provider.get("capacity_provider") == "FARGATE_SPOT" for provider in providers),
-                    vcpus=Fraction(int(values["cpu"]), 1024),
-                    memory_gb=Fraction(int(values["memory"]), 1024),
+                    vcpus=size.vcpus,
+                    memory_gb=size.memory_gb,
                     storage_gb=int(storage),
                 )
+
+
+def _size(definition: Resource) -> Size:
+    values = definition.values
+    arm = _first(values, "runtime_platform").get("cpu_architecture") == "ARM64"
+    vcpus, memory_gb = Fraction(int(values["cpu"]), 1024), Fraction(int(values["memory"]), 1024)
+    return Size("fargate-arm" if arm else "fargate-x86", vcpus, memory_gb)
 
 
 def _first(values: dict[str, Any], block: str) -> dict[str, Any]:

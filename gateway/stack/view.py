@@ -6,20 +6,25 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gateway.stack.estimate import Estimate, Line
+from gateway.stack.estimate import Estimate
+from gateway.stack.line import Line
 
 
 def show(estimate: Estimate, console: Console, *, assumed: str) -> None:
-    """Both tables, what they leave out, and what could not be priced. `assumed` says what a request was taken to be."""
+    """The tables, what they leave out, and what could not be priced. `assumed` says what a request was taken to be."""
     console.print(_table("While nobody calls, per month", estimate.idle, total=estimate.idle_usd))
+    if estimate.used:
+        console.print()
+        console.print(_table("By use that you state, per month", estimate.used, total=estimate.used_usd))
+        console.print(f"\nTogether ${float(estimate.idle_usd + estimate.used_usd):,.2f} a month.")
     rate = float(estimate.included_rps)
     console.print(
         f"\nThat answers up to {rate:,.0f} requests a second ({rate * 2.628:,.1f} million a month). {assumed}\n"
     )
     console.print(_table("A million requests beyond that", estimate.million))
     console.print(
-        "\nList prices of us-east-1 without free tiers. Left out: stored images, models and logs, the hours of training jobs "
-        "(steelyard runs list says what each cost), traffic to the internet."
+        "\nList prices of us-east-1 without free tiers. Left out: stored models and the ledger, disks of training machines, "
+        "events of schedules, traffic to the internet. `steelyard runs list` says what each training cost."
     )
     for name in estimate.missing:
         console.print(f"UNPRICED: {name} is in no price file; what it costs is missing above, not zero")
@@ -32,6 +37,8 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
     return {
         "idle_usd_per_month": _decimal(estimate.idle_usd),
         "idle": [_row(line) for line in estimate.idle],
+        "used_usd_per_month": _decimal(estimate.used_usd),
+        "used": [_row(line) for line in estimate.used],
         "million_requests": [_row(line) for line in estimate.million],
         "included_requests_per_s": float(estimate.included_rps),
         "unpriced": list(estimate.missing),

@@ -24,7 +24,7 @@ COPY infra/envoy/gateway.yaml infra/envoy/gateway.yaml
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /dist \
     && /opt/steelyard/bin/python -m pip install --no-cache-dir --no-compile --no-deps --no-index /dist/steelyard-*.whl
 COPY infra/images/rootfs.py infra/images/sbom.py infra/images/
-RUN /opt/steelyard/bin/python infra/images/rootfs.py /rootfs
+RUN /opt/steelyard/bin/python infra/images/rootfs.py /rootfs gateway
 
 FROM scratch
 COPY --from=build /rootfs /

@@ -7,7 +7,11 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-EXTRAS = {"gateway": ("gateway", "text", "docs", "tracing"), "trainer": ("trainers", "signing")}
+EXTRAS = {
+    "gateway": ("gateway", "text", "docs", "tracing"),
+    "keeper": ("reports",),
+    "trainer": ("trainers", "signing"),
+}
 """What each image is. tests/contract/test_images.py holds the lists against the installed metadata."""
 
 OPTIONS = (
@@ -21,7 +25,7 @@ OPTIONS = (
 
 
 def main() -> None:
-    """Write all three."""
+    """Write all of them."""
     for image, extras in EXTRAS.items():
         asked = [f"--extra={extra}" for extra in extras]
         _compile("pyproject.toml", *asked, "--constraints=constraints.txt", into=HERE / f"{image}.lock")

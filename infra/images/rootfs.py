@@ -1,6 +1,6 @@
-"""Assembles the gateway's root filesystem from an installed environment: Python, what the gateway imports, the libraries for both.
+"""Assembles an image's root filesystem from an installed environment: Python, what is imported, the libraries for both.
 
-No shell, no package manager, no compiler, nothing setuid. The Dockerfile's build stage runs it with the environment's own Python
+No shell, no package manager, no compiler, nothing setuid. A Dockerfile's build stage runs it with the environment's own Python
 and copies the result into an empty image; `make rootfs` does so without an engine. Needs Debian's ldd, ldconfig and dpkg-query.
 """
 
@@ -44,7 +44,7 @@ FOLDERS = ("dev", "proc", "sys", "tmp", "etc/steelyard", "var/cache/steelyard")
 """Where a container's mounts go; the last two are the chart's."""
 
 
-def main(into: Path) -> None:
+def main(into: Path, image: str) -> None:
     """Write everything below `into`, which must not exist, and say how large it is."""
     into.mkdir(parents=True)
     copy_interpreter(into)
@@ -56,7 +56,7 @@ def main(into: Path) -> None:
     copied = copy_libraries(into)
     write_system_files(into)
     packages = write_packages(into, copied)
-    bom = into / "usr/share/sbom/steelyard-gateway.cdx.json"
+    bom = into / f"usr/share/sbom/steelyard-{image}.cdx.json"
     bom.parent.mkdir(parents=True)
     bom.write_text(json.dumps(sbom.document(_site_packages(into), packages), indent=1) + "\n")
     print(f"{into}: {size_bytes(into) / 1e6:.0f} MB unpacked")
@@ -197,4 +197,4 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute())
+    main(Path(sys.argv[1]).absolute(), sys.argv[2])

@@ -1,8 +1,8 @@
 """What of the chart is made from the code; `make chart` writes it.
 
-values.schema.json takes its `settings` from `gateway.settings` and its jobs from `trainers.spec.jobspec`: so Helm itself refuses an
-option that no program has. Everything else of it is in values.schema.in.json. The jobs' template is `infra.k8s.jobtemplate`, and
-Envoy's file is `infra.k8s.envoytemplate`.
+values.schema.json takes its `settings` from `gateway.settings`, its jobs from `trainers.spec.jobspec` and its budgets from
+`gateway.budgets.budgetfile`: so Helm itself refuses an option that no program has. Everything else of it is in
+values.schema.in.json. The jobs' template is `infra.k8s.jobtemplate`, and Envoy's file is `infra.k8s.envoytemplate`.
 """
 
 import builtins
@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
+from gateway.budgets.budgetfile import THRESHOLDS_MAX, BudgetFile
 from gateway.settings import Settings
 from infra.k8s import envoytemplate, jobtemplate
 from trainers.spec import cron
@@ -77,7 +78,7 @@ def written() -> dict[Path, str]:
 def schema() -> Tree:
     """The whole of values.schema.json."""
     whole = json.loads(SCHEMA_IN.read_text())
-    whole["$defs"] = settings_definitions() | job_definitions()
+    whole["$defs"] = settings_definitions() | budget_definitions() | job_definitions()
     return whole
 
 
@@ -113,6 +114,16 @@ def job_definitions() -> dict[str, Tree]:
     # Names of runs, schedules and jobs become labels and DNS names as they are.
     job["properties"]["name"] = {"$ref": "#/$defs/DnsName"}
     found["DnsName"] = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 40}
+    return {name: _tidy(one) for name, one in found.items()}
+
+
+def budget_definitions() -> dict[str, Tree]:
+    """`BudgetFile` and its sections, closed. An empty list of budgets is none to check: the chart makes no job of it."""
+    (_, found) = msgspec.json.schema_components([_twin(BudgetFile)], ref_template="#/$defs/{name}")
+    del found["BudgetFile"]["properties"]["schema_version"]
+    factors = {"type": "array", "maxItems": THRESHOLDS_MAX, "items": {"type": "number", "exclusiveMinimum": 0}}
+    period = {"type": "string", "pattern": "^(day|month|hours:[1-9][0-9]{0,2})$"}
+    found["Budget"]["properties"] |= {"period": period, "thresholds": factors, "forecast": factors}
     return {name: _tidy(one) for name, one in found.items()}
 
 

@@ -1,4 +1,4 @@
-# Steelyard on AWS: the five modules and how they hang together. envs/ are roots over this; another root may use it the same way.
+# Steelyard on AWS: the six modules and how they hang together. envs/ are roots over this; another root may use it the same way.
 
 module "artifacts" {
   source = "./modules/artifacts"
@@ -91,6 +91,34 @@ module "trainer" {
   endpoint_url                = var.endpoint_url
 }
 
+module "keeper" {
+  source = "./modules/keeper"
+  count  = var.keeper == null ? 0 : 1
+
+  name                        = var.name
+  region                      = var.region
+  image                       = var.keeper.image
+  repository_arn              = module.artifacts.repositories["keeper"].arn
+  architecture                = var.gateway.architecture
+  cpu                         = var.keeper.cpu
+  memory_mib                  = var.keeper.memory_mib
+  scratch_gib                 = var.keeper.scratch_gib
+  compact                     = var.keeper.compact
+  verify                      = var.keeper.verify
+  budgets                     = var.keeper.budgets
+  cluster                     = module.gateway.cluster
+  cluster_arn                 = module.gateway.cluster_arn
+  vpc_id                      = module.network.vpc_id
+  subnet_ids                  = module.network.private_subnet_ids
+  endpoints_security_group_id = module.network.endpoints_security_group_id
+  s3_prefix_list_id           = module.network.s3_prefix_list_id
+  internet                    = module.network.nat
+  store                       = local.store
+  missed_queue_arn            = module.trainer.missed_queue_arn
+  log_days                    = var.log_days
+  endpoint_url                = var.endpoint_url
+}
+
 module "observability" {
   source = "./modules/observability"
 
@@ -101,6 +129,7 @@ module "observability" {
   budget_usd           = var.alarms.budget_usd
   latency_objective_ms = var.alarms.latency_objective_ms
   missed_queue_name    = module.trainer.missed_queue_name
+  keeper_family        = one(module.keeper[*].family)
   bucket               = module.artifacts.bucket
   root                 = module.artifacts.root
   results_bucket       = module.artifacts.logs_bucket

@@ -35,6 +35,17 @@ output "trainer" {
   }
 }
 
+output "keeper" {
+  description = "The keeper's roles, task definition, schedules and log; null where there is none."
+  value = one([for keeper in module.keeper : {
+    role_arn            = keeper.role_arn
+    scheduler_role_arn  = keeper.scheduler_role_arn
+    task_definition_arn = keeper.task_definition_arn
+    schedules           = keeper.schedules
+    log_group           = keeper.log_group
+  }])
+}
+
 output "artifacts" {
   description = "The store's bucket, and where images are pushed to."
   value = {

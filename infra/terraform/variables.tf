@@ -121,6 +121,25 @@ variable "jobs" {
   nullable = false
 }
 
+variable "keeper" {
+  description = "What looks after the ledger on a schedule: see modules/keeper/variables.tf for each; null is nobody, and hours are never compacted."
+  type = object({
+    image       = string
+    cpu         = optional(number, 512)
+    memory_mib  = optional(number, 2048)
+    scratch_gib = optional(number, 20)
+    compact     = optional(object({ enabled = optional(bool, true), schedule = optional(string, "cron(20 * * * ? *)") }), {})
+    verify      = optional(object({ enabled = optional(bool, true), schedule = optional(string, "cron(40 3 * * ? *)") }), {})
+    budgets = optional(object({
+      text     = string
+      enabled  = optional(bool, true)
+      schedule = optional(string, "rate(15 minutes)")
+      secrets  = optional(map(string), {})
+    }))
+  })
+  default = null
+}
+
 variable "log_days" {
   description = "How long logs are kept."
   type        = number

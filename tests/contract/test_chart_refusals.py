@@ -15,6 +15,8 @@ from trainers.spec import cron
 
 JOB = {"name": "flights", "recipe": "flights", "image": f"r/t@sha256:{'a' * 64}"}
 FRONT = {"enabled": True, "image": {"repository": "e", "digest": f"sha256:{'e' * 64}"}}
+KEEPER = {"enabled": True, "image": {"repository": "k", "digest": f"sha256:{'b' * 64}"}}
+BUDGET = {"id": "all", "period": "month", "usd": "10.00"}
 NO_SUCH = "additional properties '{}' not allowed"
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -119,6 +121,40 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown value of Envoy": ({"envoy": FRONT | {"port": 80}}, "at '/envoy': " + NO_SUCH.format("port")),
     "an unknown value of Envoy's pod": ({"envoy": FRONT | {"pod": {"x": 1}}}, NO_SUCH.format("x")),
     "a scraper that is none": ({"envoy": FRONT | {"scrapers": [{}]}}, "at '/envoy/scrapers/0'"),
+    "a keeper without an image": ({"keeper": {"enabled": True}}, "keeper.image.repository is empty"),
+    "a keeper by a tag": (
+        {"keeper": KEEPER | {"image": {"repository": "k", "digest": "v1"}}},
+        "keeper.image.digest 'v1' is no digest",
+    ),
+    "a keeper's schedule that is not cron": (
+        {"keeper": KEEPER | {"compact": {"schedule": "60 * * * *"}}},
+        "keeper.compact.schedule '60 * * * *' is not cron: five fields",
+    ),
+    "a keeper's schedule of two kinds of days": (
+        {"keeper": KEEPER | {"verify": {"schedule": "0 3 1 * mon"}}},
+        "keeper.verify.schedule '0 3 1 * mon' restricts the day of month and the day of week",
+    ),
+    "a keeper's unknown job": ({"keeper": KEEPER | {"repair": {}}}, "at '/keeper': " + NO_SUCH.format("repair")),
+    "a job without an end": (
+        {"keeper": KEEPER | {"compact": {"deadlineSeconds": 0}}},
+        "at '/keeper/compact/deadlineSeconds'",
+    ),
+    "a budget in floating point": (
+        {"keeper": KEEPER | {"budgets": {"file": {"budget": [BUDGET | {"usd": 10.0}]}}}},
+        "at '/keeper/budgets/file/budget/0/usd': got number, want string",
+    ),
+    "a budget's unknown key": (
+        {"keeper": KEEPER | {"budgets": {"file": {"budget": [BUDGET | {"limit": "1"}]}}}},
+        NO_SUCH.format("limit"),
+    ),
+    "a budget's period that is none": (
+        {"keeper": KEEPER | {"budgets": {"file": {"budget": [BUDGET | {"period": "week"}]}}}},
+        "at '/keeper/budgets/file/budget/0/period'",
+    ),
+    "two budgets of one name": (
+        {"keeper": KEEPER | {"budgets": {"file": {"budget": [BUDGET, BUDGET]}}}},
+        "keeper.budgets.file: two budgets have the id 'all'",
+    ),
     "a job's image without digest": (
         {"training.jobs": {"weekly": {"spec": JOB | {"image": "r/t:1"}}}},
         "training.jobs.weekly.spec.image 'r/t:1' has no digest",

@@ -20,7 +20,7 @@ from gateway.cli.serve import serve
 from infra.images import lock, sbom, without_engine
 from tests.support import charts, locks
 
-DOCKERFILES = {name: Path(f"infra/images/{name}.Dockerfile") for name in ("gateway", "trainer")}
+DOCKERFILES = {name: Path(f"infra/images/{name}.Dockerfile") for name in ("gateway", "keeper", "trainer")}
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text())
 
 
@@ -60,8 +60,9 @@ def test_the_image_says_what_it_is_and_runs_as_nobody(name: str) -> None:
     assert f"ARG VERSION={PROJECT['project']['version']}\n" in DOCKERFILES[name].read_text()
 
 
-def test_the_gateways_image_begins_empty() -> None:
-    last = stages("gateway")[-1]
+@pytest.mark.parametrize("name", ["gateway", "keeper"])
+def test_what_is_no_trainer_begins_empty(name: str) -> None:
+    last = stages(name)[-1]
     assert last.base == "scratch"
     assert [step.rest for step in last.steps if step.word in {"COPY", "RUN"}] == ["--from=build /rootfs /"]
 
@@ -79,6 +80,20 @@ def test_the_image_and_the_chart_mean_the_same_gateway() -> None:
     assert context.params["host"] == "0.0.0.0"
     exposed = [step.rest for step in stages("gateway")[-1].steps if step.word == "EXPOSE"]
     assert exposed == [str(container["ports"][0]["containerPort"])]
+
+
+def test_the_image_and_the_chart_mean_the_same_keeper() -> None:
+    said = without_engine.configuration(stages("keeper")[-1])
+    jobs = [one for one in charts.documents(charts.example("keeper")) if one["kind"] == "CronJob"]
+    assert len(jobs) == 3
+    for job in jobs:
+        (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        fence = container["securityContext"]
+        environ = {pair["name"]: pair["value"] for pair in container["env"]}
+        assert said["Entrypoint"] == container["command"]
+        assert said["User"] == f"{fence['runAsUser']}:{fence['runAsGroup']}"
+        assert isinstance(said["Env"], dict)
+        assert said["Env"]["XDG_CACHE_HOME"] == environ["XDG_CACHE_HOME"]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -111,6 +126,19 @@ def test_a_list_has_what_the_image_needs_at_the_projects_versions(image: str) ->
 
 def test_the_gateways_list_has_nothing_that_trains() -> None:
     assert not {"torch", "onnx", "onnxscript", "boto3", "scikit-learn", "duckdb"} & set(locks.pinned("gateway"))
+
+
+def test_the_keepers_list_has_nothing_that_serves_or_trains() -> None:
+    listed = set(locks.pinned("keeper"))
+    assert "duckdb" in listed
+    assert not {"torch", "onnx", "onnxruntime", "litestar", "numpy", "boto3"} & listed
+
+
+def test_the_keepers_list_and_the_gateways_agree() -> None:
+    mine, gateways = locks.pinned("keeper"), locks.pinned("gateway")
+    assert {name: version for name, (version, _) in mine.items() if name in gateways} == {
+        name: version for name, (version, _) in gateways.items() if name in mine
+    }
 
 
 def test_a_requirement_without_hash_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

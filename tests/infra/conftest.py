@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support import awsserver, terraform
+from tests.support import awsserver, kept, receivers, terraform
 from tests.support.awsserver import Account
+from tests.support.receivers import Receiver
 from tests.support.terraform import Root
 
 IMAGE = f"registry.example/train@sha256:{'2' * 64}"
+KEEPER_IMAGE = f"registry.example/keeper@sha256:{'3' * 64}"
 JOBS = {
     "tiny": {
         "recipe": "tests.support.tinyjob:tiny_job",
@@ -29,11 +31,12 @@ JOBS = {
 
 
 class Stack(msgspec.Struct, frozen=True):
-    """What was applied, where, and its outputs."""
+    """What was applied, where, its outputs, and who takes alerts of budgets."""
 
     root: Root
     account: Account
     outputs: dict[str, Any]
+    receiver: Receiver
 
     @property
     def bucket(self) -> str:
@@ -48,16 +51,22 @@ class Stack(msgspec.Struct, frozen=True):
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     root = terraform.copied(folder, "envs/local")
-    with awsserver.running(folder / "aws.log") as account:
+    with awsserver.running(folder / "aws.log") as account, receivers.receiving() as receiver:
         variables = {
             "endpoint_url": account.url,
             "supervisor_image": IMAGE,
             "lambda_image": f"123456789012.dkr.ecr.us-east-1.amazonaws.com/steelyard/gateway@sha256:{'1' * 64}",
             "jobs": JOBS,
+            "keeper": {"image": KEEPER_IMAGE, "budgets": {"text": kept.budgets(receiver.url)}},
         }
         (root.folder / "test.auto.tfvars.json").write_text(json.dumps(variables))
         root.run("apply", "-auto-approve", "-input=false", "-no-color", f"-parallelism={terraform.PARALLELISM}")
-        yield Stack(root, account, root.output())
+        yield Stack(root, account, root.output(), receiver)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What destroys the stack comes after everything that looks at it."""
+    items.sort(key=lambda item: item.path.name == "test_destroyed.py")
 
 
 @pytest.fixture

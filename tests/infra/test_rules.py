@@ -34,6 +34,11 @@ REFUSED = {
     "no account": ('account_id = "mine"', "account_id must be 12 digits"),
     "a region that is none": ('region = "Frankfurt"', "region must be one such as eu-central-1"),
     "a tag": ('gateway_image = "gateway:1"', "image must be named with its digest"),
+    "a keeper by a tag": ('keeper = { image = "keeper:1" }', "image must be named with its digest"),
+    "a keeper's budgets by the name of a file": (
+        f'keeper = {{ image = "r/k@sha256:{"0" * 64}", budgets = {{ text = "b.toml" }} }}',
+        "budgets.text has no [[budget]]: give the text of the file",
+    ),
 }
 GOOD = """
 region        = "eu-central-1"

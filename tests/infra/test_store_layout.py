@@ -13,7 +13,7 @@ RUN = "nightly-20261130t020000z"
 HOUR_NS = 1_795_600_800_000_000_000
 
 # Every function of the layout that names an object: its key, whether it is written once, and who writes it besides operators.
-GATEWAY, JOB, OPERATOR = "gateway", "job", "operator"
+GATEWAY, JOB, KEEPER, OPERATOR = "gateway", "job", "keeper", "operator"
 KEYS: dict[str, tuple[str, bool, set[str]]] = {
     "blob": (layout.blob("m", SHA), True, {JOB}),
     "manifest": (layout.manifest("m", SHA), True, {JOB}),
@@ -26,8 +26,8 @@ KEYS: dict[str, tuple[str, bool, set[str]]] = {
     "container_close": (layout.container_close("c", 1), True, {GATEWAY}),
     "container_ended": (layout.container_ended("c", 1), True, {GATEWAY}),
     "corrections": (layout.corrections(1), True, {OPERATOR}),
-    "budget_alert": (layout.budget_alert("b", "2026-11", "0.8"), False, {OPERATOR}),
-    "compacted": (layout.compacted("charges", "2026-11-25", "10", 1), True, {OPERATOR}),
+    "budget_alert": (layout.budget_alert("b", "2026-11", "0.8"), False, {KEEPER}),
+    "compacted": (layout.compacted("charges", "2026-11-25", "10", 1), True, {KEEPER}),
     "feature_window": (layout.feature_window("m", from_ns=HOUR_NS, container="c", boot_ns=1, seq=1), True, {GATEWAY}),
     "price_book": (layout.price_book(SHA), True, {GATEWAY, JOB}),
     "current_prices": (layout.current_prices(), False, {OPERATOR}),
@@ -60,6 +60,11 @@ ONCE = hcl.strings("modules/trainer/roles.tf", "once")
 MOVED = hcl.strings("modules/trainer/roles.tf", "moved")
 READS = [each.removeprefix("${var.store.arn}/") for each in hcl.statement("modules/gateway/roles.tf", "Read")]
 JOB_READS = [each for each in hcl.statement("modules/trainer/roles.tf", "Read") if each.endswith("/*")]
+KEEPER_ONCE, KEEPER_MOVED = (
+    [each.removeprefix("${var.store.arn}/") for each in hcl.strings("modules/keeper/roles.tf", name)]
+    for name in ("compacted", "alerts")
+)
+KEEPER_READS = [each for each in hcl.statement("modules/keeper/roles.tf", "Read") if each.endswith("/*")]
 WRITES = [each.removeprefix("${var.store.arn}/") for each in hcl.statement("modules/gateway/roles.tf", "Write")]
 
 
@@ -80,11 +85,13 @@ def test_the_bucket_has_written_once_what_is_written_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_gateways_and_jobs_may_write_what_they_write_and_no_more(name: str) -> None:
+def test_gateways_jobs_and_the_keeper_may_write_what_they_write_and_no_more(name: str) -> None:
     key, is_written_once, writers = KEYS[name]
     assert covers(WRITES, key) == (GATEWAY in writers), key
     assert covers(ONCE, key) == (JOB in writers and is_written_once), key
     assert covers(MOVED, key) == (JOB in writers and not is_written_once), key
+    assert covers(KEEPER_ONCE, key) == (KEEPER in writers and is_written_once), key
+    assert covers(KEEPER_MOVED, key) == (KEEPER in writers and not is_written_once), key
 
 
 def test_a_gateway_reads_what_it_serves_accounts_and_shows_and_no_run() -> None:
@@ -101,9 +108,17 @@ def test_a_job_reads_no_keys_and_nothing_of_what_gateways_account_for() -> None:
     }  # fmt: skip
 
 
+def test_the_keeper_reads_the_whole_ledger_and_no_model_key_or_run() -> None:
+    read = {name for name, (key, _, _) in KEYS.items() if covers(KEEPER_READS, key)}
+    ledger = {
+        name for name, (key, _, _) in KEYS.items() if key.startswith((layout.LEDGER, layout.COMPACTED, "prices/"))
+    }
+    assert read == ledger
+
+
 def test_every_pattern_is_about_a_key_that_there_is() -> None:
     keys = [key for key, _, _ in KEYS.values()]
-    for pattern in (*IMMUTABLE, *ONCE, *MOVED, *WRITES):
+    for pattern in (*IMMUTABLE, *ONCE, *MOVED, *WRITES, *KEEPER_ONCE, *KEEPER_MOVED, *KEEPER_READS):
         assert any(covers([pattern], key) for key in keys), pattern
 
 

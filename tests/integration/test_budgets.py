@@ -67,6 +67,17 @@ def test_help_shows_a_file_that_works(root: Path) -> None:
     assert (shown.exit_code, "search-month" in shown.output) == (0, True)
 
 
+def test_the_text_of_the_file_may_be_in_a_variable(root: Path, receiver: Receiver):
+    text = written(root, receiver).read_text()
+    options = ["check", "--store", str(root / "store"), "--cache", str(root / "cache"), "--at", AT]
+    told = CliRunner(env={"STEELYARD_BUDGETS": text}).invoke(command, options)
+    assert (told.exit_code, len(receiver.told)) == (3, 1), told.output
+    wrong = CliRunner(env={"STEELYARD_BUDGETS": text.replace("usd", "eur")}).invoke(command, options)
+    assert "budgets in STEELYARD_BUDGETS: " in str(wrong.exception)
+    neither = CliRunner(env={"STEELYARD_BUDGETS": ""}).invoke(command, options)
+    assert (neither.exit_code, "put its text into STEELYARD_BUDGETS" in neither.output) == (2, True)
+
+
 def test_crossing_is_told_once_and_exits_with_3(root: Path, receiver: Receiver):
     written(root, receiver)
     first, again = ran(root, "check"), ran(root, "check")

@@ -9,12 +9,12 @@ import yaml
 CHART = Path("infra/k8s/chart")
 GOLDEN = Path("tests/contract/golden/chart")
 MODES = ("hpa", "keda", "knative", "none")
-EXAMPLES = (*MODES, "envoy")
+EXAMPLES = (*MODES, "envoy", "keeper")
 RELEASE, NAMESPACE = "shop", "ml"
 
 
 def example(mode: str) -> dict[str, Any]:
-    """The values that the chart shows for this mode, or for Envoy before one."""
+    """The values that the chart shows for this mode, for Envoy before one, or for the keeper beside one."""
     values: dict[str, Any] = yaml.safe_load((CHART / f"ci/{mode}-values.yaml").read_text())
     return values
 

@@ -58,7 +58,13 @@ def all_lines(ledger: Ledger) -> list[Line]:
 
 
 def container(
-    name: str, segments: Sequence[Lines], *, boot_ns: int = T0_NS, length_ns: int = 60 * 10**9, is_closed: bool = True
+    name: str,
+    segments: Sequence[Lines],
+    *,
+    boot_ns: int = T0_NS,
+    length_ns: int = 60 * 10**9,
+    is_closed: bool = True,
+    book: str = BOOK,
 ) -> Ledger:
     """One container's life: these segments one after the other, chained, with its open and close records."""
     ledger: Ledger = {}
@@ -66,7 +72,7 @@ def container(
         ProvisionedSku(VCPU, "milli-vcpu-ns", VCPU_MILLI),
         ProvisionedSku(MEMORY, "byte-ns", MEMORY_BYTES),
     )
-    opening = Open(name, boot_ns, boot_ns, "fargate-x86", provisioned, BOOK, "steelyard 0.1.0")
+    opening = Open(name, boot_ns, boot_ns, "fargate-x86", provisioned, book, "steelyard 0.1.0")
     ledger[layout.container_open(name, boot_ns)] = codec.encode(opening)
     sha256, cost = "", 0
     for seq, rows in enumerate(segments):
@@ -75,7 +81,7 @@ def container(
         requests = sum(row.requests for row in rows if isinstance(row, Posting))
         detailed = sum(isinstance(row, Request) for row in rows)
         header = Segment(
-            name, boot_ns, seq, sha256, from_ns, from_ns + length_ns, BOOK, charged, requests, requests - detailed
+            name, boot_ns, seq, sha256, from_ns, from_ns + length_ns, book, charged, requests, requests - detailed
         )
         body = pack([header, *rows])
         ledger[layout.segment(from_ns=from_ns, container=name, boot_ns=boot_ns, seq=seq)] = body

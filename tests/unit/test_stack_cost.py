@@ -16,11 +16,14 @@ from gateway.cli.infra import infra
 from gateway.contract import prices, stackprices
 from gateway.errors import SettingsError
 from gateway.stack import plan
-from gateway.stack.estimate import MONTH_HOURS, Estimate, Line, Traffic, estimate
+from gateway.stack.estimate import MONTH_HOURS, Estimate, Traffic, estimate
+from gateway.stack.line import Line
+from gateway.stack.usage import Usage
 
 PLAN = Path(__file__).parent / "plans" / "local.json"
 BOOK = prices.load()
 PARTS = stackprices.load()
+USAGE = Usage(image_gb=Fraction(8), log_gb=Fraction(1), training_hours=Fraction(10), run_minutes=Fraction(1))
 TRAFFIC = Traffic(cpu_s=Fraction(5, 1000), request_bytes=4000, utilization=Fraction(6, 10))
 
 
@@ -34,7 +37,7 @@ def planned(change: Any = None) -> list[plan.Resource]:
 
 
 def estimated(resources: list[plan.Resource], book: prices.PriceBook = BOOK, traffic: Traffic = TRAFFIC) -> Estimate:
-    return estimate(resources, book, PARTS, traffic)
+    return estimate(resources, book, PARTS, traffic, USAGE)
 
 
 def line(lines: tuple[Line, ...], start: str) -> Line:
@@ -66,7 +69,7 @@ def test_the_floor_of_the_autoscaler_is_what_stands_idle() -> None:
 
 def test_arm_is_billed_as_arm() -> None:
     def arm(kind: str, values: dict[str, Any]) -> None:
-        if kind == "aws_ecs_task_definition":
+        if kind == "aws_ecs_task_definition" and "gateway" in values.get("family", "gateway"):
             values["runtime_platform"] = [{"cpu_architecture": "ARM64"}]
         if kind == "aws_lambda_function":
             values["architectures"] = ["arm64"]
@@ -149,6 +152,9 @@ def test_the_sum_is_the_sum_of_what_is_shown() -> None:
     assert float(said["idle_usd_per_month"]) == pytest.approx(sum(float(row["usd"]) for row in said["idle"]), abs=1e-5)
     table = invoke(str(PLAN)).output
     assert f"${float(said['idle_usd_per_month']):,.2f}" in table
+    assert float(said["used_usd_per_month"]) == pytest.approx(sum(float(row["usd"]) for row in said["used"]), abs=1e-5)
+    together = float(said["idle_usd_per_month"]) + float(said["used_usd_per_month"])
+    assert f"Together ${together:,.2f} a month" in table
     assert "5 ms of CPU" in table
 
 
@@ -188,7 +194,7 @@ def test_terraform_that_is_missing_or_fails_is_said(tmp_path: Path, monkeypatch:
 
 def test_an_empty_plan_costs_nothing() -> None:
     there = estimated(plan.resources(b'{"planned_values": {"root_module": {}}, "format_version": "1.2"}'))
-    assert (there.idle_usd, there.idle, there.million, there.included_rps) == (0, (), (), 0)
+    assert (there.idle_usd, there.idle, there.used, there.million, there.included_rps) == (0, (), (), (), 0)
 
 
 @pytest.mark.parametrize(

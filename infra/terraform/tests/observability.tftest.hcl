@@ -65,6 +65,33 @@ run "alarms" {
   }
 }
 
+run "alarm_of_the_keeper" {
+  command = apply
+
+  module {
+    source = "./modules/observability"
+  }
+
+  variables {
+    keeper_family = "steelyard-test-keeper"
+  }
+
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.failed_keeper[0].alarm_actions) == 1 && aws_cloudwatch_metric_alarm.failed_keeper[0].metric_name == aws_cloudwatch_log_metric_filter.failed_keeper[0].metric_transformation[0].name
+    error_message = "Somebody is told of a ledger that is not whole, and of a budget that is crossed."
+  }
+
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_rule.failed_keeper[0].event_pattern).detail.taskDefinitionArn == [{ wildcard = "*:task-definition/steelyard-test-keeper:*" }] && jsondecode(aws_cloudwatch_event_rule.failed_keeper[0].event_pattern).detail["$or"][0].containers.exitCode == [{ anything-but = [0] }]
+    error_message = "Every end but a good one counts, of the keeper and of nothing else."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_event_target.failed_keeper[0].arn == aws_cloudwatch_log_group.failed_job.arn && aws_cloudwatch_log_metric_filter.failed_keeper[0].log_group_name == aws_cloudwatch_log_group.failed_job.name
+    error_message = "Events must arrive where they are counted."
+  }
+}
+
 run "tables" {
   command = apply
 

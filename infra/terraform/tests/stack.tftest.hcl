@@ -1,4 +1,4 @@
-# The five modules together, and what an operator's commands are told about them.
+# The six modules together, and what an operator's commands are told about them.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -29,5 +29,23 @@ run "whole" {
   assert {
     condition     = startswith(output.gateway.url, "http://")
     error_message = "Without a certificate the address says so."
+  }
+
+  assert {
+    condition     = output.keeper == null && length(module.keeper) == 0
+    error_message = "The keeper is there when asked for."
+  }
+}
+
+run "with_a_keeper" {
+  command = apply
+
+  variables {
+    keeper = { image = "registry.example/keeper@sha256:0000000000000000000000000000000000000000000000000000000000000000" }
+  }
+
+  assert {
+    condition     = keys(output.keeper.schedules) == ["compact", "verify"]
+    error_message = "An image is all that must be said for the ledger to be compacted and verified."
   }
 }

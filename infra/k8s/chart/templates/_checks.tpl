@@ -8,6 +8,9 @@ mode has. */}}
 {{- if .Values.envoy.enabled -}}
 {{- include "steelyard.checks.envoy" . -}}
 {{- end -}}
+{{- if .Values.keeper.enabled -}}
+{{- include "steelyard.checks.keeper" . -}}
+{{- end -}}
 {{- range $key, $job := .Values.training.jobs -}}
 {{- include "steelyard.checks.job" (dict "key" $key "spec" $job.spec) -}}
 {{- end -}}
@@ -115,12 +118,36 @@ mode has. */}}
 {{- fail (printf "%s.image '%s' has no digest: a tag may be another image at the next attempt; write name@sha256:..." $at .spec.image) -}}
 {{- end -}}
 {{- with .spec.schedule -}}
+{{- include "steelyard.checks.schedule" (dict "at" (printf "%s.schedule.cron" $at) "cron" .cron "instead" "make two jobs") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "steelyard.checks.schedule" -}}
 {{- if not (regexMatch (include "steelyard.cron" nil) (lower .cron)) -}}
-{{- fail (printf "%s.schedule.cron '%s' is not cron: five fields, minute, hour, day of month, month, day of week, as in '0 3 * * 1'" $at .cron) -}}
+{{- fail (printf "%s '%s' is not cron: five fields, minute, hour, day of month, month, day of week, as in '0 3 * * 1'" .at .cron) -}}
 {{- end -}}
 {{- $fields := regexSplit "\\s+" (trim .cron) -1 -}}
 {{- if and (ne (index $fields 2) "*") (ne (index $fields 4) "*") -}}
-{{- fail (printf "%s.schedule.cron '%s' restricts the day of month and the day of week; leave one of them '*', or make two jobs" $at .cron) -}}
+{{- fail (printf "%s '%s' restricts the day of month and the day of week; leave one of them '*', or %s" .at .cron .instead) -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "steelyard.checks.keeper" -}}
+{{- $k := .Values.keeper -}}
+{{- if not $k.image.repository -}}
+{{- fail "keeper.image.repository is empty: say where the keeper's image is (make image IMAGE=keeper), such as registry.example.com/steelyard-keeper; the gateway's has no DuckDB" -}}
+{{- end -}}
+{{- if not (regexMatch "^sha256:[0-9a-f]{64}$" $k.image.digest) -}}
+{{- fail (printf "keeper.image.digest '%s' is no digest: write sha256:<64 hex digits>, for a tag may be another image tomorrow" $k.image.digest) -}}
+{{- end -}}
+{{- range $job := list "compact" "verify" "budgets" -}}
+{{- include "steelyard.checks.schedule" (dict "at" (printf "keeper.%s.schedule" $job) "cron" (get $k $job).schedule "instead" "schedule the other one yourself") -}}
+{{- end -}}
+{{- $ids := list -}}
+{{- range $k.budgets.file.budget -}}
+{{- if has .id $ids -}}
+{{- fail (printf "keeper.budgets.file: two budgets have the id '%s', and the second would never tell anybody anything" .id) -}}
+{{- end -}}
+{{- $ids = append $ids .id -}}
 {{- end -}}
 {{- end -}}

@@ -18,13 +18,8 @@ env:
       fieldRef:
         fieldPath: metadata.name
   {{- end }}
-  {{- with .Values.store.region }}
-  - name: AWS_REGION
-    value: {{ . | quote }}
-  {{- end }}
-  {{- with .Values.store.endpoint }}
-  - name: AWS_ENDPOINT_URL_S3
-    value: {{ . | quote }}
+  {{- with include "steelyard.storeEnvironment" . | trim }}
+  {{- . | nindent 2 }}
   {{- end }}
   {{- range $name, $value := .Values.env }}
   - name: {{ $name }}

@@ -55,6 +55,29 @@ default
 {{- end -}}
 {{- end -}}
 
+{{- define "steelyard.keeperSelector" -}}
+app.kubernetes.io/name: steelyard-keeper
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "steelyard.keeperLabels" -}}
+{{ include "steelyard.keeperSelector" . }}
+app.kubernetes.io/component: keeper
+app.kubernetes.io/part-of: steelyard
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "steelyard.keeper" -}}
+{{- if .Values.keeper.serviceAccount.name -}}
+{{- .Values.keeper.serviceAccount.name -}}
+{{- else if .Values.keeper.serviceAccount.create -}}
+{{- printf "%s-keeper" (include "steelyard.fullname" .) -}}
+{{- else -}}
+default
+{{- end -}}
+{{- end -}}
+
 {{/* settings as TOML. A JSON scalar or list of them is TOML too, and keeps large numbers whole, which toToml does not. */}}
 {{- define "steelyard.toml" -}}
 {{- range $key, $value := .Values.settings }}
@@ -80,7 +103,19 @@ default
     - {protocol: TCP, port: 53}
 {{- end -}}
 
-{{/* Where the store is allowed to be: the same for the gateway and for training. */}}
+{{/* How the store is reached, as environment. */}}
+{{- define "steelyard.storeEnvironment" -}}
+{{- with .Values.store.region }}
+- name: AWS_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.store.endpoint }}
+- name: AWS_ENDPOINT_URL_S3
+  value: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Where the store is allowed to be: the same for the gateway, the keeper and training. */}}
 {{- define "steelyard.egress" -}}
 {{ include "steelyard.names" . }}
 # The store, and with it the token service where a role is assumed.

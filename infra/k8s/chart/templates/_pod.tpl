@@ -1,6 +1,6 @@
-{{/* What the gateways' pods and Envoy's have in common. */}}
+{{/* What the pods of gateways, Envoy and the keeper have in common. */}}
 
-{{/* Both run as nobody with nothing: uid 65532 needs no entry in an image. */}}
+{{/* All run as nobody with nothing: uid 65532 needs no entry in an image. */}}
 {{- define "steelyard.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -34,6 +34,13 @@ topologySpreadConstraints:
         {{- $.selector | nindent 8 }}
     matchLabelKeys: [pod-template-hash]
   {{- end }}
+{{- with include "steelyard.nodes" . | trim }}
+{{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* The same for what runs once, where there is nothing to spread. */}}
+{{- define "steelyard.nodes" -}}
 {{- with .pullSecrets }}
 imagePullSecrets:
   {{- range . }}

@@ -60,6 +60,7 @@ module "steelyard" {
     data_arns        = var.data_arns
   }
 
+  keeper = var.keeper
   jobs   = var.jobs
   alarms = { emails = var.alarm_emails, budget_usd = var.budget_usd }
 }

@@ -13,6 +13,11 @@ output "trainer" {
   value       = module.steelyard.trainer
 }
 
+output "keeper" {
+  description = "The keeper's roles, task definition, schedules and log; null where there is none."
+  value       = module.steelyard.keeper
+}
+
 output "artifacts" {
   description = "The store's bucket, and where images are pushed to."
   value       = module.steelyard.artifacts

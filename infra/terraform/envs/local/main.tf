@@ -74,6 +74,7 @@ module "steelyard" {
   }
 
   trainer = { supervisor_image = var.supervisor_image }
+  keeper  = var.keeper
   jobs    = var.jobs
   alarms  = { emails = ["somebody@example.com"] }
 }

@@ -47,6 +47,25 @@ variable "supervisor_image" {
   default     = null
 }
 
+variable "keeper" {
+  description = "What compacts and verifies the ledger and checks budgets, by its image with digest: see modules/keeper/variables.tf; null is nobody."
+  type = object({
+    image       = string
+    cpu         = optional(number, 512)
+    memory_mib  = optional(number, 2048)
+    scratch_gib = optional(number, 20)
+    compact     = optional(object({ enabled = optional(bool, true), schedule = optional(string, "cron(20 * * * ? *)") }), {})
+    verify      = optional(object({ enabled = optional(bool, true), schedule = optional(string, "cron(40 3 * * ? *)") }), {})
+    budgets = optional(object({
+      text     = string
+      enabled  = optional(bool, true)
+      schedule = optional(string, "rate(15 minutes)")
+      secrets  = optional(map(string), {})
+    }))
+  })
+  default = null
+}
+
 variable "jobs" {
   description = "Jobs by name, with the meaning of a job.toml; those with a schedule start by themselves."
   type = map(object({

@@ -1,7 +1,7 @@
-# Images of the gateway and of the trainers. A tag is never moved, and what is started is named by digest anyway.
+# Images of the gateway, of the keeper and of the trainers. A tag is never moved, and what is started is named by digest anyway.
 
 locals {
-  images = toset(["gateway", "trainer"])
+  images = toset(["gateway", "keeper", "trainer"])
 }
 
 resource "aws_ecr_repository" "image" {

@@ -13,6 +13,11 @@ output "cluster" {
   value       = aws_ecs_cluster.this.name
 }
 
+output "cluster_arn" {
+  description = "ARN of the ECS cluster."
+  value       = aws_ecs_cluster.this.arn
+}
+
 output "service" {
   description = "Name of the ECS service."
   value       = aws_ecs_service.gateway.name

@@ -71,7 +71,7 @@ locals {
       statistic = "Sum", over = ">", threshold = 5, minutes = 10, missing = "notBreaching"
     }
     missed-schedule = {
-      says      = "A scheduled training was not started: its event lies in the queue."
+      says      = "A schedule started nothing: its event lies in the queue, and says what."
       namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = var.missed_queue_name }
       statistic = "Maximum", over = ">", threshold = 0, minutes = 1, missing = "notBreaching"
     }
@@ -144,7 +144,7 @@ data "aws_iam_policy_document" "events" {
     condition {
       test     = "ArnEquals"
       variable = "aws:SourceArn"
-      values   = [aws_cloudwatch_event_rule.failed_job.arn]
+      values   = concat([aws_cloudwatch_event_rule.failed_job.arn], aws_cloudwatch_event_rule.failed_keeper[*].arn)
     }
   }
 }

@@ -69,6 +69,12 @@ variable "missed_queue_name" {
   nullable    = false
 }
 
+variable "keeper_family" {
+  description = "Family of the keeper's task definition; null where there is no keeper."
+  type        = string
+  default     = null
+}
+
 variable "bucket" {
   description = "Bucket of the store."
   type        = string

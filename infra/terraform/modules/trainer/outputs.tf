@@ -32,6 +32,11 @@ output "missed_queue_name" {
   value       = aws_sqs_queue.missed.name
 }
 
+output "missed_queue_arn" {
+  description = "ARN of that queue, for other schedules of the stack."
+  value       = aws_sqs_queue.missed.arn
+}
+
 output "log_group" {
   description = "Log group of the jobs."
   value       = aws_cloudwatch_log_group.jobs.name
