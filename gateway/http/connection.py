@@ -11,7 +11,8 @@ import struct
 from collections.abc import Coroutine
 from typing import Any, Protocol, cast
 
-from gateway.dataplane import Call, Pending, Prediction
+from gateway.calls import Call, Prediction
+from gateway.dataplane import Pending
 from gateway.errors import GatewayError, Overloaded, Unavailable
 from gateway.http import problems
 from gateway.http.asgi import Application, AsgiExchange

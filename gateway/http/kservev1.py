@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.calls import Decoded, Encoded, Prediction, Sent
 from gateway.contract.manifest import Tensor
-from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
 from gateway.http import jsonbody, rowplan, tensorjson
 from gateway.repository.residents import Resident

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from gateway.calls import Decoded, Encoded, Prediction, Sent
 from gateway.contract.manifest import Manifest, Tensor, TextInput
-from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
 from gateway.http import classification, inferrequest, jsonbody, rawrequest, rowplan, tensorbytes, tensorjson
 from gateway.http.inferrequest import InferRequest, RequestInput, RequestOutput

@@ -17,7 +17,8 @@ import msgspec
 
 from gateway.access.caller import Caller
 from gateway.access.gate import Gate
-from gateway.dataplane import Call, DataPlane, Door, Prediction, Sent
+from gateway.calls import Call, Door, Prediction, Sent
+from gateway.dataplane import DataPlane
 from gateway.errors import GatewayError, InvalidInput, Overloaded
 from gateway.http import compression as compressing
 from gateway.http.kservev1 import V1

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from gateway.calls import Decoded
 from gateway.contract.manifest import Column, Manifest, Tensor, TextInput
-from gateway.dataplane import Decoded
 from gateway.errors import InvalidInput
 from gateway.http import tensorjson
 from gateway.repository.residents import Resident

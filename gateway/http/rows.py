@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dataplane import Decoded, Encoded, Prediction, Sent
+from gateway.calls import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput
 from gateway.http import classification, jsonbody, rowplan
 from gateway.repository.residents import Resident

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.calls import Decoded, Encoded, Prediction, Sent
 from gateway.contract.manifest import TextInput
-from gateway.dataplane import Decoded, Encoded, Prediction, Sent
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.http import jsonbody, kservev1, rowplan
 from gateway.http.kservev1 import V1Request

@@ -15,9 +15,10 @@ from gateway.accounting.clock import SystemClock
 from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
 from gateway.accounting.spillfolder import SpillRoot
+from gateway.accounting.usage import Usage
+from gateway.calls import Call
 from gateway.contract import prices
 from gateway.contract.ledger import Outcome
-from gateway.dataplane import Call, Usage
 from gateway.http.service import Visits
 from gateway.objectstore.protocol import ObjectStore
 from gateway.opening import folders

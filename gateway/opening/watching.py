@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.accounting import container
 from gateway.accounting.ledger import LedgerWriter
-from gateway.dataplane import Observer
+from gateway.calls import Observer
 from gateway.features.recorder import Recorder
 from gateway.opening.models import Models
 from gateway.runtime.admission import Admission

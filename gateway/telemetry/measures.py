@@ -8,9 +8,10 @@ import time
 
 import msgspec
 
+from gateway.accounting.usage import Usage
+from gateway.calls import Call
 from gateway.contract.ledger import Outcome
 from gateway.contract.words import Count, Positive
-from gateway.dataplane import Call, Usage
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
 from gateway.telemetry.reasons import INTERNAL, REASONS

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import Literal
 
+from gateway.accounting.usage import Usage
+from gateway.calls import Call
 from gateway.contract.ledger import Outcome
-from gateway.dataplane import Call, Usage
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel
 from gateway.telemetry.reasons import reason_of

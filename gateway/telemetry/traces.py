@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway.accounting.usage import Usage
+from gateway.calls import Call
 from gateway.contract.ledger import Outcome
-from gateway.dataplane import Call, Usage
 from gateway.errors import SettingsError
 from gateway.repository.residents import Resident
 from gateway.runtime.model import LoadedModel

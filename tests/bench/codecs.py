@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 import simdjson
 
+from gateway.calls import Sent
 from gateway.contract.manifest import Signature, Tensor
-from gateway.dataplane import Sent
 from gateway.http import inferrequest, jsonbody, longjson, tensorbytes, tensorjson
 from gateway.http.openinference import HEADER, OpenInference
 from tests.support.residents import resident_of

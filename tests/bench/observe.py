@@ -9,7 +9,8 @@ from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from gateway.dataplane import Call, Sent, Usage
+from gateway.accounting.usage import Usage
+from gateway.calls import Call, Sent
 from gateway.telemetry import logs, sources, traces
 from gateway.telemetry.exposition import MetricsPage
 from gateway.telemetry.measures import Measures

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.calls import Decoded, Sent
 from gateway.contract.words import Datatype
-from gateway.dataplane import Decoded, Sent
 from gateway.errors import InvalidInput
 from gateway.http.openinference import HEADER, OpenInference
 from gateway.runtime.tensors import DTYPES

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.access.caller import Caller
-from gateway.dataplane import Call, DataPlane, Pending, Sent
+from gateway.calls import Call, Sent
+from gateway.dataplane import DataPlane, Pending
 from gateway.errors import DeadlineExceeded, Overloaded
 from gateway.http.rows import Rows
 from gateway.runtime.admission import Admission, AdmissionOptions

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.calls import Sent
 from gateway.contract.manifest import Column, Signature, Tensor
-from gateway.dataplane import Sent
 from gateway.errors import InvalidInput
 from gateway.http.openinference import OpenInference
 from gateway.http.rows import Rows

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.dataplane import Usage
+from gateway.accounting.usage import Usage
 from gateway.runtime.admission import Admission, AdmissionOptions
 from gateway.telemetry import definitions as d
 from gateway.telemetry import sources

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.dataplane import Sent
+from gateway.calls import Sent
 from gateway.errors import RequestError
 from gateway.http import inferrequest
 from gateway.http.kservev1 import V1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dataplane import Sent
+from gateway.calls import Sent
 from gateway.errors import InvalidInput
 from gateway.http import tensorjson
 from gateway.http.jsonbody import DEPTH_MAX

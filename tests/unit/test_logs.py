@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.dataplane import Call, Sent, Usage
+from gateway.accounting.usage import Usage
+from gateway.calls import Call, Sent
 from gateway.errors import InvalidInput, Overloaded, StoreUnavailable
 from gateway.telemetry import logs, requestlog
 from gateway.telemetry.requestlog import RequestLog, trace_id

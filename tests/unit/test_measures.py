@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.accounting.usage import Usage
+from gateway.calls import Call, Sent
 from gateway.contract.ledger import Outcome
-from gateway.dataplane import Call, Sent, Usage
 from gateway.errors import BucketNotFound, DeadlineExceeded, GatewayError, InvalidInput, Overloaded
 from gateway.telemetry.measures import OTHER, Measures, TelemetryOptions
 from gateway.telemetry.reasons import REASONS, reason_of

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.dataplane import Sent
+from gateway.calls import Sent
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.http.kservev1 import V1
 from gateway.http.rows import Rows

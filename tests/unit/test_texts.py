@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from gateway.calls import Decoded, Sent
 from gateway.contract.manifest import Manifest
-from gateway.dataplane import Decoded, Sent
 from gateway.errors import InvalidInput, UnsupportedModel
 from gateway.http.kservev1 import V1
 from gateway.http.rows import Rows

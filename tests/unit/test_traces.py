@@ -13,8 +13,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from gateway.accounting.usage import Usage
+from gateway.calls import Call, Sent
 from gateway.contract.ledger import Outcome
-from gateway.dataplane import Call, Sent, Usage
 from gateway.errors import SettingsError
 from gateway.telemetry import traces
 from gateway.telemetry.traces import Traces
