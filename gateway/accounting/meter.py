@@ -1,33 +1,33 @@
-"""Weighs requests: a receipt at once for each, and intervals whose receipts add up to what is posted.
+"""Weighs a container's life: its phases, loads and memory, in intervals whose receipts add up to what is posted.
 
-On the hot path: one `charge` per request, integers only. Every method runs on the event loop's thread. What an interval's numbers
-mean is `gateway.accounting.statement`; when one is closed and where it goes is `gateway.accounting.ledger`.
-Why receipts telescope and may run a little ahead of the bill: infra/decisions/0002-receipts-telescope.md.
+Requests are weighed by its day book (`gateway.accounting.daybook`), which is the hot path. Every method runs on the event loop's
+thread. What an interval's numbers mean is `gateway.accounting.statement`; when one is closed and where it goes is
+`gateway.accounting.ledger`.
 """
 
 import random
 from collections import deque
 from collections.abc import Callable
-from math import log
 
 import msgspec
 
 from gateway.accounting import billedtime
+from gateway.accounting.ceiling import Ceiling
 from gateway.accounting.clock import Clock
 from gateway.accounting.container import Container
+from gateway.accounting.daybook import Daybook, Sample
 from gateway.accounting.loading import Loading
-from gateway.accounting.statement import MILLI, InferTotals, Interval, PhaseName, Version
+from gateway.accounting.statement import HOUR_NS, Interval, PhaseName, Version
 from gateway.accounting.tariff import Tariff, tariff
 from gateway.contract import prices
-from gateway.contract.ledger import Outcome, Phases, Request
+from gateway.contract.ledger import Phases
 
-HOUR_NS = 3600 * 10**9
-_NEVER_NS = _NEVER = 1 << 63
+_NEVER_NS = 1 << 63
 
 
 class Meter:
-    """One container's meter. `capped` counts receipts cut to what the box can have cost, `collapsed` requests whose detail was to
-    be kept and found no room.
+    """One container's meter. `charge` is its day book's, `quoted` says what a caller is told of a receipt: the direct cost, and an
+    estimate of the full one; None where nobody knows.
     """
 
     def __init__(
@@ -58,141 +58,38 @@ class Meter:
         self.fee = None if fee is None else tariff(book, fee)
         self.boot_ns = container.boot_ns
         self.closed: deque[Interval] = deque()
-        self.capped = 0
-        self.collapsed = 0
         self._time = billedtime.counted(self._rule, container.boot_ns)
         self._requests = 0
         self._counted: set[str] = set()  # requests under way that are in `_requests` already
         self._draining_since_ns: int | None = None
         self._clock = clock
-        self._epoch_ns, self._steady_ns = clock.epoch_ns, clock.steady_ns
-        self._detail_rows_max = detail_rows_max
-        self._detail_share = detail_share
-        self._random = random
-        self._skip = self._gap() if detail_share < 1 else 0
-        self._ahead_ns = ahead_ns
-        self._full_rows = 0
-        self._on_full: Callable[[], None] = _nobody_listens
-
-        # Receipts so far are the floor of a rate (pico-dollars per CPU-nanosecond) times the CPU charged so far, always.
-        rate = self.vcpu.rate * MILLI / vcpu.amount
-        self._rate_numerator, self._rate_denominator = rate.numerator, rate.denominator
-        self._charged_cpu_ns = 0
-        self._receipts_picousd = 0
-        self._ceiling_picousd = 0
-
+        self._ceiling = Ceiling(
+            self.vcpu,
+            self._time,
+            boot_ns=container.boot_ns,
+            ahead_ns=ahead_ns if self._rule.billed == "lifetime" else None,
+        )
+        self._daybook = Daybook(
+            clock,
+            self.vcpu,
+            self._ceiling,
+            sample=Sample(detail_share, random) if detail_share < 1 else None,
+            rows_max=detail_rows_max,
+            fee=None if self.fee is None else self._count,
+            hour_is_over=self._now,
+        )
         self.loading = Loading(window_ns, is_priced=not self.unpriced)
-        self._is_priced = self.vcpu.is_priced
+        # Not methods around these: every answer passes here.
+        self.charge = self._daybook.charge
+        self.quoted: Callable[[int], tuple[int | None, int | None]] = (
+            self.loading.quoted if self.vcpu.is_priced else _unpriced
+        )
         self._phase: PhaseName = "boot"
         self._resident: dict[Version, int] = {}
         self._mark_age_ns = 0
         self._mark_cpu_ns = 0
         self._mark_rss_bytes = clock.rss_bytes()
         self._begin(container.boot_ns)
-
-    def charge(
-        self,
-        request_id: str,
-        model: str,
-        version: int,
-        outcome: Outcome,
-        rows: int,
-        cpu_ns: int,
-        variant: str = "",
-        tenant: str = "",
-        door: str = "",
-        request_bytes: int = 0,
-        response_bytes: int = 0,
-        queue_ns: int = 0,
-        run_ns: int = 0,
-        batch_rows: int = 0,
-        is_request: bool = True,
-    ) -> int:
-        """The receipt in pico-dollars: what `cpu_ns` costs, and the request where the platform bills it (`is_request`: it came to
-        the container as one). `model` and `tenant` are resolved names, never a caller's free text.
-
-        By position from where every request passes: keywords would take a tenth of the time.
-        """
-        now_ns = self._epoch_ns + self._steady_ns()
-        if now_ns >= self._hour_end_ns:
-            now_ns = self._now()
-        assert cpu_ns >= 0
-        # The difference of two floors, so that rounding never adds up. Here and not in a method: this runs once per request.
-        charged_cpu_ns = self._charged_cpu_ns + cpu_ns
-        receipts_picousd = charged_cpu_ns * self._rate_numerator // self._rate_denominator
-        if receipts_picousd > self._ceiling_picousd:
-            charged_cpu_ns, receipts_picousd = self._covered(now_ns, charged_cpu_ns, receipts_picousd)
-        cpu_picousd = cost_picousd = receipts_picousd - self._receipts_picousd
-        self._charged_cpu_ns = charged_cpu_ns
-        self._receipts_picousd = receipts_picousd
-
-        key = (model, version, tenant, outcome)
-        totals = self._infer.get(key)
-        if totals is None:
-            totals = self._infer[key] = InferTotals()
-        if self.fee is not None and is_request:
-            fee_picousd = self._count(request_id)
-            totals.fee_picousd += fee_picousd
-            totals.calls += 1
-            cost_picousd += fee_picousd
-        totals.cost_picousd += cpu_picousd
-        totals.cpu_ns += cpu_ns
-        totals.requests += 1
-        totals.rows += rows
-        if self._free:
-            self._free -= 1
-        elif not self._is_kept():
-            return cost_picousd
-        # Positional, in the order of `Request`: seven times as fast as by keyword (1.2 us).
-        self._keep(Request(
-            request_id, now_ns, model, version, outcome, rows, cpu_ns, cost_picousd,
-            request_bytes, response_bytes, queue_ns, run_ns, batch_rows, variant, tenant, door,
-        ))  # fmt: skip
-        if not self._free and len(self._interval.requests) >= self._full_rows:
-            self._on_full()
-        return cost_picousd
-
-    def _is_kept(self) -> bool:
-        """Whether this request gets a line, where that is not plain; `_free` more do before anybody needs to ask again."""
-        if self._skip:
-            self._skip -= 1
-            return False
-        if self._detail_share < 1:
-            self._skip = self._gap()
-        if len(self._interval.requests) < self._detail_rows_max:
-            return True
-        self.collapsed += 1
-        if len(self._interval.requests) >= self._full_rows:
-            self._on_full()
-        return False
-
-    def _count_free(self) -> None:
-        limit = min(self._detail_rows_max, self._full_rows - 1) if self._detail_share >= 1 else 0
-        self._free = max(0, limit - len(self._interval.requests))
-
-    def _covered(self, now_ns: int, charged_cpu_ns: int, receipts_picousd: int) -> tuple[int, int]:
-        """CPU and receipts so far where the known ceiling is reached: as they are, or cut to what the box can have cost."""
-        self._raise_ceiling(now_ns)
-        if receipts_picousd <= self._ceiling_picousd:
-            return charged_cpu_ns, receipts_picousd
-        self.capped += 1
-        # The most CPU that costs no more than the ceiling: the floor stays true for the CPU charged.
-        charged_cpu_ns = ((self._ceiling_picousd + 1) * self._rate_denominator - 1) // self._rate_numerator
-        return charged_cpu_ns, charged_cpu_ns * self._rate_numerator // self._rate_denominator
-
-    def _gap(self) -> int:
-        """How many requests pass before the next that is kept, each with the same chance and independently."""
-        if self._detail_share <= 0:
-            return _NEVER
-        return int(log(1 - self._random()) / log(1 - self._detail_share))  # geometric
-
-    def _raise_ceiling(self, now_ns: int) -> None:
-        """This interval's receipts may reach its bill, a little ahead of now but not past the hour. Cached: the bill only grows."""
-        if self._rule.billed == "lifetime":
-            now_ns = min(now_ns + self._ahead_ns, self.next_boundary_ns)
-        age_ns = self._time.age_ns(now_ns)  # elsewhere nobody knows how much will yet be billed
-        bill_picousd = self.vcpu.covered_picousd(age_ns) - self._earlier_bill_picousd
-        self._ceiling_picousd = max(self._ceiling_picousd, self._earlier_receipts_picousd + bill_picousd)
 
     @property
     def is_counting_requests(self) -> bool:
@@ -295,22 +192,26 @@ class Meter:
     @property
     def next_boundary_ns(self) -> int:
         """The end of the hour (UTC) that the open interval began in: the latest end it can have."""
-        return (self._interval.from_ns // HOUR_NS + 1) * HOUR_NS
+        return self._interval.hour_end_ns
 
     @property
     def closable_ns(self) -> int:
         """The earliest end the open interval can have: its bill then covers its receipts. At most `ahead_ns` after the last."""
-        if self._rule.billed != "lifetime":
-            return self._interval.from_ns + 1  # receipts were never ahead
-        owed_picousd = self._earlier_bill_picousd + self._receipts_picousd - self._earlier_receipts_picousd
-        covered_age_ns = self.vcpu.covering_age_ns(owed_picousd)
-        return max(self._interval.from_ns + 1, min(self.boot_ns + covered_age_ns, self.next_boundary_ns))
+        return self._ceiling.closable_ns(self._daybook.receipts_picousd)
+
+    @property
+    def capped(self) -> int:
+        """Receipts cut to what the box can have cost."""
+        return self._daybook.capped
+
+    @property
+    def collapsed(self) -> int:
+        """Requests whose detail was to be kept and found no room."""
+        return self._daybook.collapsed
 
     def on_full(self, rows: int, call: Callable[[], None]) -> None:
         """Have `charge` call this whenever the open interval keeps the detail of `rows` requests or more, and one is added."""
-        self._full_rows = rows
-        self._on_full = call
-        self._count_free()
+        self._daybook.on_full(rows, call)
 
     def close_interval(self, to_ns: int) -> None:
         """End the open interval, append it to `closed` and begin the next. Nothing is computed per request.
@@ -340,14 +241,8 @@ class Meter:
             self._time.end(self._draining_since_ns, ended_ns)
         self._interval.beyond_ns = self._time.last_ns(self._time.age_ns(ended_ns))
         self.close_interval(ended_ns)
-        self._hour_end_ns = _NEVER_NS
+        self._daybook.hour_end_ns = _NEVER_NS
         return ended_ns
-
-    def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
-        """A receipt as its caller is told it: the direct cost, and an estimate of the full one; None where nobody knows."""
-        loading = self.loading  # its numbers and not its method: every answer passes here
-        full_picousd = cost_picousd * loading.numerator // loading.denominator if loading.denominator else None
-        return (cost_picousd if self._is_priced else None), full_picousd
 
     def billed_picousd(self, interval: Interval) -> int:
         """What a closed interval costs, all skus together."""
@@ -360,9 +255,7 @@ class Meter:
     def _load_window(self) -> None:
         """Tell the loading factor what the interval cost, and what of that receipts are."""
         interval = self._interval
-        receipts_picousd = self._receipts_picousd - self._earlier_receipts_picousd
-        if self.fee is not None:
-            receipts_picousd += sum(totals.fee_picousd for totals in interval.infer.values())
+        receipts_picousd = sum(totals.cost_picousd + totals.fee_picousd for totals in interval.infer.values())
         self.loading.add(interval.from_ns, interval.to_ns, self.billed_picousd(interval), receipts_picousd)
 
     def _begin(self, from_ns: int) -> None:
@@ -373,19 +266,13 @@ class Meter:
             from_requests=self._requests,
             is_dated=self._rule.billed == "lifetime",
         )
-        self._infer = self._interval.infer
-        self._keep = self._interval.requests.append
-        self._count_free()
-        self._hour_end_ns = self.next_boundary_ns
-        self._earlier_bill_picousd = self.vcpu.billed_picousd(age_ns)
-        self._earlier_receipts_picousd = self._receipts_picousd
-        self._ceiling_picousd = self._receipts_picousd
+        self._daybook.begin(self._interval)
 
     def _now(self) -> int:
         """The time, after closing hours that have ended: nothing is ever measured into an hour that is over."""
         now_ns = self._clock.now_ns()
-        while now_ns >= self._hour_end_ns:
-            self.close_interval(self._hour_end_ns)
+        while now_ns >= self._daybook.hour_end_ns:
+            self.close_interval(self._interval.hour_end_ns)
         return now_ns
 
     def _enter(self, phase: PhaseName) -> int:
@@ -415,5 +302,6 @@ class Meter:
         self._mark_age_ns, self._mark_cpu_ns, self._mark_rss_bytes = age_ns, cpu_ns, rss_bytes
 
 
-def _nobody_listens() -> None:
-    """Until there is a ledger writer."""
+def _unpriced(_: int) -> tuple[None, None]:
+    """What a receipt is told as where vCPUs have no price."""
+    return None, None

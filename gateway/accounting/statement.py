@@ -21,6 +21,7 @@ Version = tuple[str, int]
 InferKey = tuple[str, int, str, Outcome]
 """Model, version, tenant, outcome."""
 
+HOUR_NS = 3600 * 10**9
 MILLI = 1000
 """One CPU-nanosecond is 1000 milli-vCPU-nanoseconds."""
 
@@ -77,6 +78,11 @@ class Interval:
     rss_byte_ns: int = 0
     resident_byte_ns: dict[Version, int] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+
+    @property
+    def hour_end_ns(self) -> int:
+        """Of the hour (UTC) that it began in: the latest end it can have."""
+        return (self.from_ns // HOUR_NS + 1) * HOUR_NS
 
     @property
     def request_count(self) -> int:

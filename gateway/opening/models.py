@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway import cgroup
+from gateway.accounting.usage import Usage
 from gateway.contract.ledger import Phases
 from gateway.errors import SettingsError
 from gateway.features.recorder import Recorder
@@ -114,10 +115,7 @@ class Residency:
             variant=resident.variant.id,
             door="shadow",
             outcome="ok",
-            rows=rows,
-            cpu_ns=cpu_ns,
-            run_ns=run_ns,
-            batch_rows=rows,
+            usage=Usage(cpu_ns=cpu_ns, run_ns=run_ns, rows=rows, batch_rows=rows),
             is_request=False,
         )
 

@@ -5,7 +5,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -114,16 +113,15 @@ class Charger:
     """The data plane's view of the meter."""
 
     def __init__(self, scales: Scales) -> None:
-        self._charge: Callable[..., int] = scales.meter.charge
+        self._charge = scales.meter.charge
         self.quoted = scales.meter.quoted
         self.price_book = scales.book.sha256
 
     def charge(self, call: Call, resident: Resident[LoadedModel], usage: Usage, outcome: Outcome) -> int:
-        # Positional, in the order of `Meter.charge`.
+        # Positional, in the order of `Daybook.charge`.
         cost_picousd = self._charge(
-            call.request_id, resident.name, resident.version, outcome, usage.rows, usage.cpu_ns, resident.variant.id,
-            call.caller.tenant, call.door.name, usage.request_bytes, usage.response_bytes, usage.queue_ns, usage.run_ns,
-            usage.batch_rows,
+            call.request_id, resident.name, resident.version, outcome, usage, resident.variant.id, call.caller.tenant,
+            call.door.name,
         )  # fmt: skip
         call.caller.charge(cost_picousd)
         return cost_picousd

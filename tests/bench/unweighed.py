@@ -16,11 +16,18 @@ from gateway.opening import money
 class Unweighed(Meter):
     """A meter that takes no notice."""
 
-    def charge(self, *_: Any, **__: Any) -> int:  # Any: what a request used, unread
-        return 0
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # Any: the meter's own
+        super().__init__(*arguments, **named)
+        self.charge = _nothing  # type: ignore[assignment]
+        self.quoted = _untold
 
-    def quoted(self, cost_picousd: int) -> tuple[int | None, int | None]:
-        return 0, None
+
+def _nothing(*_: Any, **__: Any) -> int:  # Any: what a request used, unread
+    return 0
+
+
+def _untold(_: int) -> tuple[int | None, int | None]:
+    return 0, None
 
 
 if __name__ == "__main__":

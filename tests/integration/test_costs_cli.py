@@ -19,6 +19,7 @@ from gateway.accounting.clock import SystemClock
 from gateway.accounting.container import Container
 from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
+from gateway.accounting.usage import Usage
 from gateway.cli.costs import costs as command
 from gateway.contract import layout, prices
 from gateway.contract.ledger import Charge
@@ -238,7 +239,7 @@ async def test_receipts_of_a_real_meter_add_up_to_the_reported_model(tmp_path: P
         meter.mark_ready()
         meter.note_resident("digits", 1, 1 << 20)
         charges = [
-            meter.charge(request_id=f"r{n}", model="digits", version=1, outcome="ok", rows=3, cpu_ns=1000 + n)
+            meter.charge(request_id=f"r{n}", model="digits", version=1, outcome="ok", usage=Usage(1000 + n, rows=3))
             for n in range(50)
         ]
 

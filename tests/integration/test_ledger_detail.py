@@ -12,6 +12,7 @@ from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.meter import Meter
 from gateway.accounting.options import LedgerOptions
 from gateway.accounting.segment import ParsedSegment
+from gateway.accounting.usage import Usage
 from gateway.audit.verifying import Scope, verify
 from gateway.contract.ledger import Outcome
 from gateway.errors import SettingsError
@@ -54,9 +55,7 @@ def _request(meter: Meter, random: Random, request_id: str) -> int:
         version=random.randrange(1, 3),
         tenant=random.choice(["", "shop", "bank"]),
         outcome=random.choice(OUTCOMES),
-        rows=random.randrange(5),
-        cpu_ns=random.randrange(40_000_000),
-        run_ns=5_000_000,
+        usage=Usage(rows=random.randrange(5), cpu_ns=random.randrange(40_000_000), run_ns=5_000_000),
     )
 
 

@@ -23,6 +23,7 @@ from gateway.accounting.ledger import LedgerWriter
 from gateway.accounting.leftovers import Leftovers
 from gateway.accounting.meter import Meter
 from gateway.accounting.options import LedgerOptions
+from gateway.accounting.usage import Usage
 from gateway.audit.findings import Verdict
 from gateway.audit.verifying import Scope, verify
 from gateway.contract import layout, ledgerkeys
@@ -212,7 +213,7 @@ def _request(meter: Meter, clock: LoopClock, random: Random, life: Life, name: s
     clock.used_ns += cpu_ns + 1000
     outcome: Outcome = random.choice(["ok", "failed", "shed"])
     life.receipts[name] = meter.charge(
-        request_id=name, model="digits", version=1, outcome=outcome, rows=1, cpu_ns=cpu_ns
+        request_id=name, model="digits", version=1, outcome=outcome, usage=Usage(cpu_ns, rows=1)
     )
 
 

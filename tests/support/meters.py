@@ -5,6 +5,7 @@ from fractions import Fraction
 from gateway.accounting.container import Container
 from gateway.accounting.meter import Meter
 from gateway.accounting.statement import Interval, Statement, settle
+from gateway.accounting.usage import Usage
 from gateway.contract import prices
 from gateway.contract.ledger import Outcome, Posting
 from tests.support.manualclock import ManualClock
@@ -25,7 +26,7 @@ def meter(clock: ManualClock, *, detail_rows_max: int = 100_000, ahead_ns: int =
 
 
 def charge(meter: Meter, cpu_ns: int, *, model: str = "digits", outcome: Outcome = "ok", request_id: str = "r") -> int:
-    return meter.charge(request_id=request_id, model=model, version=1, outcome=outcome, rows=2, cpu_ns=cpu_ns)
+    return meter.charge(request_id=request_id, model=model, version=1, outcome=outcome, usage=Usage(cpu_ns, rows=2))
 
 
 def statement(meter: Meter, interval: Interval) -> Statement:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.accounting.container import Container
 from gateway.accounting.meter import Meter
 from gateway.accounting.statement import Statement, settle
+from gateway.accounting.usage import Usage
 from gateway.contract import prices
 from tests.support import wholelife
 from tests.support.manualclock import ManualClock
@@ -70,7 +71,12 @@ class Simulated:
 
     def _weigh(self, request_id: str, cpu_ns: int, *, is_request: bool) -> int:
         return self.meter.charge(
-            request_id=request_id, model="m", version=1, outcome="ok", rows=1, cpu_ns=cpu_ns, is_request=is_request
+            request_id=request_id,
+            model="m",
+            version=1,
+            outcome="ok",
+            usage=Usage(cpu_ns, rows=1),
+            is_request=is_request,
         )
 
     def end(self, index: int) -> None:

@@ -12,6 +12,7 @@ from gateway.accounting.container import Container
 from gateway.accounting.meter import Meter
 from gateway.accounting.statement import settle
 from gateway.accounting.tariff import tariff
+from gateway.accounting.usage import Usage
 from gateway.contract import prices
 from gateway.contract.prices import NS_PER_HOUR, PICO_PER_USD, Platform
 from tests.support import wholelife
@@ -123,7 +124,7 @@ def test_for_every_sku_and_window_the_postings_are_the_origin_charge(
     meter.mark_ready()
     for elapsed_ns, cpu_ns, closes in steps:
         clock.work(elapsed_ns, cpu_ns=min(cpu_ns, elapsed_ns))
-        meter.charge(request_id="r", model="m", version=1, outcome="ok", rows=1, cpu_ns=cpu_ns)
+        meter.charge(request_id="r", model="m", version=1, outcome="ok", usage=Usage(cpu_ns, rows=1))
         if closes and meter.closable_ns <= clock.now_ns() < meter.next_boundary_ns:
             meter.close_interval(clock.now_ns())
     ended_ns = meter.close_last()
@@ -175,7 +176,7 @@ def test_without_a_price_everything_is_unpriced_and_the_work_is_still_counted() 
     meter.mark_ready()
     clock.work(SECOND_NS, cpu_ns=SECOND_NS)
     assert meter.unpriced == ("fargate-spot-x86/vcpu", "fargate-spot-x86/memory")
-    assert meter.charge(request_id="r", model="m", version=1, outcome="ok", rows=1, cpu_ns=SECOND_NS // 2) == 0
+    assert meter.charge(request_id="r", model="m", version=1, outcome="ok", usage=Usage(SECOND_NS // 2, rows=1)) == 0
     meter.close_last()
     statement = settle(meter.closed[0], vcpu=meter.vcpu, memory=meter.memory)
     accounts = {(posting.account, posting.sku): posting.quantity for posting in statement.postings}

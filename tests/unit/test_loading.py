@@ -14,34 +14,34 @@ from tests.support.meters import BOOT_NS, CONTAINER, HOUR_NS, SECOND_NS
 
 def test_nothing_is_said_until_something_is_known() -> None:
     loading = Loading(HOUR_NS, is_priced=True)
-    assert loading.full_picousd(100) is None
+    assert loading.quoted(100)[1] is None
     loading.add(0, 10, 500, 0)
-    assert loading.full_picousd(100) is None
+    assert loading.quoted(100)[1] is None
 
 
 def test_in_the_first_window_it_is_what_has_been_closed_so_far() -> None:
     loading = Loading(HOUR_NS, is_priced=True)
     loading.add(0, 10, 300, 100)
-    assert loading.full_picousd(100) == 300
+    assert loading.quoted(100)[1] == 300
     loading.add(10, 20, 100, 100)
-    assert loading.full_picousd(100) == 200
+    assert loading.quoted(100)[1] == 200
 
 
 def test_then_only_whole_windows_count_and_silent_ones_do_not() -> None:
     loading = Loading(HOUR_NS, is_priced=True)
     loading.add(0, HOUR_NS, 400, 100)
     loading.add(HOUR_NS, HOUR_NS + 10, 9000, 10)
-    assert loading.full_picousd(100) == 400
+    assert loading.quoted(100)[1] == 400
     loading.add(HOUR_NS + 10, 2 * HOUR_NS, 1000, 990)
-    assert loading.full_picousd(100) == 1000
+    assert loading.quoted(100)[1] == 1000
     loading.add(2 * HOUR_NS, 3 * HOUR_NS, 1000, 0)
-    assert loading.full_picousd(100) == 1000
+    assert loading.quoted(100)[1] == 1000
 
 
 def test_what_has_no_price_has_no_full_cost_either() -> None:
     loading = Loading(HOUR_NS, is_priced=False)
     loading.add(0, HOUR_NS, 400, 100)
-    assert loading.full_picousd(100) is None
+    assert loading.quoted(100)[1] is None
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(0, 10**7)), min_size=1, max_size=30))
