@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection: answers predictions without a task when it can, hands everything else to ASGI, closes what is over.
 
 Requests on one connection are answered in order. While one is being answered, what the client sends ahead is kept, up to a limit.
-`gateway.http.reading` reads them. Time and idleness are bounded by `HttpOptions`; `Listener` looks at `due_s` in turn.
+`gateway.http.reading` reads them, `gateway.http.answering` makes the responses to predictions. Time and idleness are bounded by
+`HttpOptions`; `Listener` looks at `due_s` in turn.
 """
 
 import asyncio
@@ -11,14 +12,13 @@ import struct
 from collections.abc import Coroutine
 from typing import Any, Protocol, cast
 
-from gateway.calls import Call, Prediction
-from gateway.dataplane import Pending
-from gateway.errors import GatewayError, Overloaded, Unavailable
+from gateway.errors import Unavailable
 from gateway.http import problems
+from gateway.http.answering import Answering, Later
 from gateway.http.asgi import Application, AsgiExchange
 from gateway.http.messages import Request, Response
 from gateway.http.options import HttpOptions
-from gateway.http.predictions import Predictions, Route
+from gateway.http.predictions import Predictions
 from gateway.http.reading import Reader
 from gateway.http.service import Visits
 from gateway.telemetry.reasons import reason_of
@@ -59,14 +59,13 @@ class Connection(asyncio.Protocol):
         self._options = listener.options
         self._visits = listener.visits
         self._visit: tuple[int, str] | None = None  # of the request being answered: since when, and its id
-        self._admission = listener.predictions.dataplane.admission
+        self._answering = Answering(listener.predictions, listener.visits)
         self._loop = listener.loop
-        self._reader = Reader(self, listener.options, self._admission)
+        self._reader = Reader(self, listener.options, listener.predictions.dataplane.admission)
         self._ahead = bytearray()
         self._task: asyncio.Task[None] | None = None  # the answer that has to wait
         self._writable: asyncio.Event | None = None  # there while the client reads too slowly
         self._timed: tuple[int, bool] = (0, False)
-        self._pending: Pending | None = None  # what the task waits for, when that is a prediction
         self._is_answering = False  # a part of an ASGI answer is out
         self._last: Response | None = None  # a refusal that waits for the answers before it
         self._is_over = False  # nothing more is answered
@@ -207,7 +206,13 @@ class Connection(asyncio.Protocol):
             if route is None:
                 self._spawn(self._answer_by_asgi(request))
             elif request.method == b"POST":
-                self._predict(route, request)
+                answer = self._answering.begin(route, request)
+                if self._visit is not None:
+                    self._visit = (self._visit[0], self._answering.request_id)
+                if isinstance(answer, Response):
+                    self._respond(answer, request)
+                else:
+                    self._spawn(self._respond_later(answer, request))
             else:
                 body = problems.body("use POST")
                 self._respond(Response(405, b"application/json", body, b"allow: POST\r\n"), request)
@@ -223,84 +228,8 @@ class Connection(asyncio.Protocol):
 
     # Answering.
 
-    def _predict(self, route: Route, request: Request) -> None:
-        predictions = self._listener.predictions
-        request_id = predictions.request_id()
-        if self._visit is not None:
-            self._visit = (self._visit[0], request_id)
-        if predictions.is_slow(request):
-            self._spawn(self._answer_inflated(request_id, route, request))
-            return
-        try:
-            begun = self._begin(predictions.call(request_id, route, request), request)
-            if isinstance(begun, Pending):
-                self._spawn(self._answer_later(request_id, route, begun, request))
-                return
-            response = predictions.response(route, begun)
-        except GatewayError as error:
-            response = predictions.refusal(request_id, route, error, request)
-        except Exception as error:
-            response = self._failed(request_id, route, error, request)
-        if predictions.packs(response, request) or (self._visits is not None and self._visits.holds()):
-            self._spawn(self._respond_packed(response, request))
-        else:
-            self._respond(response, request)
-
-    def _begin(self, call: Call, request: Request) -> Prediction | Pending:
-        """Start within the caller's limits. What has to wait counts among the caller's calls until its task ends."""
-        if call.sent.body is not request.body:
-            self._admission.check_room(len(call.sent.body))  # inflated: only what it was has been counted yet
-        call.caller.enter()
-        begun: Prediction | Pending | None = None
-        try:
-            begun = self._listener.predictions.dataplane.start(call)
-        finally:
-            if not isinstance(begun, Pending):
-                call.caller.leave()
-        if isinstance(begun, Pending):
-            self._pending = begun
-        return begun
-
-    async def _answer_inflated(self, request_id: str, route: Route, request: Request) -> None:
-        predictions = self._listener.predictions
-        try:
-            plain = await self._inflated(route, request)
-            begun = self._begin(predictions.call(request_id, route, plain), request)
-            if isinstance(begun, Pending):
-                await self._answer_later(request_id, route, begun, request)
-                return
-            response = predictions.response(route, begun)
-        except GatewayError as error:
-            response = predictions.refusal(request_id, route, error, request)
-        except Exception as error:
-            response = self._failed(request_id, route, error, request)
-        await self._respond_packed(response, request)
-
-    async def _inflated(self, route: Route, request: Request) -> Request:
-        """A body that waits to be inflated is counted as it came."""
-        self._admission.hold(len(request.body))
-        try:
-            return await self._listener.predictions.inflated(route, request)
-        finally:
-            self._admission.release(len(request.body))
-
-    async def _respond_packed(self, response: Response, request: Request) -> None:
-        predictions = self._listener.predictions
-        if predictions.packs(response, request):
-            response = await predictions.packed(response, request)
-        if self._visits is not None and self._visits.holds():
-            await self._visits.keep()
-        self._respond(response, request)
-
-    async def _answer_later(self, request_id: str, route: Route, pending: Pending, request: Request) -> None:
-        predictions = self._listener.predictions
-        try:
-            response = predictions.response(route, await predictions.dataplane.finish(pending))
-        except GatewayError as error:
-            response = predictions.refusal(request_id, route, error, request)
-        except Exception as error:
-            response = self._failed(request_id, route, error, request)
-        await self._respond_packed(response, request)
+    async def _respond_later(self, later: Later, request: Request) -> None:
+        self._respond(await later(), request)
 
     async def _answer_by_asgi(self, request: Request) -> None:
         exchange = AsgiExchange(request, self._write, close=lambda: self._closes(request))
@@ -319,16 +248,6 @@ class Connection(asyncio.Protocol):
             self._answered(request)
         else:
             self._abort()  # half an answer must not look like a whole one
-
-    def _failed(self, request_id: str, route: Route, error: Exception, request: Request) -> Response:
-        """A bug of ours, with its traceback in the log. No memory is none: while a model is built, everybody is limited."""
-        if isinstance(error, MemoryError):
-            short = Overloaded("memory is short at the moment; try again")
-            return self._listener.predictions.refusal(request_id, route, short, request)
-        logger.error("request %s failed", request_id, exc_info=error, extra={"request_id": request_id})
-        self._listener.predictions.report(request_id, 500, route, error, request)
-        head = b"steelyard-request-id: %b\r\n" % request_id.encode()
-        return Response(500, b"application/json", problems.body(f"internal error; request {request_id}"), head)
 
     def _respond(self, response: Response, request: Request) -> None:
         if self._is_over:
@@ -373,10 +292,7 @@ class Connection(asyncio.Protocol):
     def _next(self, task: "asyncio.Task[None]") -> None:
         """An answer that had to wait is out: go on with what came meanwhile."""
         self._task = None
-        if self._pending is not None:
-            self._listener.predictions.dataplane.drop(self._pending)
-            self._pending.call.caller.leave()
-            self._pending = None
+        self._answering.end()
         self._end_visit()
         if not task.cancelled() and (error := task.exception()):
             logger.error("connection: a bug", exc_info=error)
