@@ -1,8 +1,9 @@
 """`python -m tests.bench.accounting`: what weighing costs, beside an empty call in the same run. Rounds alternate, medians count.
 
 First a served gateway with weighing and without, in turns, as the ratio of their requests per second and of their CPU per answer
-(BENCH_PAIRS pairs; target: weighing costs at most 3 %). Then one request's `charge` and `quoted`, hot in a loop and cold as
-between other work, and a segment of 20,000 requests: settling, encoding, and gzip at several levels.
+(BENCH_PAIRS pairs; target: weighing costs at most 3 %): of the smallest model there is, and of the `flights` recipe with a row as
+a client sends it. Then one request's `charge` and `quoted`, hot in a loop and cold as between other work, and a segment of 20,000
+requests: settling, encoding, and gzip at several levels.
 """
 
 import asyncio
@@ -21,12 +22,14 @@ from gateway.accounting import container, segment
 from gateway.accounting.clock import SystemClock
 from gateway.accounting.meter import Meter
 from gateway.accounting.statement import Statement, settle
+from gateway.accounting.usage import Usage
 from gateway.contract import prices
 from gateway.objectstore.local import LocalStore
+from tests.bench import flights
 from tests.bench.cell import CORES, cpu_us, measure
 from tests.support import gateways, models
 
-PAIRS = int(os.environ.get("BENCH_PAIRS", "9"))
+PAIRS = int(os.environ.get("BENCH_PAIRS", "6"))
 TARGET = 0.97
 FEATURES = 32
 REQUESTS = 20_000
@@ -35,9 +38,8 @@ COLD_CALLS = 4000
 COLD_BYTES = 4 << 20
 """More than a core's own caches."""
 
-_CHARGED = (
-    "0123456789abcdef", "digits", 3, "ok", 1, 31_000, "int8", "team-a", "oip", 650, 130, 90_000, 150_000, 4,
-)  # fmt: skip
+USAGE = Usage(31_000, 8_000, 7_000, 90_000, 150_000, 300_000, 1, 4, 650, 130)
+_CHARGED = ("0123456789abcdef", "digits", 3, "ok", USAGE, "int8", "team-a", "oip")
 """Arguments of `Meter.charge`, in its order."""
 
 
@@ -52,25 +54,33 @@ def main() -> None:
 
 def _served() -> None:
     """Each pair of rounds follows each other at once, and its ratio is one figure: machines drift, and neighbours come and go."""
-    inputs = {"name": "features", "shape": [1, FEATURES], "datatype": "FP32", "data": [0.1] * FEATURES}
-    body, path, pin = json.dumps({"inputs": [inputs]}), "/v2/models/mlp/infer", ("taskset", "-c", str(CORES[0]))
+    pin = ("taskset", "-c", str(CORES[0]))
     without = (*pin, sys.executable, "-m", "tests.bench.unweighed")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "store"
         root.mkdir()
-        asyncio.run(models.publish_mlp(LocalStore(root), features=FEATURES))
+        asked = asyncio.run(_published(LocalStore(root)))
+        loaded = [word for model in asked for word in ("--preload", model)]
         with (
-            gateways.running(root, Path(folder), "--preload", "mlp", prefix=pin) as weighed,
-            gateways.running(root, Path(folder), "--preload", "mlp", prefix=without) as unweighed,
+            gateways.running(root, Path(folder), *loaded, prefix=pin) as weighed,
+            gateways.running(root, Path(folder), *loaded, prefix=without) as unweighed,
         ):
-            servers = (weighed, unweighed)
-            for connections in (1, 16):
-                pairs = []
-                for number in range(PAIRS):
-                    order = servers if number % 2 else servers[::-1]
-                    seen = {server: _round(server, path, body, connections) for server in order}
-                    pairs.append((*seen[weighed], *seen[unweighed]))
-                _say(connections, pairs)
+            for model, (path, body) in asked.items():
+                for connections in (1, 16):
+                    pairs = []
+                    for number in range(PAIRS):
+                        order = (weighed, unweighed) if number % 2 else (unweighed, weighed)
+                        seen = {server: _round(server, path, body, connections) for server in order}
+                        pairs.append((*seen[weighed], *seen[unweighed]))
+                    _say(model, connections, pairs)
+
+
+async def _published(store: LocalStore) -> dict[str, tuple[str, str]]:
+    """Path and body of a request, by model."""
+    await models.publish_mlp(store, features=FEATURES)
+    inputs = {"name": "features", "shape": [1, FEATURES], "datatype": "FP32", "data": [0.1] * FEATURES}
+    row = await flights.published(store)
+    return {"mlp": ("/v2/models/mlp/infer", json.dumps({"inputs": [inputs]})), "flights": (flights.PATH, row)}
 
 
 def _round(server: gateways.Gateway, path: str, body: str, connections: int) -> tuple[float, float]:
@@ -80,12 +90,13 @@ def _round(server: gateways.Gateway, path: str, body: str, connections: int) -> 
     return figures.rps, (cpu_us(server.process.pid) - before_us) / figures.answers
 
 
-def _say(connections: int, pairs: list[tuple[float, ...]]) -> None:
+def _say(model: str, connections: int, pairs: list[tuple[float, ...]]) -> None:
     rates = sorted(on_rps / off_rps for on_rps, _, off_rps, _ in pairs)
     rate, cpu = statistics.median(rates), statistics.median(off_us / on_us for _, on_us, _, off_us in pairs)
     on_rps, on_us, off_rps, off_us = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(
-        f"{connections:>2} connections: accounting on {on_rps:.0f} req/s, {on_us:.1f} us CPU, off {off_rps:.0f}, {off_us:.1f}; "
+        f"{model:<7} {connections:>2} connections: accounting on {on_rps:.0f} req/s, {on_us:.1f} us CPU, "
+        f"off {off_rps:.0f}, {off_us:.1f}; "
         f"ratio {rate:.3f} req/s ({rates[0]:.2f} to {rates[-1]:.2f}), {cpu:.3f} by CPU; "
         f"target {TARGET} {'met' if rate >= TARGET else 'missed'}",
         flush=True,
@@ -95,7 +106,7 @@ def _say(connections: int, pairs: list[tuple[float, ...]]) -> None:
 def _quoted() -> None:
     """What telling both costs takes, once a factor is known."""
     meter = _meter()
-    meter.charge(request_id="r", model="digits", version=3, outcome="ok", rows=1, cpu_ns=1_000_000)
+    meter.charge("r", "digits", 3, "ok", Usage(1_000_000, rows=1))
     time.sleep(0.01)  # until the bill covers the receipt
     meter.close_interval(max(meter.closable_ns, time.time_ns()))
     assert meter.quoted(56_222)[1] is not None
@@ -106,70 +117,29 @@ def _quoted() -> None:
 
 
 def _charge() -> None:
-    """Written out twice: a loop over functions or over dicts of arguments would cost more than what it measures."""
-    meter, keyword, minute = _meter(), _meter(), _meter(detail_share=0)
+    """Written out twice: a loop over functions or over arguments would cost more than what it measures."""
+    meter, minute = _meter(), _meter(detail_share=0)
 
     def empty() -> None:
-        for cpu_ns in range(REQUESTS):
-            _empty(
-                request_id="0123456789abcdef",
-                model="digits",
-                version=3,
-                variant="int8",
-                tenant="team-a",
-                door="oip",
-                outcome="ok",
-                rows=1,
-                cpu_ns=cpu_ns,
-                request_bytes=650,
-                response_bytes=130,
-                queue_ns=90_000,
-                run_ns=150_000,
-                batch_rows=4,
-            )
-
-    def by_keyword() -> None:
-        for cpu_ns in range(REQUESTS):
-            keyword.charge(
-                request_id="0123456789abcdef",
-                model="digits",
-                version=3,
-                variant="int8",
-                tenant="team-a",
-                door="oip",
-                outcome="ok",
-                rows=1,
-                cpu_ns=cpu_ns,
-                request_bytes=650,
-                response_bytes=130,
-                queue_ns=90_000,
-                run_ns=150_000,
-                batch_rows=4,
-            )
+        for _ in range(REQUESTS):
+            _empty("0123456789abcdef", "digits", 3, "ok", USAGE, "int8", "team-a", "oip")
 
     def charge() -> None:
-        for cpu_ns in range(REQUESTS):
-            meter.charge(
-                "0123456789abcdef", "digits", 3, "ok", 1, cpu_ns, "int8", "team-a", "oip", 650, 130, 90_000, 150_000, 4
-            )
+        for _ in range(REQUESTS):
+            meter.charge("0123456789abcdef", "digits", 3, "ok", USAGE, "int8", "team-a", "oip")
 
     def sums() -> None:
-        for cpu_ns in range(REQUESTS):
-            minute.charge(
-                "0123456789abcdef", "digits", 3, "ok", 1, cpu_ns, "int8", "team-a", "oip", 650, 130, 90_000, 150_000, 4
-            )
+        for _ in range(REQUESTS):
+            minute.charge("0123456789abcdef", "digits", 3, "ok", USAGE, "int8", "team-a", "oip")
 
     def clocks() -> None:
         for _ in range(REQUESTS):
             time.thread_time_ns()
             time.thread_time_ns()
 
-    empty_ns, charge_ns, keyword_ns, sums_ns, clocks_ns = _medians(empty, charge, by_keyword, sums, clocks)
+    empty_ns, charge_ns, sums_ns, clocks_ns = _medians(empty, charge, sums, clocks)
     print(f"empty call with the same arguments {empty_ns:6.0f} ns")
     print(f"meter.charge                       {charge_ns:6.0f} ns, {charge_ns / empty_ns:.1f} times the empty call")
-    print(
-        f"meter.charge by keyword            {keyword_ns:6.0f} ns, {keyword_ns / charge_ns:.2f} times that by position"
-    )
     print(f"meter.charge, sums only            {sums_ns:6.0f} ns, {sums_ns / charge_ns:.2f} times that with a line")
     print(f"reading the thread's clock twice   {clocks_ns:6.0f} ns, which every request needs")
 
@@ -177,8 +147,8 @@ def _charge() -> None:
 def _cold() -> None:
     """Single calls with other work between them, which leaves neither data nor code of theirs in the nearer caches.
 
-    A served request finds them so: the sum of these medians is about what it costs more with accounting, and four times what loops
-    show.
+    A served request finds them nearly so: what it costs more with accounting is between these medians and what loops show, nearer
+    to the loops the more requests come at once.
     """
     meter = _meter()
     steps: dict[str, tuple[Callable[..., object], Sequence[object]]] = {
@@ -270,39 +240,35 @@ def _requests(meter: Meter) -> None:
             request_id=f"0123456789abcdef-{number:x}",  # as the gateway makes them
             model="digits",
             version=3,
+            outcome="ok",
+            usage=Usage(
+                cpu_ns=random.randrange(1000, 3000),
+                queue_ns=random.randrange(90_000),
+                run_ns=random.randrange(150_000, 200_000),
+                rows=1,
+                batch_rows=random.randrange(1, 9),
+                request_bytes=random.randrange(600, 700),
+                response_bytes=random.randrange(100, 160),
+            ),
             variant="int8",
             tenant="team-a",
             door="oip",
-            outcome="ok",
-            rows=1,
-            cpu_ns=random.randrange(1000, 3000),
-            request_bytes=random.randrange(600, 700),
-            response_bytes=random.randrange(100, 160),
-            queue_ns=random.randrange(90_000),
-            run_ns=random.randrange(150_000, 200_000),
-            batch_rows=random.randrange(1, 9),
         )
 
 
 def _empty(
-    *,
     request_id: str,
     model: str,
     version: int,
     outcome: str,
-    rows: int,
-    cpu_ns: int,
+    usage: Usage,
     variant: str = "",
     tenant: str = "",
     door: str = "",
-    request_bytes: int = 0,
-    response_bytes: int = 0,
-    queue_ns: int = 0,
-    run_ns: int = 0,
-    batch_rows: int = 0,
+    is_request: bool = True,
 ) -> int:
     """`Meter.charge`'s signature and nothing else."""
-    return cpu_ns
+    return 0
 
 
 if __name__ == "__main__":
