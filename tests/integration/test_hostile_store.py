@@ -28,7 +28,7 @@ from gateway.contract import layout, prices
 from gateway.contract.manifest import BatchCost
 from gateway.objectstore.local import LocalStore
 from tests.support import accesskeys, footprints, gateways, graphs, models
-from tests.support.gateways import Answer, Gateway
+from tests.support.gateways import Answer, Gateway, until
 
 MIB = 1 << 20
 RUN_BYTES_MAX = 32 * MIB
@@ -58,13 +58,6 @@ def is_well(gateway: Gateway) -> None:
     assert gateway.process.poll() is None
     log = gateway.log.read_text()
     assert "Traceback" not in log, log
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.02)
 
 
 # Artifacts.
