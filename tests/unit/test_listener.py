@@ -16,7 +16,7 @@ from gateway.http.listener import Listener
 from gateway.http.options import HttpOptions
 from gateway.runtime.admission import Admission, AdmissionOptions
 from tests.support.connections import predictions
-from tests.support.manualclock import until
+from tests.support.manualclock import LIMIT_S, until
 
 HEAD = b"GET /v2/models/m/infer HTTP/1.1\r\n"
 TURNS = 4
@@ -63,7 +63,7 @@ def stall() -> None:
 
 
 async def heard(client: socket.socket) -> bytes:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         return await asyncio.get_running_loop().sock_recv(client, 4096)
 
 
