@@ -1,11 +1,19 @@
-"""What more than one test file needs: servers that are started once and shared, and PyTorch on one thread."""
+"""What more than one test file needs: servers that are started once and shared, PyTorch on one thread, untimed properties."""
 
 import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import batches, servers
+
+# An example of a millisecond took 400 ms where its process was not given the CPU, and drawing ten may take more than a second:
+# neither is a failure. `make test` draws the same examples every time; `--hypothesis-profile=thorough` draws others, and more.
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", _UNTIMED, derandomize=True)
+settings.register_profile("thorough", _UNTIMED, max_examples=1000)
+settings.load_profile("repeatable")
 
 
 def pytest_collection_finish() -> None:

@@ -28,7 +28,7 @@ class Listener:
         self.options = options
         self.visits = visits
         self.loop = asyncio.get_running_loop()
-        self.now_s = self.loop.time()
+        self.now_s = 0.0  # of the sweeper's clock
         self.is_draining = False
         self.connections: set[Connection] = set()
         self.accepting = asyncio.Event()  # set once clients can connect
@@ -80,9 +80,13 @@ class Listener:
             await self._all_gone.wait()
 
     async def _sweep(self) -> None:
-        """One timer for all connections: a timer for each request would cost it more than a microsecond."""
+        """One timer for all connections: a timer for each request would cost it more than a microsecond.
+
+        Its clock counts its own turns: a loop that stood still is on no client's account, and who begins between two turns is not
+        judged by time that passed before.
+        """
         while True:
             await asyncio.sleep(SWEEP_S)
-            self.now_s = self.loop.time()
+            self.now_s += SWEEP_S
             for connection in [each for each in self.connections if each.due_s < self.now_s]:
                 connection.overdue()

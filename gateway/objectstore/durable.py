@@ -21,13 +21,17 @@ STALE_S = 24 * 3600.0  # no upload takes a day: such a file's writer was killed
 
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[BinaryIO]:
-    """A new file to fill; gone at the end unless it was moved to its place. `folder` is on the target's file system."""
+    """A new file to fill; gone at the end unless it was moved to its place. `folder` is on the target's file system.
+
+    Where it cannot be taken away, as on a disk that has just become read-only, it is left to `sweep`: what is written is in place.
+    """
     path = folder / secrets.token_hex(16)
     with path.open("xb") as file:
         try:
             yield file
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def create(file: BinaryIO, target: Path, root: Path) -> None:

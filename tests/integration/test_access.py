@@ -22,6 +22,7 @@ from gateway.contract import layout
 from gateway.errors import BudgetExceeded, Unauthenticated
 from gateway.objectstore.opening import open_store
 from tests.support import stores
+from tests.support.manualclock import LIMIT_S
 
 KEY = re.compile(r"sy_[a-km-np-z2-9]{10}_[0-9A-Za-z]{36}")
 
@@ -61,7 +62,7 @@ async def gate(url: str, container: str) -> AsyncIterator[Gate]:
 
 
 async def until(claim: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         while not claim():  # noqa: ASYNC110 - what changes has no event to wait for
             await asyncio.sleep(0.01)
 

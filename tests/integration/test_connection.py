@@ -28,7 +28,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gateway(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     settings = {
-        "CONNECTIONS_MAX": "40",
         "HEAD_BYTES_MAX": "4096",
         "HEADERS_MAX": "20",
         "BODY_BYTES_MAX": "100000",
@@ -357,9 +356,14 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_is_no_failure_of_ours(g
     assert "Traceback" not in gateway.log.read_text()
 
 
-def test_more_connections_than_allowed_are_told_so(gateway: Gateway) -> None:
-    with contextlib.ExitStack() as stack:
-        wires = [Wire(gateway.port) for _ in range(45)]
+def test_more_connections_than_allowed_are_told_so(store: Path, tmp_path: Path) -> None:
+    """With the timeouts of the default: none of those that are allowed is given up before it asks."""
+    environment = {"STEELYARD_SERVER__CONNECTIONS_MAX": "4"}
+    with (
+        gateways.running(store, tmp_path, "--preload", "tiny", **environment) as gateway,
+        contextlib.ExitStack() as stack,
+    ):
+        wires = [Wire(gateway.port) for _ in range(6)]
         for wire in wires:
             stack.callback(wire.socket.close)
         status, headers, body = wires[-1].response()

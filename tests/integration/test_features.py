@@ -1,8 +1,6 @@
 """Rows over HTTP to counts in the store: exactly numpy's of the same rows, counts only, and never in an answer's way."""
 
 import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from gateway.contract import codec, layout
 from gateway.contract.features import FeatureWindow
 from gateway.objectstore.local import LocalStore
 from tests.support import drifting, gateways, models
-from tests.support.gateways import Gateway
+from tests.support.gateways import Gateway, until
 from trainers.drift.commands import DRIFTED, drift
 
 WHOLE = {"STEELYARD_FEATURES__SAMPLE": "1"}
@@ -31,13 +29,6 @@ def published(folder: Path, body: bytes | None = None) -> Path:
     root.mkdir()
     asyncio.run(models.publish_files(LocalStore(root), *drifting.with_profile(body)))
     return root
-
-
-def until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not claim():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 def metric(gateway: Gateway, name: str) -> float:

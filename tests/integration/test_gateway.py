@@ -17,7 +17,7 @@ import pytest
 from gateway.contract import layout
 from gateway.objectstore.local import LocalStore
 from tests.support import gateways, models
-from tests.support.gateways import Gateway
+from tests.support.gateways import ANSWER_S, Gateway, until
 from trainers import publish
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
@@ -266,7 +266,7 @@ def test_a_store_that_goes_away_does_not_stop_what_is_loaded(tmp_path: Path) -> 
         answer = gateway.post("/v1/predict/mlp", {"rows": [{}]})
         assert (answer.status, "retry-after" in answer.headers) == (503, True)
         shutil.move(tmp_path / "gone", root)
-        _await(lambda: not any(state["problem"] for state in gateway.get("/v1/loaded").json))
+        until(lambda: not any(state["problem"] for state in gateway.get("/v1/loaded").json))
 
 
 def test_versions_asked_for_by_number_do_not_pile_up(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def _damage(root: Path, damage: str, manifest_sha256: str) -> None:
 
 def _predict_until(gateway: Gateway, done: Callable[[list[int]], bool]) -> list[int]:
     answers: list[int] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + ANSWER_S
     while time.monotonic() < deadline:
         answer = gateway.post("/v1/predict/tiny", {"rows": [ROW]})
         assert answer.status == 200, answer.body
@@ -321,15 +321,8 @@ def _predict_until(gateway: Gateway, done: Callable[[list[int]], bool]) -> list[
     raise AssertionError(f"it never happened: {sorted(set(answers))}")
 
 
-def _await(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
-
-
 def _await_problem(gateway: Gateway) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + ANSWER_S
     while time.monotonic() < deadline:
         for state in gateway.get("/v1/loaded").json:
             if state["problem"]:

@@ -32,7 +32,7 @@ def test_the_chain_is_the_same_on_s3(url: str, tmp_path: Path) -> None:
         first = gateway.post("/v1/predict/tiny", {"rows": [ROW, ROW]})
         assert (first.status, first.json["version"]) == (200, 1)
         asyncio.run(publish(url, seed=1))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + gateways.ANSWER_S
         answers = 1
         while gateway.post("/v1/predict/tiny", {"rows": [ROW]}).json["version"] == 1:
             answers += 1

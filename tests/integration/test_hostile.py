@@ -70,7 +70,9 @@ def answer(connection: http.client.HTTPConnection, door: Door) -> tuple[int, Any
 @pytest.fixture(scope="module")
 def right(gateway: Gateway) -> Answers:
     """What every door answers before the first storm."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)) as connection:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=gateways.ANSWER_S)
+    ) as connection:
         answers = [answer(connection, door) for door in storms.PREDICTIONS]
     assert {status for status, _ in answers} == {200}
     return answers
@@ -85,7 +87,9 @@ def served(gateway: Gateway, right: Answers) -> Iterator[None]:
 
     def ask() -> None:
         nonlocal rounds
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)) as connection:
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=gateways.ANSWER_S)
+        ) as connection:
             while rounds == 0 or not is_over.is_set():
                 wrong.extend(
                     (door.path, told)

@@ -211,7 +211,7 @@ def test_invocations_are_billed_and_sigterm_writes_the_close(tmp_path: Path) -> 
     root = tmp_path / "store"
     root.mkdir()
     asyncio.run(models.publish_tiny(LocalStore(root)))
-    each = {"STEELYARD_LEDGER__BEFORE_ANSWERS": "each"}
+    each = {"STEELYARD_LEDGER__BEFORE_ANSWERS": "each", "STEELYARD_LEDGER__ANSWER_WAIT_S": "30"}
     with lambdaapi.playing() as api, running(root, tmp_path, api, **each) as gateway:
         receipts = []
         for count in range(1, 3):

@@ -86,7 +86,7 @@ def test_an_assumed_price_is_charged_and_said(root: Path, tmp_path: Path) -> Non
 
 def test_once_an_interval_is_closed_the_full_cost_is_estimated(root: Path, tmp_path: Path) -> None:
     with gateways.running(root, tmp_path, STEELYARD_LEDGER__FLUSH_INTERVAL_S="0.1") as gateway:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + gateways.ANSWER_S
         while (
             "steelyard-cost-full-picousd-estimated"
             not in (answer := gateway.post("/v1/predict/tiny", {"rows": [ROW]})).headers

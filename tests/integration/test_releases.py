@@ -6,9 +6,8 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from gateway.objectstore.opening import open_store
 from gateway.registry import releasing
 from tests.support import gateways, goldens, models, servers, stores
 from tests.support.faults import Crash, CrashingStore
-from tests.support.gateways import Gateway
+from tests.support.gateways import Gateway, until
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
 BODY = {"rows": [ROW]}
@@ -46,13 +45,6 @@ def steelyard_models(root: Path, *arguments: str) -> str:
 
 def release(gateway: Gateway, alias: str = "champion") -> Any:
     return next(state for state in gateway.get("/v1/releases").json if state["alias"] == alias)
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def metric(gateway: Gateway, sample: str) -> float:

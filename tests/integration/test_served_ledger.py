@@ -12,9 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from gateway.accounting import segment
 from gateway.contract import prices
 from gateway.objectstore.local import LocalStore
 from tests.support import gateways, models
-from tests.support.gateways import Gateway
+from tests.support.gateways import Gateway, until
 
 VCPUS, MEMORY_GB = 2, 4
 ROW = dict(models.TINY_EXAMPLES.rows[0])
@@ -77,13 +75,6 @@ def test_a_shadows_runs_are_on_the_bill_as_its_own_and_nobodys(root: Path, tmp_p
     assert sum(line["cost_picousd"] for line in infer) == sum(line["cost_picousd"] for line in shadows) > 0
     for path in sorted(root.glob("ledger/v1/dt=*/hr=*/*/*.jsonl.gz")):
         assert segment.discrepancies(segment.decode(path.read_bytes())) == ()
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def lines(root: Path) -> list[dict[str, Any]]:

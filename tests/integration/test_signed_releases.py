@@ -15,9 +15,9 @@ from gateway.objectstore.local import LocalStore
 from gateway.objectstore.opening import open_store
 from gateway.registry.reading import Registry
 from gateway.registry.signatures import PinnedKeys
-from tests.integration.test_releases import BODY, POLL, metric, release, steelyard_models, until, version
+from tests.integration.test_releases import BODY, POLL, metric, release, steelyard_models, version
 from tests.support import gateways, goldens, servers, signingkeys, stores
-from tests.support.gateways import Gateway
+from tests.support.gateways import Gateway, until
 from tests.support.signingkeys import KeyFiles
 from trainers.countersign import countersign
 

@@ -16,6 +16,7 @@ from gateway.runtime.session import Stop
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.tensors import Tensors
 from gateway.runtime.workers import Workers
+from tests.support.manualclock import LIMIT_S
 
 CULPRIT = 13.0
 MS = 1_000_000
@@ -38,7 +39,7 @@ class Graph:
 
     def run(self, inputs: Tensors, stop: Stop) -> Tensors:
         self.arrived.release()
-        assert self._open.wait(20), "the test never let the graph go"
+        assert self._open.wait(LIMIT_S), "the test never let the graph go"
         x = inputs["x"]
         self.batches.append(len(x))
         self.firsts.append(float(x.flat[0]))

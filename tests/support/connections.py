@@ -59,18 +59,22 @@ class Line:
         return self.wire.sent
 
 
+def predictions(dataplane: DataPlane) -> Predictions:
+    """For callers without keys, with no log."""
+    access = Watched(MemoryStore(), Now(), options={"required": "never"}).gate
+    return Predictions(
+        dataplane, access, iter(map(str, range(10**9))), Measures(TelemetryOptions()), RequestLog("none")
+    )
+
+
 @contextlib.contextmanager
 def lines(dataplane: DataPlane, admission: Admission, *, app: Any = None, **options: Any) -> Iterator[Any]:
     """A function that makes a `Line`; all are closed at the end."""
     made: list[Line] = []
-    access = Watched(MemoryStore(), Now(), options={"required": "never"}).gate
-    predictions = Predictions(
-        dataplane, access, iter(map(str, range(10**9))), Measures(TelemetryOptions()), RequestLog("none")
-    )
     host = SimpleNamespace(
         visits=None,
         app=app,
-        predictions=predictions,
+        predictions=predictions(dataplane),
         options=HttpOptions(**options),
         loop=asyncio.get_running_loop(),
         now_s=0.0,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from gateway.cluster import envoyfile, programs
 from gateway.cluster.envoyfile import Address
-from tests.support.gateways import Gateway
+from tests.support.gateways import ANSWER_S, Gateway
 
-READY_S = 20
+READY_S = 100  # as a gateway; 1 s on an idle machine
 
 
 class Edge(Gateway):
@@ -48,7 +48,7 @@ class Edge(Gateway):
         return int(found[0].rpartition(" ")[2]) if found else 0
 
     def ask(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=ANSWER_S) as answer:
             text: str = answer.read().decode()
         return text
 

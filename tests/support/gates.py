@@ -6,6 +6,7 @@ from typing import Any
 from gateway.access.gate import AccessOptions, Gate
 from gateway.objectstore.protocol import ObjectStore
 from tests.support.accesskeys import Now
+from tests.support.manualclock import LIMIT_S
 
 
 class Sleeper:
@@ -21,7 +22,7 @@ class Sleeper:
 
     async def pass_by(self) -> None:
         """Wake all who sleep, and return when as many sleep again: their work is done."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             while len(self._woken) < 2:  # noqa: ASYNC110 - both loops have begun
                 await asyncio.sleep(0)
             woken, self._woken = self._woken, []

@@ -9,13 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-READY_S = 30
+READY_S = 100
+"""To start: 2 s on an idle machine, and twenty times that have been seen on a busy one."""
+
+ANSWER_S = 60
+"""For what must come: a limit, not a measurement."""
+
+POLL_S = 0.02
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -46,7 +52,7 @@ class Gateway:
     def request(self, method: str, path: str, body: bytes | object | None = None, **headers: str) -> Answer:
         """One request on a connection of its own. Keyword names become header names."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
         with contextlib.closing(connection):
             connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
             response = connection.getresponse()
@@ -61,11 +67,19 @@ class Gateway:
     def terminate(self) -> int:
         """SIGTERM, then the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=40)
+        return self.process.wait(timeout=ANSWER_S)
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def until(is_so: Callable[[], bool], otherwise: str = "it never happened") -> None:
+    """Look until it is so: what another process does has no event to wait for."""
+    deadline = time.monotonic() + ANSWER_S
+    while not is_so():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(POLL_S)
 
 
 @contextlib.contextmanager
@@ -100,5 +114,5 @@ def _await_port(process: "subprocess.Popen[bytes]", log: Path) -> int:
         text = log.read_text()
         if text.endswith("\n") and (found := re.search(r"listening on http://127\.0\.0\.1:(\d+)", text)):
             return int(found[1])
-        time.sleep(0.02)
+        time.sleep(POLL_S)
     raise AssertionError(f"the gateway did not start:\n{log.read_text()}")

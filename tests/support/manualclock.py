@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
+LIMIT_S = 60
+"""Of real time, for a test that would wait for ever; no measurement, for a busy machine gives a process a tenth of a CPU."""
+
 
 class ManualClock:
     """A `gateway.accounting.clock.Clock`. `sleep` stands in for `asyncio.sleep`."""
@@ -39,7 +42,7 @@ class ManualClock:
         sleeper = (self.time_ns + round(seconds * 1e9), asyncio.Event())
         self._sleepers.append(sleeper)
         try:
-            async with asyncio.timeout(20):  # a test that failed before it let time pass must end too
+            async with asyncio.timeout(2 * LIMIT_S):  # a test that failed before it let time pass must end too
                 await sleeper[1].wait()
         finally:
             self._sleepers.remove(sleeper)
@@ -54,7 +57,7 @@ class ManualClock:
 
 
 async def until(claim: Callable[[], bool]) -> None:
-    """Lets the others run until the claim is true; a test that waits ten seconds in vain fails."""
-    async with asyncio.timeout(10):
+    """Lets the others run until the claim is true; a test that waits `LIMIT_S` in vain fails."""
+    async with asyncio.timeout(LIMIT_S):
         while not claim():  # noqa: ASYNC110 - what changes has no event to wait for
             await asyncio.sleep(0)

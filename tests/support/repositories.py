@@ -22,6 +22,7 @@ from gateway.repository.residents import Repository, RepositoryOptions
 from gateway.runtime.model import LoadedModel, Loader, RuntimeOptions
 from gateway.runtime.session import RunResult
 from gateway.runtime.workers import Workers
+from tests.support.manualclock import LIMIT_S
 from tests.support.memorystore import MemoryStore
 
 
@@ -165,7 +166,7 @@ async def settled(repository: Repository[Any]) -> None:
     await until(lambda: not repository._follower._looks)
 
 
-async def until(condition: "Any", *, seconds: float = 10) -> None:  # Any: a callable without arguments
+async def until(condition: "Any", *, seconds: float = LIMIT_S) -> None:  # Any: a callable without arguments
     """Let the loop run until it is so; a limit, not a measurement."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -22,7 +22,7 @@ import msgspec
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-READY_S = 60  # SeaweedFS needs 4 s on an idle machine
+READY_S = 150  # SeaweedFS needs 4 s on an idle machine
 
 
 class S3Server(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from gateway.runtime.costmodel import ROWS_ENOUGH_MIN
 from gateway.runtime.spent import BatchShare, Spent
 from gateway.runtime.workers import Workers
 from tests.support.batching import MS, Clock, Desk, rows, working
+from tests.support.manualclock import LIMIT_S
 
 S = 1000 * MS
 ROW_10_S = BatchCost(base_ns=0, row_ns=10 * S)
@@ -191,8 +192,8 @@ async def test_a_deadline_that_passes_while_waiting_is_told_at_once(workers: Wor
 async def test_a_deadline_that_passes_while_its_batch_runs_is_told_at_once_and_charged_so_far(workers: Workers) -> None:
     desk, spent = Desk(workers, cost=None), Spent()
     desk.graph.hold()
-    task = asyncio.create_task(desk.submit(rows(1), timeout_ms=100, spent=spent))
-    await asyncio.to_thread(desk.graph.arrived.acquire)
+    task = asyncio.create_task(desk.submit(rows(1), timeout_ms=1000, spent=spent))
+    assert await asyncio.to_thread(desk.graph.arrived.acquire, timeout=LIMIT_S)
     with pytest.raises(DeadlineExceeded, match="has passed"):
         await task
     assert spent.cpu_ns > 0

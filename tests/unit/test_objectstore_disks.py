@@ -62,6 +62,16 @@ async def test_what_a_killed_writer_left_is_invisible_and_swept_later(store: Loc
     assert files_in(tmp_path / ".tmp") == []
 
 
+def test_a_write_that_is_done_is_done_though_its_first_name_cannot_be_taken_away(tmp_path: Path) -> None:
+    """The disk became read-only in between; here something else has that name."""
+    with durable.staged(tmp_path) as file:
+        file.write(b"x")
+        durable.create(file, tmp_path / "object", tmp_path)
+        Path(file.name).unlink()
+        Path(file.name).mkdir()
+    assert (tmp_path / "object").read_bytes() == b"x"
+
+
 @needs_mounts
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     heard = run_mounted(

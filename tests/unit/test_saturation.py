@@ -79,7 +79,8 @@ async def test_the_probe_sees_how_late_the_loop_is_and_ends_with_it() -> None:
 
 
 async def test_work_in_the_event_loop_is_seen_by_the_loop_and_cpu_parts() -> None:
-    gauge = Saturation(vcpu_milli=1000, objective_ms=100, window_s=10, waits=lambda: (0, 0))
+    """In a container so small that the work fills it for a second, however long this process has to wait for a CPU."""
+    gauge = Saturation(vcpu_milli=100, objective_ms=100, window_s=10, waits=lambda: (0, 0))
     async with gauge:
         until_ns = thread_time_ns() + 100_000_000
         while thread_time_ns() < until_ns:

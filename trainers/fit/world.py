@@ -101,4 +101,5 @@ def joined(device: torch.device) -> Iterator[World]:
             world.dismiss()
         distributed.barrier()  # gloo aborts a process whose peer has left: nobody leaves before the first one is done
     finally:
+        # This ends gloo's threads, except after a `DistributedDataParallel` (PyTorch 2.13): then they run until the process ends.
         distributed.destroy_process_group()
