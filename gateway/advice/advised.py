@@ -2,6 +2,7 @@
 
 import msgspec
 
+from gateway.advice.accuracy import Judged
 from gateway.advice.capacity import Capacity
 from gateway.advice.measured import Measured
 from gateway.advice.scenarios import Scenario
@@ -63,21 +64,59 @@ class Zero(msgspec.Struct, frozen=True):
         return 1 - self.zero_month_picousd / self.kept_month_picousd
 
 
+class KeepAlive(msgspec.Struct, frozen=True):
+    """How long a function's idle sandbox is taken to stay, and what callers see at both ends: low where it stays longest."""
+
+    assumed_ns: int
+    low_ns: int
+    high_ns: int
+    cold_share_low: float
+    cold_share_high: float
+    p99_low_ns: int
+    p99_high_ns: int
+
+
 class Promise(msgspec.Struct, frozen=True):
-    """What callers of the recommended fleet would see around its busiest time, simulated; nanoseconds."""
+    """What callers of an offer would see around its traffic's busiest time, simulated; nanoseconds.
+
+    `floor`: replicas kept always. `cold_start_ns`: the measured start and what is assumed of the platform. `cold_share`: cold
+    starts over requests. `utilisation` of the replicas, None of a function, whose `replicas_peak` are sandboxes and which alone
+    has a `keep_alive`. `holds`: the 99th percentile is within the objective.
+    """
 
     offer: str
-    requests: int
+    floor: int
+    month_picousd: int
+    cold_start_ns: int
+    requests: int = 0
+    p50_ns: int = 0
+    p95_ns: int = 0
+    p99_ns: int = 0
+    replicas_peak: int = 0
+    cold_starts: int = 0
+    cold_share: float = 0.0
+    utilisation: float | None = None
+    holds: bool = False
+    keep_alive: KeepAlive | None = None
+
+
+class Load(msgspec.Struct, frozen=True):
+    """So many workers at `share` of what they could answer at most, under Poisson arrivals, simulated."""
+
+    workers: int
+    share: float
+    rps: float
     p50_ns: int
+    p95_ns: int
     p99_ns: int
-    replicas_peak: int
-    cold_starts: int
-    utilisation: float
-    holds: bool
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """`tier` is that of the weakest figure that the verdict rests on, and `tier_reason` which one that is."""
+    """`tier` is that of the weakest figure that the verdict rests on, and `tier_reason` which one that is.
+
+    `promise` is of the offer that the verdict recommends, None where it is a GPU whose latency nobody measured. Where that misses
+    the objective, `keeper` is the cheapest that was found to keep it.
+    """
 
     measured: Measured
     disagreements: tuple[str, ...]
@@ -89,7 +128,10 @@ class Advice(msgspec.Struct, frozen=True):
     scenarios: tuple[Scenario, ...]
     zero: Zero | None
     promise: Promise | None
+    keeper: Promise | None
+    loads: tuple[Load, ...]
+    judged: tuple[Judged, ...]
     tier: Tier
     tier_reason: str
     verdict: str
-    schema_version: int = 2
+    schema_version: int = 3

@@ -18,9 +18,6 @@ from gateway.contract.prices import PICO_PER_USD
 from gateway.errors import SettingsError
 
 MONTH_S = 730 * 3600
-COLD_SHARE = Fraction(1, 100)
-"""Of calls of a function that find it cold; AWS says less than 1 % (AWS Lambda documentation)."""
-
 PLAN_FACTOR = Fraction(73, 100)
 """Of the list price, with a year's commitment, where no source states one: assumed, others say 0.63 to 0.83."""
 
@@ -76,12 +73,15 @@ def cost(traffic: Traffic, unit: Unit, *, floor: int, cold_start_ns: int, market
 
 
 def _replicas(rate: float, rps: float, floor: int) -> int:
-    return max(floor, ceil(rate / rps - 1e-9))
+    """However rare requests are, while any come there is one."""
+    return max(floor, bool(rate), ceil(rate / rps - 1e-9))
 
 
 def _function(traffic: Traffic, unit: Unit, market: Market) -> Costed:
     """Billed by the millisecond and per call; so is our process's start (since 2025-08-01), but not the platform's before it."""
-    run_s = Fraction(ceil(Fraction(unit.request_cpu_ns, 10**6)), 1000) + COLD_SHARE * Fraction(unit.init_ns, 10**9)
+    run_s = Fraction(ceil(Fraction(unit.request_cpu_ns, 10**6)), 1000) + Fraction(unit.cold_share).limit_denominator(
+        10**6
+    ) * Fraction(unit.init_ns, 10**9)
     call_usd = run_s * Fraction(unit.offer.memory_gb) * price_usd(unit, market) + Fraction(unit.offer.request_usd)
     peak = ceil(traffic.peak_rps * float(run_s))
     return Costed(

@@ -3,28 +3,24 @@
 The command prints it (`view`), draws it (`chart`) or writes it as JSON.
 """
 
+from decimal import Decimal
 from math import ceil, log10
 
 import msgspec
 
+from gateway.advice import accuracy, costing, functions, promising, units
 from gateway.advice import capacity as capacities
-from gateway.advice import costing, units
-from gateway.advice.advised import Advice, Option, Promise, Wish, Zero
+from gateway.advice.advised import Advice, Option, Wish, Zero
 from gateway.advice.capacity import Capacity
 from gateway.advice.chart import Curve
 from gateway.advice.measured import Measured, disagreements
 from gateway.advice.scenarios import Scenario, scenarios
-from gateway.advice.service import foresee
-from gateway.advice.simulation import Fleet
 from gateway.advice.traffic import Traffic, at_rate
 from gateway.advice.units import Unit
 from gateway.advice.wording import verdict
 from gateway.contract.energy import Coefficients, Span, Tier, sci_per_thousand_ng
 from gateway.contract.manifest import Manifest
 from gateway.contract.offers import OfferFile
-
-REPLICAS_MAX = 1000
-"""Of a simulated fleet: more would say nothing that this does not."""
 
 CURVE_DECADES, CURVE_STEPS_PER_DECADE = 4, 24
 
@@ -35,13 +31,18 @@ def advise(
     """The whole computation; the same arguments give the same advice."""
     served = measured.served
     capacity = _capacity(measured, wish)
-    every = units.of_offers(offers, measured, manifest, capacity, objective_ns=wish.objective_ns, target=wish.target)
+    offered = units.of_offers(offers, measured, manifest, capacity, objective_ns=wish.objective_ns, target=wish.target)
+    every = promising.with_cold_shares(offered, measured, traffic, wish)
     cold_start_ns = served.cold_start_ns + wish.provision_ns
     table = scenarios(every, traffic, floor=wish.floor, cold_start_ns=cold_start_ns)
     replicas = _cheapest_replicas(every, traffic, wish, cold_start_ns)
     options = tuple(_option(unit, traffic, wish, coefficients, cold_start_ns, replicas) for unit in every)
     zero = _zero(replicas, traffic, wish, cold_start_ns) if replicas else None
-    promise = _promise(replicas, measured, traffic, wish, cold_start_ns) if replicas else None
+    chosen = _recommended(table[0], every)
+    promise = promising.promise(chosen, measured, traffic, wish, wish.floor) if chosen else None
+    keeper = None
+    if chosen and promise and not promise.holds:
+        keeper = promising.keeper(_candidates(every, chosen, replicas), promise, measured, traffic, wish)
     tier, tier_reason = _tier(table, every, traffic)
     return Advice(
         measured=measured,
@@ -54,9 +55,12 @@ def advise(
         scenarios=table,
         zero=zero,
         promise=promise,
+        keeper=keeper,
+        loads=promising.loads(chosen, measured, wish.seed),
+        judged=accuracy.judged(manifest),
         tier=tier,
         tier_reason=tier_reason,
-        verdict=verdict(options, table, zero, promise, traffic, wish.objective_ns),
+        verdict=verdict(options, table, zero, promise, keeper, traffic, wish.objective_ns),
     )
 
 
@@ -127,32 +131,19 @@ def _zero(unit: Unit, traffic: Traffic, wish: Wish, cold_start_ns: int) -> Zero:
     )
 
 
-def _promise(unit: Unit, measured: Measured, traffic: Traffic, wish: Wish, cold_start_ns: int) -> Promise:
-    """The fleet begins as large as its first arrivals need: a cold fleet in the middle of a busy day would be nobody's."""
-    arrivals = traffic.arrivals_ns(wish.seed)
-    seconds = max(1.0, (arrivals[-1] - arrivals[0]) / 1e9) if arrivals else 1.0
-    needed = -(-len(arrivals) / seconds // unit.rps)
-    fleet = Fleet(
-        replicas_min=wish.floor,
-        replicas_max=REPLICAS_MAX,
-        replicas_start=min(REPLICAS_MAX, max(1, int(needed))),
-        workers=unit.offer.vcpus,
-        target=wish.target,
-        cold_start_ns=cold_start_ns,
-        objective_ns=wish.objective_ns,
-    )
-    foreseen = foresee(arrivals, measured.served.service, fleet, wish.seed + 1)
-    seen, p99_ns = foreseen.fleet, foreseen.quantile_ns(0.99)
-    return Promise(
-        offer=unit.offer.name,
-        requests=len(arrivals),
-        p50_ns=foreseen.quantile_ns(0.5),
-        p99_ns=p99_ns,
-        replicas_peak=seen.replicas_peak,
-        cold_starts=seen.cold_starts,
-        utilisation=seen.utilisation,
-        holds=p99_ns <= wish.objective_ns,
-    )
+def _recommended(base: Scenario, every: tuple[Unit, ...]) -> Unit | None:
+    """Whom the verdict names: of an undecided one the CPU, until the GPU is measured."""
+    name = base.gpu if base.winner == "gpu" else base.cpu
+    return next((unit for unit in every if unit.offer.name == name), None)
+
+
+def _candidates(every: tuple[Unit, ...], chosen: Unit, replicas: Unit | None) -> list[Unit]:
+    """Who might keep an objective that the chosen one misses. All functions answer alike: the cheapest stands for them."""
+    every_function = [unit for unit in units.usable(every, gpu=False) if unit.offer.kind == "function"]
+    function = min(every_function, key=lambda unit: Decimal(unit.offer.usd), default=None)
+    kept = None if chosen.offer.kind == "function" else chosen
+    found = {unit.offer.name: unit for unit in (kept, replicas, function) if unit is not None}
+    return list(found.values())
 
 
 def _tier(table: tuple[Scenario, ...], every: tuple[Unit, ...], traffic: Traffic) -> tuple[Tier, str]:
@@ -184,8 +175,12 @@ def curves(
     rates = [top * 10 ** (-step / CURVE_STEPS_PER_DECADE) for step in steps]
 
     def costs(unit: Unit, rps: float) -> list[costing.Costed]:
-        at = msgspec.structs.replace(unit, rps=rps)
-        return [costing.cost(at_rate(one), at, floor=wish.floor, cold_start_ns=cold_start_ns) for one in rates]
+        found = []
+        for one in rates:
+            share = max(units.COLD_SHARE, functions.cold_share_at(one))
+            at = msgspec.structs.replace(unit, rps=rps, cold_share=share)
+            found.append(costing.cost(at_rate(one), at, floor=wish.floor, cold_start_ns=cold_start_ns))
+        return found
 
     def points(unit: Unit, rps: float) -> tuple[tuple[float, int], ...]:
         return tuple((one, cost.million_picousd) for one, cost in zip(rates, costs(unit, rps), strict=True))

@@ -64,6 +64,12 @@ class Traffic(msgspec.Struct, frozen=True):
         """How often traffic begins after a silent bin; the trace is taken to repeat."""
         return sum(not before and bool(after) for before, after in pairwise((self.counts[-1], *self.counts)))
 
+    @property
+    def simulated_s(self) -> int:
+        """Over which `arrivals_ns` go."""
+        first, end = self._around_the_peak()
+        return (end - first) * self.bin_s
+
     def arrivals_ns(self, seed: int) -> list[int]:
         """As many as `SIMULATED_MAX` allows, around the busiest bin, as a Poisson process whose rate is each bin's."""
         rng = random.Random(seed)  # noqa: S311  a simulation, repeatable on purpose

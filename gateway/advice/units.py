@@ -15,12 +15,16 @@ from gateway.contract.energy import Tier
 from gateway.contract.manifest import GpuFigure, Manifest
 from gateway.contract.offers import Offer, OfferFile
 
+COLD_SHARE = 0.01
+"""Of calls of a function, at least: AWS says less than 1 % (AWS Lambda documentation)."""
+
 
 class Unit(msgspec.Struct, frozen=True):
     """`rps` is what a scaler should leave on one replica, between its ends; `saturated_rps` what it could. 0: it cannot serve this.
 
     `request_cpu_ns` of its vCPUs per request; `init_ns`: from its process's beginning to its first answer. `note` says what the
-    figure rests on, or why there is none.
+    figure rests on, or why there is none. `cold_share`: of calls of a function that find it cold. `figure`: of a GPU's batches that
+    keep the objective, where the training job measured any.
     """
 
     offer: Offer
@@ -32,6 +36,8 @@ class Unit(msgspec.Struct, frozen=True):
     init_ns: int
     tier: Tier
     note: str
+    cold_share: float = COLD_SHARE
+    figure: GpuFigure | None = None
 
     def scaled(self, factor: float) -> "Unit":
         """With so many times the throughput."""
@@ -73,8 +79,6 @@ def _cpu(offer: Offer, measured: Measured, capacity: Capacity) -> Unit:
         )
     else:
         note = f"CPU time as measured here on {measured.cpu}"
-    if rps and offer.kind == "function":
-        note += "; one call in a hundred taken to find it cold"
     tier: Tier = "assumed" if offer.architecture != _kind(measured.cpu) else "modelled"
     return Unit(
         offer, rps, rps, rps, saturated, measured.served.request_cpu_ns, measured.served.cold_start_ns, tier, note
@@ -98,10 +102,12 @@ def _gpu(
     run_cpu_ns = min(cell.cpu_ns for cell in measured.cells if cell.batch_rows == 1)
     around_ns = max(1, measured.served.request_cpu_ns - run_cpu_ns)
     ceiling = offer.vcpus * 1e9 / around_ns
+    best = None
     own = [figure for figure in figures if figure.gpu == offer.gpu]
     if own:
-        meeting = [figure.rows_per_s for figure in own if figure.p99_ns <= objective_ns]
-        low = middle = high = max(meeting, default=0.0) * offer.gpus
+        meeting = [figure for figure in own if figure.p99_ns <= objective_ns]
+        best = max(meeting, key=lambda figure: figure.rows_per_s, default=None)
+        low = middle = high = best.rows_per_s * offer.gpus if best else 0.0
         tier: Tier = "measured"
         note = "measured by the training job" if meeting else "measured by the training job: over the objective"
     elif assumed := file.assumed(offer.gpu):
@@ -128,6 +134,7 @@ def _gpu(
         measured.served.cold_start_ns,
         tier,
         note,
+        figure=best,
     )
 
 

@@ -4,7 +4,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.advice.advised import Advice, Option
+from gateway.advice import functions
+from gateway.advice.accuracy import sentence
+from gateway.advice.advised import Advice, Option, Promise
 from gateway.advice.wording import dollars, duration, rate
 from gateway.contract.energy import Span
 
@@ -17,17 +19,21 @@ def render(advice: Advice, console: Console) -> None:
     _say(console, f"{measured.model}@{measured.version} {measured.variant} on this host ({measured.cpu})", "bold")
     console.print(_cells(advice), crop=False)
     _say(console, _served(advice))
+    _say(console, "\nUnder rising load, simulated")
+    console.print(_loads(advice), crop=False)
+    if advice.judged:
+        _say(console, f"quality as recorded: {sentence(advice.judged, measured.variant)}")
     if not measured.is_real:
         _say(console, "note: measured on zeros; the artifact carries no recorded inputs", "yellow")
-    for sentence in advice.disagreements:
-        _say(console, f"note: {sentence}", "yellow")
+    for words in advice.disagreements:
+        _say(console, f"note: {words}", "yellow")
     _say(console, f"\n{_traffic(advice)}")
     console.print(_options(advice), crop=False)
     _notes(advice, console)
     _say(console, "\nIf something is not so", "bold")
     console.print(_scenarios(advice), crop=False)
     _zero(advice, console)
-    _promise(advice, console)
+    _promises(advice, console)
     _say(console, f"\nconfidence: {advice.tier} ({advice.tier_reason})")
     _say(console, f"verdict: {advice.verdict}", "bold")
 
@@ -51,6 +57,14 @@ def _served(advice: Advice) -> str:
     )
 
 
+def _loads(advice: Advice) -> Table:
+    table = _columns("workers", "load", "requests", "p50", "p95", "p99")
+    for load in advice.loads:
+        quantiles = map(duration, (load.p50_ns, load.p95_ns, load.p99_ns))
+        table.add_row(f"{load.workers}", f"{load.share:.0%}", rate(load.rps), *quantiles)
+    return table
+
+
 def _traffic(advice: Advice) -> str:
     traffic = advice.traffic
     silent = f", silent {traffic.silent_share:.0%} of the time" if traffic.silent_share else ""
@@ -65,8 +79,7 @@ def _options(advice: Advice) -> Table:
     cheapest = min((option.million_picousd or 0 for option in usable), default=0)
     ranges = ("from", "to") if any(map(_is_range, usable)) else ()
     table = _columns(
-        "offer", "$ per million", *ranges, "when full", "$ per month", "replicas", "one answers", "g CO2e per million",
-        "pays from", "basis",
+        "offer", "$/million", *ranges, "when full", "$/month", "replicas", "each", "g CO2e/million", "pays from", "basis",
     )  # fmt: skip
     for option in sorted(usable, key=lambda option: option.million_picousd or 0):
         table.add_row(
@@ -115,11 +128,12 @@ def grams_per_million(sci: Span | None) -> str:
 def _notes(advice: Advice, console: Console) -> None:
     _say(
         console,
-        "? only if the GPU answers that many: its throughput is assumed. Grams are modelled (SCI), low to high.",
+        "each: what one replica answers, at the scaler's target. ? only if the GPU answers that many: its throughput is assumed. Grams are modelled (SCI), low to high.",
     )
-    for note in dict.fromkeys(option.note for option in advice.options):
-        names = ", ".join(option.name for option in advice.options if option.note == note)
-        _say(console, f"{names}: {note}")
+    clauses = [(option.name, option.note.split("; ")) for option in advice.options]
+    for clause in dict.fromkeys(clause for _, found in clauses for clause in found):
+        names = ", ".join(name for name, found in clauses if clause in found)
+        _say(console, f"{names}: {clause}")
 
 
 def _scenarios(advice: Advice) -> Table:
@@ -143,16 +157,32 @@ def _zero(advice: Advice, console: Console) -> None:
     )
 
 
-def _promise(advice: Advice, console: Console) -> None:
-    promise = advice.promise
-    if promise is None:
-        return
-    _say(
-        console,
-        f"simulated around its peak on {promise.offer}: {promise.requests:,} requests, p50 {duration(promise.p50_ns)}, p99 "
+def _promises(advice: Advice, console: Console) -> None:
+    if advice.promise is not None:
+        _say(console, f"simulated around its peak on {_promise(advice.promise)}")
+    if advice.keeper is not None:
+        _say(console, f"what keeps the objective: {_promise(advice.keeper)}")
+
+
+def _promise(promise: Promise) -> str:
+    words = (
+        f"{promise.offer}: {promise.requests:,} requests, p50 {duration(promise.p50_ns)}, p95 {duration(promise.p95_ns)}, p99 "
         f"{duration(promise.p99_ns)} ({'within' if promise.holds else 'OVER'} the objective), at most {promise.replicas_peak:,} "
-        f"at once, {promise.cold_starts:,} cold starts, {promise.utilisation:.0%} busy",
+        f"at once, {promise.cold_starts:,} cold starts of {duration(promise.cold_start_ns)} ({promise.cold_share:.2%} of requests)"
     )
+    kept = promise.keep_alive
+    if kept is None:
+        return f"{words}, {promise.floor:,} kept, {promise.utilisation or 0:.0%} busy"
+    start_s, low_s, high_s = (ns / 1e9 for ns in (functions.START_NS, functions.START_LOW_NS, functions.START_HIGH_NS))
+    return (
+        f"{words}\nASSUMED: {start_s:g} s of a cold start for the platform ({low_s:g} to {high_s:g}); an idle sandbox kept for "
+        f"{_minutes(kept.assumed_ns)} ({_minutes(kept.low_ns)}: {kept.cold_share_high:.2%} cold, p99 {duration(kept.p99_high_ns)}; "
+        f"{_minutes(kept.high_ns)}: {kept.cold_share_low:.2%} cold, p99 {duration(kept.p99_low_ns)})"
+    )
+
+
+def _minutes(time_ns: int) -> str:
+    return f"{time_ns / 60e9:g} min"
 
 
 def _columns(name: str, *numbers: str) -> Table:

@@ -11,11 +11,16 @@ SAVING_TOLD = 0.05
 """Of the month's cost: less is not worth a cold start."""
 
 
+COLD_TOLD = 0.01
+"""Of callers: from there on a cold start is what the 99th percentile sees."""
+
+
 def verdict(
     options: tuple[Option, ...],
     table: tuple[Scenario, ...],
     zero: Zero | None,
     promise: Promise | None,
+    keeper: Promise | None,
     traffic: Traffic,
     objective_ns: int,
 ) -> str:
@@ -29,15 +34,38 @@ def verdict(
             f"{zero.saves:.0%} of {dollars(zero.kept_month_picousd)} a month, and a first caller waits "
             f"{duration(zero.cold_start_ns)}"
         )
-    if promise and stays and not promise.holds:
-        sentence += (
-            f"; but around its busiest time 1 in 100 callers would wait longer than the objective of {duration(objective_ns)}: "
-            f"{duration(promise.p99_ns)}, so keep more replicas than the scaler would"
-        )
+    sentence += _latency(base, promise, keeper, objective_ns)
     changed = [other.what for other in table[1:] if other.winner != base.winner]
     if changed and base.winner:
         sentence += f"; not so with {' or '.join(changed)}"
     return sentence + "."
+
+
+def _latency(base: Scenario, promise: Promise | None, keeper: Promise | None, objective_ns: int) -> str:
+    """Nothing where the offer that is recommended keeps the objective for sure."""
+    if promise is None:
+        return (
+            f"; measure its latency before you promise {duration(objective_ns)}: nobody has"
+            if base.winner == "gpu"
+            else ""
+        )
+    if promise.holds:
+        kept = promise.keep_alive
+        if kept is None or kept.p99_high_ns <= objective_ns:
+            return ""
+        return (
+            f"; but were idle sandboxes kept for {duration(kept.low_ns)} only, 1 in 100 callers would wait "
+            f"{duration(kept.p99_high_ns)}, longer than the objective of {duration(objective_ns)}"
+        )
+    cold = f" ({promise.cold_share:.0%} find it cold)" if promise.cold_share > COLD_TOLD else ""
+    missed = (
+        f"; but {promise.offer} misses the objective of {duration(objective_ns)}: around its busiest time 1 in 100 callers would "
+        f"wait {duration(promise.p99_ns)}{cold}"
+    )
+    if keeper is None:
+        return f"{missed}, and nothing else that was simulated keeps it"
+    replicas = f" with {keeper.floor:,} kept" if keeper.floor else ""
+    return f"{missed}; {keeper.offer}{replicas} keeps it, for {dollars(keeper.month_picousd)} a month instead of {dollars(promise.month_picousd)}"
 
 
 def _cpu(base: Scenario, options: tuple[Option, ...]) -> str:
@@ -70,10 +98,12 @@ def _nothing(_: Scenario, options: tuple[Option, ...]) -> str:
 
 
 def dollars(picousd: int | None) -> str:
-    """`$1,234.57` from a dollar on, else three significant digits: `$0.0255`."""
+    """`$1,235` from a thousand on, `$12.57` from a dollar on, else three significant digits: `$0.0255`."""
     if picousd is None:
         return "-"
     value = Decimal(picousd) / PICO_PER_USD
+    if value >= 1000:
+        return f"${value:,.0f}"
     if value >= 1 or not picousd:
         return f"${value:,.2f}"
     return f"${value:.{2 - value.adjusted()}f}"
