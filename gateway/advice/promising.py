@@ -6,6 +6,7 @@ Pure and seeded; `judging` calls it.
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from math import ceil
 from statistics import mean
@@ -50,17 +51,17 @@ def promise(unit: Unit, measured: Measured, traffic: Traffic, wish: Wish, floor:
 
 
 def with_cold_shares(every: Sequence[Unit], measured: Measured, traffic: Traffic, wish: Wish) -> tuple[Unit, ...]:
-    """Functions that this traffic finds cold more often than AWS says pay for that, and say so."""
-    return tuple(
-        _with_cold_share(unit, measured, traffic, wish) if unit.rps and unit.offer.kind == "function" else unit
-        for unit in every
-    )
-
-
-def _with_cold_share(unit: Unit, measured: Measured, traffic: Traffic, wish: Wish) -> Unit:
-    cold_ns = cold_start_ns(unit, measured, wish)
-    found = invoked(traffic, measured, cold_ns, functions.KEEP_ALIVE_NS, wish.seed)
+    """Functions that this traffic finds cold more often than AWS says pay for that, and say so. All of them answer alike."""
+    called = [unit for unit in every if unit.rps and unit.offer.kind == "function"]
+    if not called:
+        return tuple(every)
+    cold_ns = cold_start_ns(called[0], measured, wish)
+    found = _invoked(traffic, measured, cold_ns, functions.KEEP_ALIVE_NS, wish.seed)
     share = found.cold_starts / len(found.latency_ns)
+    return tuple(_with_cold_share(unit, share) if unit in called else unit for unit in every)
+
+
+def _with_cold_share(unit: Unit, share: float) -> Unit:
     if share <= unit.cold_share:
         return msgspec.structs.replace(unit, note=f"{unit.note}; one call in a hundred taken to find it cold")
     note = f"{unit.note}; {share:.0%} of calls find it cold, simulated"
@@ -109,15 +110,15 @@ def _of_fleet(bare: Promise, unit: Unit, service: Service, traffic: Traffic, wis
 
 
 def _batches_ns(unit: Unit) -> int:
-    """What a caller of a GPU waits besides queueing, at most: the batch under way, the own one, reading and writing. Of a CPU all of
-    it is in its service times.
+    """What a caller of a GPU waits besides queueing, at most: the batch under way, the own one, reading and writing. Of a CPU
+    all of it is in its service times.
     """
     return 0 if unit.figure is None else 2 * unit.figure.p99_ns + unit.request_cpu_ns
 
 
 def _of_function(bare: Promise, measured: Measured, traffic: Traffic, wish: Wish) -> Promise:
     found, rare, often = (
-        invoked(traffic, measured, bare.cold_start_ns, keep_alive_ns, wish.seed)
+        _invoked(traffic, measured, bare.cold_start_ns, keep_alive_ns, wish.seed)
         for keep_alive_ns in (functions.KEEP_ALIVE_NS, functions.KEEP_ALIVE_HIGH_NS, functions.KEEP_ALIVE_LOW_NS)
     )
     count = len(found.latency_ns)
@@ -138,7 +139,7 @@ def _of_function(bare: Promise, measured: Measured, traffic: Traffic, wish: Wish
     )
 
 
-def invoked(traffic: Traffic, measured: Measured, cold_ns: int, keep_alive_ns: int, seed: int) -> functions.Invoked:
+def _invoked(traffic: Traffic, measured: Measured, cold_ns: int, keep_alive_ns: int, seed: int) -> functions.Invoked:
     """As many sandboxes are warm at first as its calls keep busy; none where they come too rarely to keep one."""
     arrivals = _arrivals(traffic, seed)
     lone_ns = measured.served.service.lone_ns
@@ -208,14 +209,18 @@ def _workers(unit: Unit) -> int:
     return unit.offer.gpus if unit.offer.kind == "gpu" else unit.offer.vcpus
 
 
-def _arrivals(traffic: Traffic, seed: int) -> list[int]:
-    """Around the busiest time, repeated where that is too little; of what is rarer still, two that are as far apart as may be."""
+@lru_cache(maxsize=1)
+def _arrivals(traffic: Traffic, seed: int) -> tuple[int, ...]:
+    """Around the busiest time, repeated where that is too little; of what is rarer still, two that are as far apart as may be.
+
+    Kept for the next one who asks: one advice simulates the same arrivals on several offers.
+    """
     every, times = traffic.simulated_s, traffic.arrivals_ns(seed)
     repeats = 1
     while len(times) < REQUESTS_MIN and (repeats + 1) * every <= SPAN_S_MAX:
         times += [at + repeats * every * 10**9 for at in traffic.arrivals_ns(seed + repeats)]
         repeats += 1
-    return times if len(times) > 1 else [0, SPAN_S_MAX * 10**9]
+    return tuple(times) if len(times) > 1 else (0, SPAN_S_MAX * 10**9)
 
 
 def _rps(arrivals_ns: Sequence[int]) -> float:

@@ -79,7 +79,7 @@ def _options(advice: Advice) -> Table:
     cheapest = min((option.million_picousd or 0 for option in usable), default=0)
     ranges = ("from", "to") if any(map(_is_range, usable)) else ()
     table = _columns(
-        "offer", "$/million", *ranges, "when full", "$/month", "replicas", "each", "g CO2e/million", "pays from", "basis",
+        "offer", "$/million", *ranges, "full", "$/month", "replicas", "each", "g CO2e/million", "pays from", "basis",
     )  # fmt: skip
     for option in sorted(usable, key=lambda option: option.million_picousd or 0):
         table.add_row(
@@ -118,18 +118,27 @@ def _pays_from(option: Option) -> str:
 
 
 def grams_per_million(sci: Span | None) -> str:
-    """`1.46 (1.23-3.39)`: a range, because it is modelled."""
+    """`1.46 (1.23-3.39)`, `197k (169k-429k)`: a range, because it is modelled."""
     if sci is None:
         return "-"
     value, low, high = (ng * 1000 / NG_PER_G for ng in (sci.value, sci.low, sci.high))
-    return f"{value:,.3g} ({low:,.3g}-{high:,.3g})"
+    return f"{_short(value)} ({_short(low)}-{_short(high)})"
+
+
+def _short(value: float) -> str:
+    """Three significant digits."""
+    for suffix, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
 
 
 def _notes(advice: Advice, console: Console) -> None:
     _say(
         console,
-        "each: what one replica answers, at the scaler's target. ? only if the GPU answers that many: its throughput is assumed. Grams are modelled (SCI), low to high.",
+        "full: $/million on replicas that are always full. each: what one answers at the scaler's target. Grams are modelled (SCI), low to high.",
     )
+    _say(console, "? only if the GPU answers that many: its throughput is assumed.")
     clauses = [(option.name, option.note.split("; ")) for option in advice.options]
     for clause in dict.fromkeys(clause for _, found in clauses for clause in found):
         names = ", ".join(name for name, found in clauses if clause in found)

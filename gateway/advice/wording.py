@@ -65,7 +65,8 @@ def _latency(base: Scenario, promise: Promise | None, keeper: Promise | None, ob
     if keeper is None:
         return f"{missed}, and nothing else that was simulated keeps it"
     replicas = f" with {keeper.floor:,} kept" if keeper.floor else ""
-    return f"{missed}; {keeper.offer}{replicas} keeps it, for {dollars(keeper.month_picousd)} a month instead of {dollars(promise.month_picousd)}"
+    costs = f"{dollars(keeper.month_picousd)} a month instead of {dollars(promise.month_picousd)}"
+    return f"{missed}; {keeper.offer}{replicas} keeps it, for {costs}"
 
 
 def _cpu(base: Scenario, options: tuple[Option, ...]) -> str:
