@@ -134,11 +134,9 @@ def _short(value: float) -> str:
 
 
 def _notes(advice: Advice, console: Console) -> None:
-    _say(
-        console,
-        "full: $/million on replicas that are always full. each: what one answers at the scaler's target. Grams are modelled (SCI), low to high.",
-    )
-    _say(console, "? only if the GPU answers that many: its throughput is assumed.")
+    _say(console, "full: on replicas that are always full; each: what one answers at the scaler's target")
+    _say(console, "grams are modelled (SCI), low to high")
+    _say(console, "? only if the GPU answers that many: its throughput is assumed")
     clauses = [(option.name, option.note.split("; ")) for option in advice.options]
     for clause in dict.fromkeys(clause for _, found in clauses for clause in found):
         names = ", ".join(name for name, found in clauses if clause in found)
