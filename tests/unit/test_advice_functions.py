@@ -47,6 +47,12 @@ def test_an_idle_sandbox_is_kept_just_so_long():
         assert seen.latency_ns[1] == (COLD_NS if is_cold else 1)
 
 
+def test_the_sandbox_used_last_is_taken_so_that_the_other_one_ends():
+    arrivals = [0, 0, *(number * SECOND for number in range(4, 20)), 20 * SECOND, 20 * SECOND]
+    seen = invoke(arrivals, [1] * len(arrivals), cold_ns=COLD_NS, keep_alive_ns=10 * SECOND)
+    assert [took == COLD_NS for took in seen.latency_ns] == [True, True, *[False] * 17, True]
+
+
 @pytest.mark.parametrize("rps", [0.0005, 0.002, 0.005])
 def test_rare_calls_are_cold_as_often_as_a_gap_is_longer_than_the_keep_alive(rps: float):
     rng = random.Random(5)
