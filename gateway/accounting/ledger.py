@@ -129,6 +129,11 @@ class LedgerWriter:
         return self._meter.capped
 
     @property
+    def skewed(self) -> int:
+        """Intervals in which weighed work came to add up to more CPU than the process has used."""
+        return self._meter.skewed
+
+    @property
     def collapsed(self) -> int:
         """Requests that are in the ledger's sums only, for want of room and not by choice."""
         return self._meter.collapsed + self._collapsed

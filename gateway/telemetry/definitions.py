@@ -117,6 +117,9 @@ LEDGER_COLLAPSED = _counter(
     "ledger_collapsed_requests", "Requests that are in the ledger's sums only, for want of room."
 )
 LEDGER_CAPPED = _counter("ledger_capped_receipts", "Receipts cut to what the container can have cost.")
+LEDGER_SKEWED = _counter(
+    "ledger_clock_skews", "Intervals in which weighed work came to add up to more CPU than the process has used."
+)
 LEDGER_UNPRICED = _gauge(
     "ledger_unpriced_skus",
     "What the container is billed by and no price is known for: its costs are missing, not zero.",

@@ -63,6 +63,8 @@ class LedgerCounters(Protocol):
     @property
     def capped(self) -> int: ...
     @property
+    def skewed(self) -> int: ...
+    @property
     def unpriced(self) -> int: ...
     @property
     def unwritten_picousd(self) -> int: ...
@@ -82,6 +84,7 @@ def ledger(writer: LedgerCounters) -> Source:
         yield d.LEDGER_CONFLICTS, (), writer.conflicts
         yield d.LEDGER_COLLAPSED, (), writer.collapsed
         yield d.LEDGER_CAPPED, (), writer.capped
+        yield d.LEDGER_SKEWED, (), writer.skewed
         yield d.LEDGER_UNPRICED, (), writer.unpriced
         yield d.LEDGER_UNWRITTEN, (), writer.unwritten_picousd
 

@@ -311,6 +311,7 @@ LEDGER = Section(
                     for metric, name in (
                         (d.LEDGER_CONFLICTS, "conflicts"),
                         (d.LEDGER_CAPPED, "capped receipts"),
+                        (d.LEDGER_SKEWED, "clock skews"),
                         (d.LEDGER_COLLAPSED, "detail lost"),
                         (d.LEDGER_SPILL_FAILURES, "not taken by local disk"),
                         (d.LEDGER_SET_ASIDE, "files set aside"),

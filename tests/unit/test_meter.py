@@ -61,6 +61,34 @@ def test_requests_at_once_never_bill_more_than_the_box(clock: ManualClock, meter
     assert min(receipts) >= 0
 
 
+def test_work_that_the_process_cannot_have_done_is_counted_and_takes_nothing_from_others(
+    clock: ManualClock, meter: Meter
+) -> None:
+    clock.work(SECOND_NS, cpu_ns=SECOND_NS // 2)
+    meters.charge(meter, clock.cpu_ns())  # all that it used, boot included
+    meter.close_interval(clock.now_ns())
+    assert meter.skewed == 0
+    for expected in (1, 2):
+        clock.work(SECOND_NS, cpu_ns=SECOND_NS // 10)
+        meters.charge(meter, SECOND_NS // 2)
+        meter.close_interval(clock.now_ns())
+        assert meter.skewed == expected
+    clock.work(SECOND_NS, cpu_ns=SECOND_NS)
+    meter.close_interval(clock.now_ns())
+    assert meter.skewed == 2
+
+
+def test_a_run_that_began_intervals_before_its_charge_is_no_skew(clock: ManualClock, meter: Meter) -> None:
+    for _ in range(3):
+        clock.work(SECOND_NS, cpu_ns=SECOND_NS)
+        meter.close_interval(clock.now_ns())
+    clock.work(1_000_000)
+    meters.charge(meter, 3 * SECOND_NS)
+    clock.work(3 * SECOND_NS)
+    meter.close_interval(clock.now_ns())
+    assert meter.skewed == 0
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 10**9)), min_size=1, max_size=60),
     st.sampled_from([0, 10**9]),
