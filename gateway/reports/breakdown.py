@@ -5,6 +5,7 @@ Training is beside the bill: other machines, another day.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -20,7 +21,7 @@ from gateway.contract.energy import Span as Range
 from gateway.contract.words import END_NS
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import amortizing, cells, findings, powered, spreading, tables, trainingbeside, trends
+from gateway.reports import amortizing, asof, cells, findings, powered, spreading, tables, trainingbeside, trends
 from gateway.reports.amortizing import Amortized
 from gateway.reports.cells import Cell, HourUse, Span
 from gateway.reports.findings import Finding
@@ -105,6 +106,7 @@ class Breakdown(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     energy: Energy | None = None
     trend: Trend | None = None
+    as_of: asof.AsOf | None = None
     schema_version: int = 1
 
     @property
@@ -130,6 +132,7 @@ class Sheet(msgspec.Struct, frozen=True):
     use: tuple[HourUse, ...]
     findings: tuple[Finding, ...]
     processors: frozenset[ProcessorName]
+    as_of: asof.AsOf | None = None
     energy: tuple[powered.Taken, spreading.Moving] | None = None
 
     @property
@@ -138,12 +141,19 @@ class Sheet(msgspec.Struct, frozen=True):
         return cells.total(self.every)
 
 
-async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coefficients | None = None) -> Breakdown:
+async def read(
+    store: ObjectStore,
+    folder: Path,
+    query: Query,
+    coefficients: Coefficients | None = None,
+    *,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Breakdown:
     """The report of this store's ledger, copied to `folder` first. Energy only with its `coefficients`.
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`, `InvalidInput`.
     """
-    local = await sync(store, folder, Needs(query.since_ns, query.until_ns, is_compared=True))
+    local = await sync(store, folder, Needs(query.since_ns, query.until_ns, is_compared=True), now_ns=now_ns)
     made, answered = await asyncio.to_thread(_compute, local, query, coefficients)
     training = trainingbeside.Source(store, local.training, answered, coefficients)
     return await with_training(report(made, query.by), made, training)
@@ -194,6 +204,7 @@ def report(made: Sheet, by: Sequence[Dimension]) -> Breakdown:
         findings=made.findings,
         energy=_energy(made, footprints),
         trend=Trend(made.periods, cells.total(made.compared), cells.total(made.previous)) if made.periods else None,
+        as_of=made.as_of,
     )
 
 
@@ -255,6 +266,7 @@ def sheet(
         use=tuple(cells.use(connection, since_ns, until_ns)),
         findings=findings.find(connection, since_ns=since_ns, until_ns=until_ns, now_ns=now_ns),
         processors=powered.processors(connection, since_ns, until_ns),
+        as_of=asof.read(connection, now_ns),
         energy=energy,
     )
 

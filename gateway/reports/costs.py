@@ -6,7 +6,8 @@ reached no model) is shared: hour by hour over the models, in proportion to what
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import msgspec
 from gateway.contract.words import END_NS
 from gateway.errors import ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import cells, findings, spreading, tables, training, trends
+from gateway.reports import asof, cells, findings, spreading, tables, training, trends
 from gateway.reports.findings import Finding
 from gateway.reports.hours import Needs
 from gateway.reports.query import Query
@@ -97,6 +98,7 @@ class CostReport(msgspec.Struct, frozen=True):
     training_spent: training.Spent | None = None
     corrected_picousd: int = 0
     trend: trends.Trend | None = None
+    as_of: asof.AsOf | None = None
     schema_version: int = 1
 
     @property
@@ -163,12 +165,13 @@ async def read(
     since_ns: int | None = None,
     until_ns: int | None = None,
     model: str | None = None,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> CostReport:
     """The report of this store's ledger, copied to `folder` first, with training costs from its registry.
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`.
     """
-    local = await sync(store, folder, Needs(since_ns, until_ns, is_compared=True))
+    local = await sync(store, folder, Needs(since_ns, until_ns, is_compared=True), now_ns=now_ns)
     computed = await asyncio.to_thread(_compute, local, since_ns, until_ns, model)
     costs = await training.costs(store, [(row.model, row.version) for row in computed.models])
     until = END_NS if until_ns is None else until_ns
@@ -219,6 +222,7 @@ def report(
         balanced=full + unallocated == charged and not any(finding.kind == "unbalanced" for finding in found),
         findings=found,
         trend=_trend(connection, every, Query(since_ns=since_ns, until_ns=until_ns, view="direct"), span),
+        as_of=asof.read(connection, now_ns),
     )
 
 

@@ -4,6 +4,8 @@ traffic against the rate from which a GPU would cost less.
 Read while the ledger is open, in a thread or a process of its own. Money is integers until `gateway.reports.page` draws it.
 """
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -75,11 +77,18 @@ FROM looked_at GROUP BY ALL ORDER BY ALL
 """
 
 
-async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coefficients | None = None) -> PageData:
+async def read(
+    store: ObjectStore,
+    folder: Path,
+    query: Query,
+    coefficients: Coefficients | None = None,
+    *,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> PageData:
     """As `breakdown.read`, and raises the same."""
     # Reading blocks: the command has nothing else to do, and the live page calls this in a process of its own.
     needs = Needs(query.since_ns, query.until_ns, is_compared=True, requests_max=REQUESTS_MAX)
-    local = await sync(store, folder, needs)
+    local = await sync(store, folder, needs, now_ns=now_ns)
     data, made, answered = gather(local, query, coefficients)
     known = await training.costs(store, [(one.demand.model, one.demand.version) for one in data.standings])
     figures = {version: found.gpu for version, found in known.items() if found.gpu}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import figures, findings, trends
+from gateway.reports import asof, figures, findings, trends
 from gateway.reports.costs import AccountCost, Billed, CostReport, ModelCost
 from gateway.reports.findings import Finding
 from gateway.wording import moment
@@ -35,7 +35,8 @@ def render(report: CostReport, console: Console) -> None:
     if not report.segments:
         say(
             console,
-            "no costs yet: the ledger has no segment in this period (a running gateway writes one every few seconds)",
+            "no costs yet: the ledger has no segment in this period (a running gateway writes one every few seconds)"
+            + _when(report, "; "),
         )
         _training(report, console)
         show_findings(report.findings, console)
@@ -152,6 +153,8 @@ def _bill(report: CostReport, console: Console) -> None:
     proof = " = sum of all rows, exact" if report.balanced else ""
     say(console, f"bill: {''.join(lines)}{proof}{trends.sentence(report.trend)}")
     say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
+    if told := _when(report):
+        say(console, f"      {told}")
     if not report.balanced:
         difference = report.posted_picousd - report.charged_picousd
         say(
@@ -159,6 +162,11 @@ def _bill(report: CostReport, console: Console) -> None:
             f"NOT BALANCED: rows add up to {difference:+,} p$ against the bill; do not trust these numbers",
             "bold red",
         )
+
+
+def _when(report: CostReport, before: str = "") -> str:
+    told = asof.sentence(report.as_of, report.until_ns)
+    return f"{before}{told}" if told else ""
 
 
 def _more(billed: Billed) -> str:
