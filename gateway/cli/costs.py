@@ -14,7 +14,7 @@ from gateway.reports import query as words
 if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
     from gateway.reports.breakdown import Breakdown
-    from gateway.reports.findings import Finding
+    from gateway.reports.finding import Finding
     from gateway.reports.plotdata import PageData
 
 FORMATS = ("table", "json", "csv", "parquet", "html")

@@ -24,7 +24,7 @@ from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import amortizing, asof, cells, findings, powered, spreading, tables, trainingbeside, trends
 from gateway.reports.amortizing import Amortized
 from gateway.reports.cells import Cell, HourUse, Span
-from gateway.reports.findings import Finding
+from gateway.reports.finding import Finding
 from gateway.reports.hours import Needs
 from gateway.reports.query import DIMENSIONS, Dimension, Query
 from gateway.reports.sync import LocalLedger, sync

@@ -18,7 +18,7 @@ from gateway.contract.words import END_NS
 from gateway.errors import ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import asof, cells, findings, spreading, tables, training, trends
-from gateway.reports.findings import Finding
+from gateway.reports.finding import Finding
 from gateway.reports.hours import Needs
 from gateway.reports.query import Query
 from gateway.reports.sync import LocalLedger, sync

@@ -20,7 +20,7 @@ from gateway.contract.prices import PriceBook
 from gateway.contract.words import END_NS
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import cells, export, findings, focusrows, parquet, powered, tables
-from gateway.reports.findings import Finding
+from gateway.reports.finding import Finding
 from gateway.reports.focuscolumns import COLUMNS, TEXT, Version
 from gateway.reports.focusrows import Account, Origin, Part
 from gateway.reports.hours import Needs

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import asof, figures, findings, trends
+from gateway.reports import asof, figures, trends
 from gateway.reports.costs import AccountCost, Billed, CostReport, ModelCost
-from gateway.reports.findings import Finding
+from gateway.reports.finding import Finding, ahead_picousd
 from gateway.wording import moment
 
 FINDINGS_MAX = 20  # a screen; the JSON has all
@@ -100,19 +100,19 @@ def _shared(report: CostReport) -> Table:
             Text(figures.printable(account.account)),
             scale.amount(account.cost_picousd),
             f"{100 * account.cost_picousd / max(1, report.posted_picousd):.1f}",
-            _meaning(account, findings.ahead_picousd(report.findings)),
+            _meaning(account, ahead_picousd(report.findings)),
         )
     return table
 
 
-def _meaning(account: AccountCost, ahead_picousd: int) -> str:
+def _meaning(account: AccountCost, ahead: int) -> str:
     """What is billed ahead must not look lost."""
     told = _MEANING.get(account.account, "")
-    if account.account != "unattributed" or not ahead_picousd:
+    if account.account != "unattributed" or not ahead:
         return told
-    if account.cost_picousd == ahead_picousd:
+    if account.cost_picousd == ahead:
         return "billed ahead for containers that still run"
-    return f"{told}, but for {figures.dollars(ahead_picousd)} billed ahead for containers that still run"
+    return f"{told}, but for {figures.dollars(ahead)} billed ahead for containers that still run"
 
 
 def _columns(name: str, *numbers: str) -> Table:

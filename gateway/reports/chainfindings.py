@@ -1,0 +1,92 @@
+"""Segments of a report's ledger against each other and their containers' records: missing, doubled, or not following one another.
+
+By SQL over the tables of an open ledger; `gateway.reports.findings` calls it.
+"""
+
+import duckdb
+
+from gateway.reports.finding import Finding
+from gateway.wording import moment
+
+_LINKS = """
+WITH linked AS (
+    SELECT container, boot_ns, seq, from_ns, previous_sha256,
+           lag(last_seq) OVER life AS before_seq, lag(to_ns) OVER life AS before_to_ns, lag(sha256) OVER life AS before_sha256
+    FROM chain
+    WINDOW life AS (PARTITION BY container, boot_ns ORDER BY seq, filename)
+)
+SELECT container, boot_ns, seq, from_ns, before_seq, before_to_ns, before_sha256 = previous_sha256
+FROM linked
+WHERE CASE WHEN before_seq IS NULL THEN previous_sha256 <> ''
+           ELSE seq <> before_seq + 1 OR from_ns <> before_to_ns OR before_sha256 <> previous_sha256 END
+ORDER BY container, boot_ns, seq
+"""
+
+_ENDS = """
+WITH lives AS (
+    SELECT container, boot_ns, sum(segments) AS segments, min(from_ns) AS from_ns, max(to_ns) AS to_ns,
+           sum(cost_picousd) AS cost_picousd, arg_max(sha256, last_seq) AS last_sha256
+    FROM chain
+    GROUP BY ALL
+)
+SELECT container, coalesce(l.to_ns, c.boot_ns), c.closed_ns, coalesce(l.segments, 0), c.segments
+FROM closes AS c LEFT JOIN lives AS l USING (container, boot_ns)
+WHERE coalesce(l.segments, 0) <> c.segments
+   OR (c.segments > 0 AND (l.last_sha256 <> c.last_sha256 OR l.cost_picousd <> c.cost_picousd))
+ORDER BY container, c.boot_ns
+"""
+
+_NEVER_OPENED = """
+SELECT container, min(s.from_ns), max(s.to_ns)
+FROM chain AS s ANTI JOIN opens USING (container, boot_ns)
+GROUP BY container, s.boot_ns
+ORDER BY ALL
+"""
+
+
+def find(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    """Of all times."""
+    return [*_links(connection), *_ends(connection), *_never_opened(connection)]
+
+
+def _links(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    return [_link(*row) for row in connection.execute(_LINKS).fetchall()]
+
+
+def _link(
+    container: str, boot_ns: int, seq: int, from_ns: int, before: int | None, before_to_ns: int, is_chained: bool
+) -> Finding:
+    """A segment that does not follow the one before it, or is the first there is and not the first there was."""
+    name = f"container {container} at {moment(from_ns)}"
+    if before is None:
+        return Finding("gap", f"{name}: segments before {seq} are missing", True, boot_ns, from_ns)
+    if seq > before + 1:
+        return Finding("gap", f"{name}: segments {before + 1} to {seq - 1} are missing", True, before_to_ns, from_ns)
+    if seq <= before:
+        return Finding("broken_chain", f"{name}: there are two segments {seq}", True, from_ns, from_ns)
+    if not is_chained:
+        text = f"{name}: segment {seq} does not carry the digest of segment {before}"
+        return Finding("broken_chain", text, True, from_ns, from_ns)
+    text = f"{name}: segment {seq} does not begin where segment {before} ends"
+    return Finding("gap", text, True, min(before_to_ns, from_ns), from_ns)
+
+
+def _ends(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    return [_end(*row) for row in connection.execute(_ENDS).fetchall()]
+
+
+def _end(container: str, seen_ns: int, closed_ns: int, segments: int, promised: int) -> Finding:
+    """A close record that does not agree with the container's segments."""
+    span = min(seen_ns, closed_ns), closed_ns
+    if segments != promised:
+        text = f"container {container}: its close record promises {promised} segments, the ledger has {segments}"
+        return Finding("gap", text, True, *span)
+    text = f"container {container}: its close record has another digest or cost than its segments"
+    return Finding("broken_chain", text, True, *span)
+
+
+def _never_opened(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    return [
+        Finding("never_opened", f"container {container} has segments but no open record", False, from_ns, to_ns)
+        for container, from_ns, to_ns in connection.execute(_NEVER_OPENED).fetchall()
+    ]
