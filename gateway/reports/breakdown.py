@@ -253,7 +253,7 @@ def sheet(
         energy = taken, spreading.Moving(posted, query.view)
     every = spreading.spread(posted, query.view)
     _refuse_unknown(every, query)
-    periods = trends.periods(query, span)
+    periods = trends.readable(connection, query, span)
     compared, previous = trends.compared(connection, every, query, periods)
     return Sheet(
         query=query,
@@ -289,7 +289,7 @@ def grouped(
 
 
 def _compute(local: LocalLedger, query: Query, coefficients: Coefficients | None) -> tuple[Sheet, amortizing.Answered]:
-    with tables.opened(local) as connection:
+    with tables.opened(local, *query.read_ns) as connection:
         made = sheet(connection, query, source(local, coefficients), local.listed_ns)
         answered = (
             amortizing.answered(connection, query.since_ns or 0, query.until_ns, query.model) if query.amortize else {}

@@ -12,7 +12,7 @@ _LINKS = """
 WITH linked AS (
     SELECT container, boot_ns, seq, from_ns, previous_sha256,
            lag(last_seq) OVER life AS before_seq, lag(to_ns) OVER life AS before_to_ns, lag(sha256) OVER life AS before_sha256
-    FROM chain
+    FROM chain ANTI JOIN unread USING (container, boot_ns)
     WINDOW life AS (PARTITION BY container, boot_ns ORDER BY seq, filename)
 )
 SELECT container, boot_ns, seq, from_ns, before_seq, before_to_ns, before_sha256 = previous_sha256
@@ -29,8 +29,8 @@ WITH lives AS (
     FROM chain
     GROUP BY ALL
 )
-SELECT container, coalesce(l.to_ns, c.boot_ns), c.closed_ns, coalesce(l.segments, 0), c.segments
-FROM closes AS c LEFT JOIN lives AS l USING (container, boot_ns)
+SELECT container, c.boot_ns, coalesce(l.to_ns, c.boot_ns), c.closed_ns, coalesce(l.segments, 0), c.segments
+FROM closes AS c ANTI JOIN unread USING (container, boot_ns) LEFT JOIN lives AS l USING (container, boot_ns)
 WHERE coalesce(l.segments, 0) <> c.segments
    OR (c.segments > 0 AND (l.last_sha256 <> c.last_sha256 OR l.cost_picousd <> c.cost_picousd))
 ORDER BY container, c.boot_ns
@@ -45,12 +45,12 @@ ORDER BY ALL
 
 
 def find(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
-    """Of all times."""
-    return [*_links(connection), *_ends(connection), *_never_opened(connection)]
-
-
-def _links(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
-    return [_link(*row) for row in connection.execute(_LINKS).fetchall()]
+    """Of all times. Where a segment was left unread (`tables.opened`) its life's chain is not judged."""
+    links = connection.execute(_LINKS).fetchall()
+    lost: Counter[Life] = Counter()
+    for container, boot_ns, seq, _, before, *_ in links:
+        lost[container, boot_ns] += max(0, seq - (-1 if before is None else before) - 1)
+    return [*(_link(*row) for row in links), *_ends(connection, lost), *_never_opened(connection)]
 
 
 def _link(

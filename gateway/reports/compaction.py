@@ -26,7 +26,7 @@ from gateway.contract.prices import PriceBook
 from gateway.contract.words import HOUR_NS
 from gateway.errors import ManifestInvalid, ObjectNotFound, PreconditionFailed, SettingsError
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import copies, heads, hourfiles, hourlimits, hours
+from gateway.reports import copied, copies, heads, hourfiles, hourlimits, hours
 from gateway.reports.hours import Hour
 
 GRACE_NS = 15 * 60 * 10**9
@@ -125,7 +125,7 @@ async def _checked(
 
 def _opens(paths: Iterable[Path]) -> dict[LifeName, Open]:
     """Raises `ManifestInvalid` for one that is damaged."""
-    records = [codec.decode(path.read_bytes(), Open, what=f"ledger record {path}") for path in paths]
+    records = [copied.record(path, Open, "ledger record") for path in paths]
     return {(record.container, record.boot_ns): record for record in records}
 
 
@@ -183,7 +183,7 @@ async def _input(store: ObjectStore, folder: Path, given: Input) -> Path:
             f"{given.key} was planned and is gone: put it back from a copy, then run again"
         ) from error
     if codec.sha256(data) != given.sha256:
-        raise ManifestInvalid(f"ledger segment {path} was changed since it was planned; delete this copy and run again")
+        raise copied.damaged("ledger segment", path, "it was changed since it was planned")
     return path
 
 

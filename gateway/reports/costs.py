@@ -229,7 +229,7 @@ def report(
 def _trend(
     connection: duckdb.DuckDBPyConnection, every: list[cells.Cell], query: Query, span: cells.Span
 ) -> trends.Trend | None:
-    periods = trends.periods(query, span)
+    periods = trends.readable(connection, query, span)
     if periods is None:
         return None
     now, before = trends.compared(connection, every, query, periods)
@@ -237,7 +237,7 @@ def _trend(
 
 
 def _compute(local: LocalLedger, since_ns: int | None, until_ns: int | None, model: str | None) -> CostReport:
-    with tables.opened(local) as connection:
+    with tables.opened(local, since_ns, until_ns) as connection:
         return report(connection, since_ns, until_ns, model, local.listed_ns)
 
 

@@ -1,4 +1,4 @@
-"""One thing that is wrong with the ledger, or worth knowing, as reports carry and show it; `gateway.reports.findings` makes them."""
+"""One thing that is wrong with the ledger, or worth knowing, as reports carry and show it: `gateway.reports.findings` makes it."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -18,6 +18,7 @@ Kind = Literal[
     "corrected",
     "clock_jump",
     "no_price_book",
+    "unreadable_segment",
 ]
 
 

@@ -46,7 +46,17 @@ def find(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int, no
     found = [*_unpriced(connection, since_ns, until_ns), *_unbalanced(connection), *chainfindings.find(connection)]
     found += lifefindings.find(connection, since_ns, until_ns, now_ns)
     found += _corrected(connection, since_ns, until_ns)
-    return tuple(finding for finding in found if finding.from_ns < until_ns and finding.to_ns >= since_ns)
+    unread = _unread(connection)  # of no time that was asked for
+    return (*(one for one in found if one.from_ns < until_ns and one.to_ns >= since_ns), *unread)
+
+
+def _unread(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
+    [(count, key)] = connection.execute("SELECT count(*), min(key) FROM unread").fetchall()
+    if not count:
+        return []
+    which = f"segment {key}" if count == 1 else f"{count:,} segments, such as {key},"
+    text = f"{which} cannot be read (steelyard ledger verify) and left out: not of this period, which is not compared with it"
+    return [Finding("unreadable_segment", text, False)]
 
 
 def _unbalanced(connection: duckdb.DuckDBPyConnection) -> list[Finding]:

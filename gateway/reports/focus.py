@@ -164,7 +164,7 @@ def _export(
     stored = [PriceBook(path.read_bytes(), name=str(path)) for path in local.books]
     books = Books(book, {one.sha256: one for one in stored})
     source = powered.Source(coefficients, {one.sha256: one.region for one in stored})
-    with tables.opened(local) as connection:
+    with tables.opened(local, *period) as connection:
         taken = powered.taken(connection, *period, source)
         data = encoded(*wanted, rows(connection, account, books, *period, taken.footprints))
         found, span = findings.find(connection, *period, local.listed_ns), cells.span(connection, *period)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gateway.contract.words import HOUR_NS
+from gateway.contract.words import DAY_NS, HOUR_NS
 from gateway.reports import figures
 from gateway.reports.bills import Row
 from gateway.wording import moment
