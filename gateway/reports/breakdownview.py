@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.reports import asof, energyview, figures, render, trainingview, trends
-from gateway.reports.amortizing import Amortized
+from gateway.reports.amortizing import NO_PRICE, Amortized
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.query import Dimension
 from gateway.wording import moment
@@ -138,7 +138,8 @@ def amortized(row: Amortized) -> list[str]:
         *(row.cost_picousd, row.earlier_picousd, row.expensed_picousd),
         *(row.written_off_picousd, row.remaining_picousd),
     )
-    return ["unpriced" if amount is None else figures.dollars(amount) for amount in amounts]
+    none = "unpriced" if row.reason == NO_PRICE else "unknown"
+    return [none if amount is None else figures.dollars(amount) for amount in amounts]
 
 
 def _training(report: Breakdown, console: Console) -> None:

@@ -3,10 +3,15 @@
 By SQL over the tables of an open ledger; `gateway.reports.findings` calls it.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
 import duckdb
 
 from gateway.reports.finding import Finding
 from gateway.wording import moment
+
+Life = tuple[str, int]
 
 _LINKS = """
 WITH linked AS (
@@ -59,9 +64,13 @@ def _link(
     """A segment that does not follow the one before it, or is the first there is and not the first there was."""
     name = f"container {container} at {moment(from_ns)}"
     if before is None:
-        return Finding("gap", f"{name}: segments before {seq} are missing", True, boot_ns, from_ns)
+        if seq == 0:
+            return Finding(
+                "broken_chain", f"{name}: segment 0 carries the digest of one before it", True, from_ns, from_ns
+            )
+        return Finding("gap", f"{name}: {_missing(0, seq - 1)}", True, boot_ns, from_ns)
     if seq > before + 1:
-        return Finding("gap", f"{name}: segments {before + 1} to {seq - 1} are missing", True, before_to_ns, from_ns)
+        return Finding("gap", f"{name}: {_missing(before + 1, seq - 1)}", True, before_to_ns, from_ns)
     if seq <= before:
         return Finding("broken_chain", f"{name}: there are two segments {seq}", True, from_ns, from_ns)
     if not is_chained:
@@ -71,8 +80,15 @@ def _link(
     return Finding("gap", text, True, min(before_to_ns, from_ns), from_ns)
 
 
-def _ends(connection: duckdb.DuckDBPyConnection) -> list[Finding]:
-    return [_end(*row) for row in connection.execute(_ENDS).fetchall()]
+def _missing(first: int, last: int) -> str:
+    return f"segment {first} is missing" if first == last else f"segments {first} to {last} are missing"
+
+
+def _ends(connection: duckdb.DuckDBPyConnection, lost: Mapping[Life, int]) -> Iterator[Finding]:
+    """`lost` are the segments that gaps in the chain miss already: a close record that misses the same says nothing new."""
+    for container, boot_ns, seen_ns, closed_ns, segments, promised in connection.execute(_ENDS).fetchall():
+        if segments == promised or promised - segments != lost.get((container, boot_ns), 0):
+            yield _end(container, seen_ns, closed_ns, segments, promised)
 
 
 def _end(container: str, seen_ns: int, closed_ns: int, segments: int, promised: int) -> Finding:

@@ -78,6 +78,7 @@ class CostReport(msgspec.Struct, frozen=True):
     When `balanced`: sum of full + `other_models_picousd` + `unallocated_picousd` == `charged_picousd`. `unallocated` is the whole
     bill as long as no model cost anything. `corrected` is the part of `charged` that bills of the provider added (`billed` has none
     of it), below zero where they took away. `training_spent` is beside the bill, not in it.
+    `training_unknown` are the versions whose training cost could not be looked up, which is another thing than one without a price.
     """
 
     since_ns: int | None
@@ -99,6 +100,7 @@ class CostReport(msgspec.Struct, frozen=True):
     corrected_picousd: int = 0
     trend: trends.Trend | None = None
     as_of: asof.AsOf | None = None
+    training_unknown: tuple[tuple[str, int], ...] = ()
     schema_version: int = 1
 
     @property
@@ -278,6 +280,7 @@ def _with_training(
         computed,
         models=tuple(_trained(row, costs[row.model, row.version]) for row in computed.models),
         findings=computed.findings + unknown + notes,
+        training_unknown=tuple(version for version, known in costs.items() if known.reason),
     )
 
 

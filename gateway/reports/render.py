@@ -84,10 +84,16 @@ def _per_1000(report: CostReport) -> Table:
             figures.MICRO.amount(row.infer_per_1000_rows_picousd),
             figures.MICRO.amount(row.full_per_1000_rows_picousd),
             figures.MICRO.amount(row.with_training_per_1000_rows_picousd),
-            "unpriced" if row.training_picousd is None else figures.dollars(row.training_picousd),
+            _training_of(row, report),
             "-" if row.training_wasted_picousd is None else figures.dollars(row.training_wasted_picousd),
         )
     return table
+
+
+def _training_of(row: ModelCost, report: CostReport) -> str:
+    if row.training_picousd is not None:
+        return figures.dollars(row.training_picousd)
+    return "unknown" if (row.model, row.version) in report.training_unknown else "unpriced"
 
 
 def _shared(report: CostReport) -> Table:

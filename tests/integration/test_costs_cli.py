@@ -145,7 +145,7 @@ def test_missing_segment_exits_with_1_and_is_named(root: Path, form: tuple[str, 
     (root / ledgers.segment_keys(chain)[1]).unlink()
     result = ran("--store", str(root), *form)
     assert result.exit_code == 1
-    assert "container broken at 2026-11-05T12:02:00Z: segments 1 to 1 are missing" in result.stderr
+    assert "the first: container broken at 2026-11-05T12:02:00Z: segment 1 is missing" in result.stderr
 
 
 async def test_training_cost_comes_from_the_manifest(tmp_path: Path):
@@ -206,6 +206,11 @@ def test_version_that_is_not_published_is_noted(root: Path):
     result = ran("--store", str(root))
     assert result.exit_code == 0
     assert "note (training_unknown): training cost of digits@1: no model is named 'digits'" in result.output
+    assert re.search(r"^digits@1 .* unknown +-$", result.output, re.MULTILINE)
+    assert "unpriced" not in result.output
+    amortized = ran("--store", str(root), "--amortize", "days:90").output
+    assert re.search(r"^digits@1 +unknown +unknown ", amortized, re.MULTILINE)
+    assert ["digits", 1] in json.loads(ran("--store", str(root), "--json").stdout)["training_unknown"]
 
 
 def test_without_duckdb_the_missing_module_is_named(root: Path):
