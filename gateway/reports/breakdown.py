@@ -349,7 +349,8 @@ _COUNTS = ("requests", "not_ok", "cpu_ns", "memory_byte_ns", "boots", "loads")
 
 
 def _names(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+    """Quoted: a name may have commas."""
+    return ", ".join(f"'{name}'" for name in sorted(names)) or "none"
 
 
 def _costs(found: Iterable[Cell], by: Sequence[Dimension]) -> Costs:

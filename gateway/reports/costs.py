@@ -265,7 +265,8 @@ def _per_1000(cost_picousd: int, rows: int) -> int | None:
 
 
 def _names(models: Iterable[ModelCost]) -> str:
-    return ", ".join(sorted({row.model for row in models})) or "none"
+    """Quoted: a name may have commas."""
+    return ", ".join(f"'{name}'" for name in sorted({row.model for row in models})) or "none"
 
 
 def _with_training(

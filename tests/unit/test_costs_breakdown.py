@@ -295,6 +295,12 @@ def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch):
 def test_empty_period_says_so_with_its_bounds():
     report = reported({}, since_ns=T0_NS, until_ns=T0_NS + HOUR_NS)
     assert (report.rows, report.charged_picousd, report.balanced) == ((), 0, True)
+
+
+def test_names_that_are_offered_are_told_apart():
+    ledger = ledgers.container("c", [segment(SERVED, msgspec.structs.replace(SERVED, tenant="ads, inc"))])
+    with pytest.raises(InvalidInput, match=r"tenants that have: 'acme', 'ads, inc'$"):
+        reported(ledger, tenant="nope")
     assert printed(report) == (
         "no costs yet: the ledger has no segment in this period from 2026-11-05T12:00:00Z until 2026-11-05T13:00:00Z\n"
     )
