@@ -44,8 +44,9 @@ class Row(msgspec.Struct, frozen=True):
     `direct` was posted here, `shared` was moved here by the view, `cost` is both. `idle` is the part of cost that nobody used.
     `rows` are predictions answered; per thousand of them None without any. `compared` and `previous` are the costs that the trend
     compares: this period's and the one's before, or those of whole days; None when there are none. CPU and memory stay where they
-    were measured, whatever the view; energy and carbon (`footprint`, and SCI per thousand predictions answered) go where the money
-    goes, None where they were not asked for.
+    were measured, whatever the view: `cpu_ns` is the vCPU time that the money was weighed by, also what idled, so that all rows are
+    what was provided; `cpu_used_ns` is what of it was used. Energy and carbon (`footprint`, and SCI per thousand predictions
+    answered) go where the money goes, None where they were not asked for.
     """
 
     day: str | None
@@ -71,6 +72,7 @@ class Row(msgspec.Struct, frozen=True):
     compared_picousd: int | None = None
     footprint: Footprint | None = None
     sci_per_1000_rows_ng: Range | None = None
+    cpu_used_ns: int = 0
 
 
 class Energy(msgspec.Struct, frozen=True):
@@ -342,6 +344,7 @@ def _row(
         compared_picousd=both and both[0].get(key, 0),
         footprint=footprint,
         sci_per_1000_rows_ng=None if footprint is None else sci_per_thousand_ng(footprint, rows),
+        cpu_used_ns=sum(cell.cpu_ns for cell in found if cell.activity in cells.CPU_MEASURED),
     )
 
 

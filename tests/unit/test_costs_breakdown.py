@@ -186,6 +186,17 @@ def test_starts_and_loads_are_counted():
     assert {row.activity: (row.boots, row.loads) for row in rows} == {"boot": (2, 0), "load": (0, 2), "infer": (0, 0)}
 
 
+def test_cpu_that_was_used_is_told_apart_from_what_was_provided():
+    idle, load = Posting("idle_cpu", VCPU, 50, 3_000_000), Posting("load", VCPU, 50, 7_000_000, "digits", 1)
+    report = reported(ledgers.container("c", [segment(SERVED, idle, load)]), by=("activity",))
+    used = {row.activity: (row.cpu_ns, row.cpu_used_ns) for row in report.rows}
+    assert used["idle_cpu"] == (3000, 0)
+    assert used["load"] == (7000, 7000)
+    assert used["infer"] == (SERVED.quantity // 1000,) * 2
+    file = export.rows_as_csv(report)
+    assert sum(int(row["cpu_used_ns"]) for row in csv.DictReader(io.StringIO(file))) == 7000 + SERVED.quantity // 1000
+
+
 def test_cost_of_a_thousand_counts_answered_rows_only():
     failed = Posting("infer", VCPU, 100, 1_000_000, "digits", 1, "acme", "failed", 1, 4)
     [row] = reported(ledgers.container("c", [segment(SERVED, failed)]), by=("tenant",), tenant="acme").rows
@@ -286,6 +297,12 @@ def test_unknown_model_and_tenant_name_those_there_are():
         reported(ledger, tenant="nope")
 
 
+def test_names_that_are_offered_are_told_apart():
+    ledger = ledgers.container("c", [segment(SERVED, msgspec.structs.replace(SERVED, tenant="ads, inc"))])
+    with pytest.raises(InvalidInput, match=r"tenants that have: 'acme', 'ads, inc'$"):
+        reported(ledger, tenant="nope")
+
+
 def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(breakdown, "ROWS_MAX", 1)
     with pytest.raises(InvalidInput, match="shorter period"):
@@ -295,12 +312,6 @@ def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch):
 def test_empty_period_says_so_with_its_bounds():
     report = reported({}, since_ns=T0_NS, until_ns=T0_NS + HOUR_NS)
     assert (report.rows, report.charged_picousd, report.balanced) == ((), 0, True)
-
-
-def test_names_that_are_offered_are_told_apart():
-    ledger = ledgers.container("c", [segment(SERVED, msgspec.structs.replace(SERVED, tenant="ads, inc"))])
-    with pytest.raises(InvalidInput, match=r"tenants that have: 'acme', 'ads, inc'$"):
-        reported(ledger, tenant="nope")
     assert printed(report) == (
         "no costs yet: the ledger has no segment in this period from 2026-11-05T12:00:00Z until 2026-11-05T13:00:00Z\n"
     )
