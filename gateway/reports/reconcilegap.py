@@ -12,8 +12,6 @@ from gateway.reports import figures
 from gateway.reports.bills import Row
 from gateway.wording import moment
 
-DAY_NS = 24 * HOUR_NS
-
 
 class Gap(msgspec.Struct, frozen=True):
     """`percent` is bill less ledger, of the ledger with its corrections; None where that has nothing.
