@@ -138,7 +138,7 @@ def _service(
         watch.request_log,
         watching.page(watch, served, ledger, admission, saturation, recorder),
         saturation,
-        money.cost_page(stack, settings.store, scales.meter),
+        money.cost_page(stack, settings, scales.meter),
         money.visits(scales.meter, ledger),
     )
     service.page.add(sources.process(scales.clock, watching.VERSION, lambda: service.ready))

@@ -33,7 +33,8 @@ class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     nothing answers. `usd_per_hour` ("0.12") prices the platform `machine`, which "auto" then is. `price_book` is a TOML file like
     those in infra/prices; empty means the store's current one (`steelyard prices update`), else the one shipped.
     `container_id` names the container in the ledger; empty means the ECS task's, elsewhere a random id. Full costs are estimated
-    from the last window of `window_s`: an hour has seen a service's idle time, and is recent.
+    from the last window of `window_s`: an hour has seen a service's idle time, and is recent. `energy_book` is a TOML file like
+    that in infra/energy, for the energy and carbon of `/costs?energy=yes`; empty means the one shipped, which is of us-east-1.
     """
 
     platform: str = "auto"
@@ -41,6 +42,7 @@ class AccountingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     vcpus: Annotated[float, Meta(ge=0, le=4096)] = 0
     memory_gb: Annotated[float, Meta(ge=0, le=1_000_000)] = 0
     price_book: str = ""
+    energy_book: str = ""
     container_id: str = ""
     window_s: Annotated[float, Meta(ge=1, le=86_400)] = 3600.0
 

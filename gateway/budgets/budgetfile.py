@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from gateway.contract import codec
 from gateway.contract.budgets import BudgetId
-from gateway.contract.prices import PICO_PER_USD, Decimal
+from gateway.contract.prices import PICO_PER_USD
 from gateway.errors import SettingsError
 from gateway.reports.query import View
 
@@ -74,7 +74,7 @@ class Budget(msgspec.Struct, frozen=True):
 
     id: BudgetId
     period: str
-    usd: Decimal
+    usd: str
     model: Word = "*"
     tenant: Word = "*"
     view: View = "full"
@@ -82,6 +82,10 @@ class Budget(msgspec.Struct, frozen=True):
     forecast: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", self.usd, re.ASCII):  # here, so that the budget is named
+            raise ValueError(
+                f"budget '{self.id}': 'usd' is '{self.usd[:32]}', not a decimal above zero, such as \"250.00\""
+            )
         if Fraction(self.usd) == 0:
             raise ValueError(f"budget '{self.id}' allows nothing: 'usd' must be above 0")
         if self.limit_picousd != Fraction(self.usd) * PICO_PER_USD:

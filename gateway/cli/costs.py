@@ -14,7 +14,7 @@ from gateway.reports import query as words
 if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
     from gateway.reports.breakdown import Breakdown
-    from gateway.reports.findings import Finding
+    from gateway.reports.finding import Finding
     from gateway.reports.plotdata import PageData
 
 FORMATS = ("table", "json", "csv", "parquet", "html")
@@ -103,7 +103,8 @@ def costs(
     """What each model cost: direct, kept warm, its share of the rest, and per 1,000 predictions.
 
     The rows add up to the bill exactly; exit code 1 says that the ledger has a fault. A segment of the ledger (some seconds,
-    never across an hour) counts to the period that it begins in.
+    never across an hour) counts to the period that it begins in. In files and JSON of a grouping cpu_ns is all vCPU time that was
+    provided, idle too, and cpu_used_ns what of it was used.
     """
     if ctx.invoked_subcommand:
         _refuse_before(ctx, ctx.invoked_subcommand)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from gateway.cli import options
+from gateway.cli import options, progress
 from gateway.cli.costs import moment
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def compact(ctx: click.Context, store: str, cache: Path | None, form: str) -> No
 
     async def run(opened: "ObjectStore") -> compaction.Compacted:
         folder = options.ledger_folder(opened, cache)
-        return await compaction.compact(opened, folder, now_ns=time.time_ns())
+        with progress.shown("compacting", "hours") as note:
+            return await compaction.compact(opened, folder, now_ns=time.time_ns(), note=note)
 
     done = options.with_store(store, run)
     if form == "json":

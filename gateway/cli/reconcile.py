@@ -49,7 +49,7 @@ def reconcile(
     now_ns = time.time_ns()
 
     async def _by_service(opened: "ObjectStore") -> by_service.Reconciliation:
-        return await by_service.read(opened, options.ledger_folder(opened, cache), bill)
+        return await by_service.read(opened, options.ledger_folder(opened, cache), bill, now_ns=now_ns)
 
     async def _by_resource(opened: "ObjectStore") -> "ByResource":
         folder = options.ledger_folder(opened, cache)

@@ -6,6 +6,7 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 
@@ -16,7 +17,7 @@ from gateway.accounting.meter import Meter
 from gateway.accounting.spillfolder import SpillRoot
 from gateway.accounting.usage import Usage
 from gateway.calls import Call
-from gateway.contract import prices
+from gateway.contract import energy, prices
 from gateway.contract.ledger import Outcome
 from gateway.http.service import Visits
 from gateway.objectstore.protocol import ObjectStore
@@ -134,7 +135,17 @@ def visits(meter: Meter, writer: LedgerWriter) -> Visits | None:
     return Visits(meter.begin_request, meter.end_request, lambda: writer.holds_answers, writer.flush)
 
 
-def cost_page(stack: AsyncExitStack, store: str, meter: Meter) -> LivePage:
-    page = LivePage(store, folders.ledger_copies(store), asyncio.get_running_loop().time, note_cpu=meter.note_report)
+def cost_page(stack: AsyncExitStack, settings: Settings, meter: Meter) -> LivePage:
+    """Raises `SettingsError` for coefficients of energy that cannot be read: at the start, not at the first question."""
+    book = settings.accounting.energy_book
+    if book:
+        energy.load(Path(book))
+    page = LivePage(
+        settings.store,
+        folders.ledger_copies(settings.store),
+        asyncio.get_running_loop().time,
+        energy_book=book,
+        note_cpu=meter.note_report,
+    )
     stack.push_async_callback(page.aclose)
     return page

@@ -29,8 +29,8 @@ Answered = Mapping[tuple[str, int], tuple[int, int]]
 class Amortized(msgspec.Struct, frozen=True):
     """`earlier + expensed + remaining == cost`, and `written_off` is a part of `expensed`.
 
-    All None when the cost is unknown or unpriced, then `reason` may say why. `energy` is None where nobody asked for it, and where
-    it is unknown: then `energy_reason` says why.
+    All None when the cost is unknown or unpriced (`NO_PRICE`), then `reason` says why. `energy` is None where nobody asked for it,
+    and where it is unknown: then `energy_reason` says why.
     """
 
     model: str

@@ -5,6 +5,7 @@ Training is beside the bill: other machines, another day.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -20,10 +21,10 @@ from gateway.contract.energy import Span as Range
 from gateway.contract.words import END_NS
 from gateway.errors import InvalidInput, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import amortizing, cells, findings, powered, spreading, tables, trainingbeside, trends
+from gateway.reports import amortizing, asof, cells, findings, powered, spreading, tables, trainingbeside, trends
 from gateway.reports.amortizing import Amortized
 from gateway.reports.cells import Cell, HourUse, Span
-from gateway.reports.findings import Finding
+from gateway.reports.finding import Finding
 from gateway.reports.hours import Needs
 from gateway.reports.query import DIMENSIONS, Dimension, Query
 from gateway.reports.sync import LocalLedger, sync
@@ -43,8 +44,9 @@ class Row(msgspec.Struct, frozen=True):
     `direct` was posted here, `shared` was moved here by the view, `cost` is both. `idle` is the part of cost that nobody used.
     `rows` are predictions answered; per thousand of them None without any. `compared` and `previous` are the costs that the trend
     compares: this period's and the one's before, or those of whole days; None when there are none. CPU and memory stay where they
-    were measured, whatever the view; energy and carbon (`footprint`, and SCI per thousand predictions answered) go where the money
-    goes, None where they were not asked for.
+    were measured, whatever the view: `cpu_ns` is the vCPU time that the money was weighed by, also what idled, so that all rows are
+    what was provided; `cpu_used_ns` is what of it was used. Energy and carbon (`footprint`, and SCI per thousand predictions
+    answered) go where the money goes, None where they were not asked for.
     """
 
     day: str | None
@@ -70,6 +72,7 @@ class Row(msgspec.Struct, frozen=True):
     compared_picousd: int | None = None
     footprint: Footprint | None = None
     sci_per_1000_rows_ng: Range | None = None
+    cpu_used_ns: int = 0
 
 
 class Energy(msgspec.Struct, frozen=True):
@@ -105,6 +108,7 @@ class Breakdown(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     energy: Energy | None = None
     trend: Trend | None = None
+    as_of: asof.AsOf | None = None
     schema_version: int = 1
 
     @property
@@ -130,6 +134,7 @@ class Sheet(msgspec.Struct, frozen=True):
     use: tuple[HourUse, ...]
     findings: tuple[Finding, ...]
     processors: frozenset[ProcessorName]
+    as_of: asof.AsOf | None = None
     energy: tuple[powered.Taken, spreading.Moving] | None = None
 
     @property
@@ -138,12 +143,19 @@ class Sheet(msgspec.Struct, frozen=True):
         return cells.total(self.every)
 
 
-async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coefficients | None = None) -> Breakdown:
+async def read(
+    store: ObjectStore,
+    folder: Path,
+    query: Query,
+    coefficients: Coefficients | None = None,
+    *,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Breakdown:
     """The report of this store's ledger, copied to `folder` first. Energy only with its `coefficients`.
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`, `InvalidInput`.
     """
-    local = await sync(store, folder, Needs(query.since_ns, query.until_ns, is_compared=True))
+    local = await sync(store, folder, Needs(query.since_ns, query.until_ns, is_compared=True), now_ns=now_ns)
     made, answered = await asyncio.to_thread(_compute, local, query, coefficients)
     training = trainingbeside.Source(store, local.training, answered, coefficients)
     return await with_training(report(made, query.by), made, training)
@@ -194,6 +206,7 @@ def report(made: Sheet, by: Sequence[Dimension]) -> Breakdown:
         findings=made.findings,
         energy=_energy(made, footprints),
         trend=Trend(made.periods, cells.total(made.compared), cells.total(made.previous)) if made.periods else None,
+        as_of=made.as_of,
     )
 
 
@@ -242,7 +255,7 @@ def sheet(
         energy = taken, spreading.Moving(posted, query.view)
     every = spreading.spread(posted, query.view)
     _refuse_unknown(every, query)
-    periods = trends.periods(query, span)
+    periods = trends.readable(connection, query, span)
     compared, previous = trends.compared(connection, every, query, periods)
     return Sheet(
         query=query,
@@ -255,6 +268,7 @@ def sheet(
         use=tuple(cells.use(connection, since_ns, until_ns)),
         findings=findings.find(connection, since_ns=since_ns, until_ns=until_ns, now_ns=now_ns),
         processors=powered.processors(connection, since_ns, until_ns),
+        as_of=asof.read(connection, now_ns),
         energy=energy,
     )
 
@@ -277,7 +291,7 @@ def grouped(
 
 
 def _compute(local: LocalLedger, query: Query, coefficients: Coefficients | None) -> tuple[Sheet, amortizing.Answered]:
-    with tables.opened(local) as connection:
+    with tables.opened(local, *query.read_ns) as connection:
         made = sheet(connection, query, source(local, coefficients), local.listed_ns)
         answered = (
             amortizing.answered(connection, query.since_ns or 0, query.until_ns, query.model) if query.amortize else {}
@@ -330,6 +344,7 @@ def _row(
         compared_picousd=both and both[0].get(key, 0),
         footprint=footprint,
         sci_per_1000_rows_ng=None if footprint is None else sci_per_thousand_ng(footprint, rows),
+        cpu_used_ns=sum(cell.cpu_ns for cell in found if cell.activity in cells.CPU_MEASURED),
     )
 
 
@@ -337,7 +352,8 @@ _COUNTS = ("requests", "not_ok", "cpu_ns", "memory_byte_ns", "boots", "loads")
 
 
 def _names(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+    """Quoted: a name may have commas."""
+    return ", ".join(f"'{name}'" for name in sorted(names)) or "none"
 
 
 def _costs(found: Iterable[Cell], by: Sequence[Dimension]) -> Costs:

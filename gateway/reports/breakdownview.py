@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import energyview, figures, render, trainingview, trends
-from gateway.reports.amortizing import Amortized
+from gateway.reports import asof, energyview, figures, render, trainingview, trends
+from gateway.reports.amortizing import NO_PRICE, Amortized
 from gateway.reports.breakdown import Breakdown, Row
 from gateway.reports.query import Dimension
 from gateway.wording import moment
@@ -20,7 +20,7 @@ _NAMELESS = {"model": "(shared)", "tenant": "(no tenant)", "outcome": "(none)"}
 def show(report: Breakdown, console: Console) -> None:
     """Print it, with a second table of energy where it has that. Nothing in it can be taken for markup or terminal control."""
     if not report.segments:
-        render.say(console, f"{NOTHING} {period(report)}".rstrip())
+        render.say(console, "; ".join(filter(None, (f"{NOTHING} {period(report)}".rstrip(), when(report)))))
         trainingview.show(report, console)
         render.show_findings(report.findings, console)
         return
@@ -40,6 +40,8 @@ def show(report: Breakdown, console: Console) -> None:
     proof = " = sum of all rows, exact" if report.balanced else ""
     render.say(console, f"bill: {figures.dollars(report.charged_picousd)}{proof}{trends.sentence(report.trend)}")
     render.say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
+    if told := when(report):
+        render.say(console, f"      {told}")
     if not report.balanced:
         render.say(console, "NOT BALANCED: rows do not add up to the bill; do not trust these numbers", "bold red")
     render.show_findings(report.findings, console)
@@ -53,6 +55,11 @@ def period(report: Breakdown) -> str:
         f"until {moment(until)}" if until is not None else "",
     ]
     return " ".join(part for part in parts if part)
+
+
+def when(report: Breakdown) -> str:
+    """As of when it is, and how far the ledger was whole then."""
+    return asof.sentence(report.as_of, report.query.until_ns)
 
 
 def label(row: Row, dimension: Dimension) -> str:
@@ -131,7 +138,8 @@ def amortized(row: Amortized) -> list[str]:
         *(row.cost_picousd, row.earlier_picousd, row.expensed_picousd),
         *(row.written_off_picousd, row.remaining_picousd),
     )
-    return ["unpriced" if amount is None else figures.dollars(amount) for amount in amounts]
+    none = "unpriced" if row.reason == NO_PRICE else "unknown"
+    return [none if amount is None else figures.dollars(amount) for amount in amounts]
 
 
 def _training(report: Breakdown, console: Console) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ from gateway.contract.prices import PriceBook
 from gateway.contract.words import HOUR_NS
 from gateway.errors import ManifestInvalid, ObjectNotFound, PreconditionFailed, SettingsError
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import copies, heads, hourfiles, hourlimits, hours
+from gateway.reports import copied, copies, heads, hourfiles, hourlimits, hours
 from gateway.reports.hours import Hour
 
 GRACE_NS = 15 * 60 * 10**9
@@ -45,8 +45,21 @@ class Compacted(msgspec.Struct, frozen=True):
     refused: tuple[Finding, ...]
 
 
-async def compact(store: ObjectStore, folder: Path, *, now_ns: int, grace_ns: int = GRACE_NS) -> Compacted:
+def _unheard(_done: int, _total: int, _following: str) -> None:
+    """Where nobody waits."""
+
+
+async def compact(
+    store: ObjectStore,
+    folder: Path,
+    *,
+    now_ns: int,
+    grace_ns: int = GRACE_NS,
+    note: Callable[[int, int, str], None] = _unheard,
+) -> Compacted:
     """Compact all hours that ended `grace_ns` ago, with copies of segments in `folder`.
+
+    `note` is told before each hour how many are done, of how many, and which is next; "" at the end.
 
     Raises `StoreUnavailable`: what was written stays and the next run goes on there; `ManifestInvalid` when an object that a plan
     determines was changed.
@@ -59,20 +72,27 @@ async def compact(store: ObjectStore, folder: Path, *, now_ns: int, grace_ns: in
     left = _by_hour((info.key for info in listed), done, now_ns - grace_ns)
     wanted = {given.key for plan in unfinished for given in plan.inputs}.union(*left.values())
     opened = [info for info in listed if (named := ledgerkeys.parse(info.key)) is not None and named.kind == "open"]
+    total = len(unfinished) + len(left)
+    note(0, total, "copying their segments")
     await copies.fetch(store, folder, [*opened, *(info for info in listed if info.key in wanted)])
-    committed = [await _finish(store, folder, plan) for plan in unfinished]
+    committed = []
+    for before, plan in enumerate(unfinished):
+        note(before, total, f"{plan.dt}T{plan.hr}:00Z")
+        committed.append(await _finish(store, folder, plan))
     generations: dict[Hour, int] = defaultdict(int)
     for plan in plans:
         generations[plan.dt, plan.hr] = max(generations[plan.dt, plan.hr], plan.generation + 1)
     opens = await asyncio.to_thread(_opens, [folder / info.key for info in opened])
     books = await _books(store, (record.price_book_sha256 for record in opens.values()))
     refused: list[Finding] = []
-    for hour, keys in sorted(left.items()):
+    for before, (hour, keys) in enumerate(sorted(left.items()), start=len(unfinished)):
+        note(before, total, f"{hour[0]}T{hour[1]}:00Z")
         inputs, found = await _checked(folder, keys, opens, books)
         refused += found
         if not found:
             plan = await _claimed(store, Plan(*hour, generations[hour], inputs))
             committed.append(await _finish(store, folder, plan))
+    note(total, total, "")
     return Compacted(tuple(committed), tuple(refused))
 
 
@@ -125,7 +145,7 @@ async def _checked(
 
 def _opens(paths: Iterable[Path]) -> dict[LifeName, Open]:
     """Raises `ManifestInvalid` for one that is damaged."""
-    records = [codec.decode(path.read_bytes(), Open, what=f"ledger record {path}") for path in paths]
+    records = [copied.record(path, Open, "ledger record") for path in paths]
     return {(record.container, record.boot_ns): record for record in records}
 
 
@@ -183,7 +203,7 @@ async def _input(store: ObjectStore, folder: Path, given: Input) -> Path:
             f"{given.key} was planned and is gone: put it back from a copy, then run again"
         ) from error
     if codec.sha256(data) != given.sha256:
-        raise ManifestInvalid(f"ledger segment {path} was changed since it was planned; delete this copy and run again")
+        raise copied.damaged("ledger segment", path, "it was changed since it was planned")
     return path
 
 

@@ -6,7 +6,8 @@ reached no model) is shared: hour by hour over the models, in proportion to what
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import msgspec
 from gateway.contract.words import END_NS
 from gateway.errors import ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import cells, findings, spreading, tables, training, trends
-from gateway.reports.findings import Finding
+from gateway.reports import asof, cells, findings, spreading, tables, training, trends
+from gateway.reports.finding import Finding
 from gateway.reports.hours import Needs
 from gateway.reports.query import Query
 from gateway.reports.sync import LocalLedger, sync
@@ -77,6 +78,7 @@ class CostReport(msgspec.Struct, frozen=True):
     When `balanced`: sum of full + `other_models_picousd` + `unallocated_picousd` == `charged_picousd`. `unallocated` is the whole
     bill as long as no model cost anything. `corrected` is the part of `charged` that bills of the provider added (`billed` has none
     of it), below zero where they took away. `training_spent` is beside the bill, not in it.
+    `training_unknown` are the versions whose training cost could not be looked up, which is another thing than one without a price.
     """
 
     since_ns: int | None
@@ -97,6 +99,8 @@ class CostReport(msgspec.Struct, frozen=True):
     training_spent: training.Spent | None = None
     corrected_picousd: int = 0
     trend: trends.Trend | None = None
+    as_of: asof.AsOf | None = None
+    training_unknown: tuple[tuple[str, int], ...] = ()
     schema_version: int = 1
 
     @property
@@ -163,12 +167,13 @@ async def read(
     since_ns: int | None = None,
     until_ns: int | None = None,
     model: str | None = None,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> CostReport:
     """The report of this store's ledger, copied to `folder` first, with training costs from its registry.
 
     Raises `StoreUnavailable`, `ManifestInvalid` for a ledger file that cannot be read, `ModelNotFound`.
     """
-    local = await sync(store, folder, Needs(since_ns, until_ns, is_compared=True))
+    local = await sync(store, folder, Needs(since_ns, until_ns, is_compared=True), now_ns=now_ns)
     computed = await asyncio.to_thread(_compute, local, since_ns, until_ns, model)
     costs = await training.costs(store, [(row.model, row.version) for row in computed.models])
     until = END_NS if until_ns is None else until_ns
@@ -219,13 +224,14 @@ def report(
         balanced=full + unallocated == charged and not any(finding.kind == "unbalanced" for finding in found),
         findings=found,
         trend=_trend(connection, every, Query(since_ns=since_ns, until_ns=until_ns, view="direct"), span),
+        as_of=asof.read(connection, now_ns),
     )
 
 
 def _trend(
     connection: duckdb.DuckDBPyConnection, every: list[cells.Cell], query: Query, span: cells.Span
 ) -> trends.Trend | None:
-    periods = trends.periods(query, span)
+    periods = trends.readable(connection, query, span)
     if periods is None:
         return None
     now, before = trends.compared(connection, every, query, periods)
@@ -233,7 +239,7 @@ def _trend(
 
 
 def _compute(local: LocalLedger, since_ns: int | None, until_ns: int | None, model: str | None) -> CostReport:
-    with tables.opened(local) as connection:
+    with tables.opened(local, since_ns, until_ns) as connection:
         return report(connection, since_ns, until_ns, model, local.listed_ns)
 
 
@@ -259,7 +265,8 @@ def _per_1000(cost_picousd: int, rows: int) -> int | None:
 
 
 def _names(models: Iterable[ModelCost]) -> str:
-    return ", ".join(sorted({row.model for row in models})) or "none"
+    """Quoted: a name may have commas."""
+    return ", ".join(f"'{name}'" for name in sorted({row.model for row in models})) or "none"
 
 
 def _with_training(
@@ -274,6 +281,7 @@ def _with_training(
         computed,
         models=tuple(_trained(row, costs[row.model, row.version]) for row in computed.models),
         findings=computed.findings + unknown + notes,
+        training_unknown=tuple(version for version, known in costs.items() if known.reason),
     )
 
 

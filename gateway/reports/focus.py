@@ -20,7 +20,7 @@ from gateway.contract.prices import PriceBook
 from gateway.contract.words import END_NS
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import cells, export, findings, focusrows, parquet, powered, tables
-from gateway.reports.findings import Finding
+from gateway.reports.finding import Finding
 from gateway.reports.focuscolumns import COLUMNS, TEXT, Version
 from gateway.reports.focusrows import Account, Origin, Part
 from gateway.reports.hours import Needs
@@ -164,7 +164,7 @@ def _export(
     stored = [PriceBook(path.read_bytes(), name=str(path)) for path in local.books]
     books = Books(book, {one.sha256: one for one in stored})
     source = powered.Source(coefficients, {one.sha256: one.region for one in stored})
-    with tables.opened(local) as connection:
+    with tables.opened(local, *period) as connection:
         taken = powered.taken(connection, *period, source)
         data = encoded(*wanted, rows(connection, account, books, *period, taken.footprints))
         found, span = findings.find(connection, *period, local.listed_ns), cells.span(connection, *period)

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.contract import codec
 from gateway.contract.ledger import Charge, Posting, Request, Segment
-from gateway.errors import ManifestInvalid
+from gateway.reports import copied
 
 _decoder = msgspec.json.Decoder(Charge | Posting | Request)
 
@@ -31,10 +31,10 @@ def read(path: Path) -> Head:
     data = path.read_bytes()
     try:
         with gzip.open(io.BytesIO(data)) as lines:
-            segment = codec.decode(lines.readline(), Segment, what=f"ledger segment {path}")
+            segment = copied.decoded(path, lines.readline(), Segment, "ledger segment")
             money = tuple(_money(lines))
     except (OSError, EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestInvalid(f"ledger segment {path} is damaged ({error}); delete this copy and run again") from error
+        raise copied.damaged("ledger segment", path, error) from error
     return Head(codec.sha256(data), segment, money)
 
 

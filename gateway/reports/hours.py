@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.contract import codec, layout
+from gateway.contract import layout
 from gateway.contract.compacted import Contents, File, Manifest, Table
 from gateway.contract.words import HOUR_NS
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import copies
+from gateway.reports import copied, copies
 
 DETAIL: tuple[Table, ...] = ("segments", "charges", "postings")
 
@@ -78,7 +78,7 @@ def uncompacted(segments: Iterable[str], manifests: Mapping[Hour, list[Path]]) -
 
 def inputs(paths: Iterable[Path]) -> frozenset[str]:
     """Keys of the segments that these manifests list. Blocking."""
-    read = (codec.decode(path.read_bytes(), Manifest, what=f"ledger manifest {path}") for path in paths)
+    read = (copied.record(path, Manifest, "ledger manifest") for path in paths)
     return frozenset(given.key for manifest in read for given in manifest.inputs)
 
 
@@ -109,7 +109,7 @@ async def synced(
 
 def _contents(manifests: Mapping[Hour, list[Path]]) -> list[Contents]:
     paths = [path for _, found in sorted(manifests.items()) for path in found]
-    return [codec.decode(path.read_bytes(), Contents, what=f"ledger manifest {path}") for path in paths]
+    return [copied.record(path, Contents, "ledger manifest") for path in paths]
 
 
 def _cut(needs: Needs, newest: Hour | None) -> set[Hour]:

@@ -39,7 +39,10 @@ def _children_cpu_ns() -> int:
 
 
 class LivePage:
-    """All methods run on the event loop. `now_s` is a clock that never goes back; `note_cpu` is told what each report used."""
+    """All methods run on the event loop. `now_s` is a clock that never goes back; `note_cpu` is told what each report used.
+
+    `energy_book` is a file of coefficients; empty: those shipped.
+    """
 
     def __init__(
         self,
@@ -47,12 +50,14 @@ class LivePage:
         folder: Path,
         now_s: Callable[[], float],
         *,
+        energy_book: str = "",
         command: tuple[str, ...] = (),
         note_cpu: Callable[[int], None] = _nobody_asks,
     ) -> None:
         self.started = 0
         self._store = store
         self._folder = folder
+        self._energy_book = energy_book
         self._now_s = now_s
         self._note_cpu = note_cpu
         self._command = command or (sys.executable, "-m", "gateway.reports.once")
@@ -90,7 +95,7 @@ class LivePage:
             del self._answers[key]
 
     async def _made(self, query: Query, form: Form) -> bytes:
-        order = msgspec.json.encode(Order(self._store, str(self._folder), query, form))
+        order = msgspec.json.encode(Order(self._store, str(self._folder), query, form, self._energy_book))
         async with self._one:
             self.started += 1
             return await self._run(order)

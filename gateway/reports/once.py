@@ -29,12 +29,13 @@ Form = Literal["html", "json", "csv"]
 
 
 class Order(msgspec.Struct, frozen=True):
-    """`folder` is where copies of the ledger are kept."""
+    """`folder` is where copies of the ledger are kept, `energy_book` a file of coefficients; empty: those shipped."""
 
     store: str
     folder: str
     query: Query
     form: Form
+    energy_book: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -67,7 +68,8 @@ async def _made(order: Order) -> bytes:
         raise Unavailable(f"cost reports need '{error.name}' here: pip install 'steelyard[reports]'") from error
     tables.limit(tables.Limits(MEMORY_MAX, THREADS))
     async with contextlib.aclosing(open_store(order.store)) as store:
-        coefficients = energy.load() if order.query.with_energy else None
+        book = Path(order.energy_book) if order.energy_book else None
+        coefficients = energy.load(book) if order.query.with_energy else None
         if order.form == "html":
             data = html(await plotdata.read(store, folder, order.query, coefficients), is_live=True).encode()
         else:

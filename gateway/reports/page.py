@@ -35,12 +35,13 @@ def html(data: PageData, *, is_live: bool = False) -> str:
 
 
 def _subtitle(report: Breakdown) -> str:
+    when = filter(None, [breakdownview.when(report)])
     if not report.segments:
-        return breakdownview.period(report) or "all of the ledger"
+        return " · ".join([breakdownview.period(report) or "all of the ledger", *when])
     filters = [
         f"{name} {value}" for name, value in (("model", report.query.model), ("tenant", report.query.tenant)) if value
     ]
-    parts = [f"{moment(report.from_ns)} to {moment(report.to_ns)}", f"view: {report.query.view}", *filters]
+    parts = [f"{moment(report.from_ns)} to {moment(report.to_ns)}", f"view: {report.query.view}", *filters, *when]
     return figures.printable(" · ".join(parts))
 
 

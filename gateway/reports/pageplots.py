@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from gateway.contract.energy import Span
-from gateway.reports import charts, energyview, figures, findings, lanes
+from gateway.reports import charts, energyview, figures, lanes
 from gateway.reports.breakdown import Row
 from gateway.reports.breakeven import Standing
 from gateway.reports.charts import Axis, Column, Part, Point
+from gateway.reports.finding import ahead_picousd
 from gateway.reports.lanes import Lane
 from gateway.reports.pagestyle import ACCOUNTS
 from gateway.reports.plotdata import PageData
@@ -74,7 +75,7 @@ def _over_time(data: PageData) -> str:
 
 def _ahead(data: PageData) -> str:
     """What is billed ahead must not look lost."""
-    ahead = findings.ahead_picousd(data.report.findings)
+    ahead = ahead_picousd(data.report.findings)
     return f"; unattributed: {figures.dollars(ahead)} of it billed ahead for containers that still run" if ahead else ""
 
 

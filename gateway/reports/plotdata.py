@@ -4,6 +4,8 @@ traffic against the rate from which a GPU would cost less.
 Read while the ledger is open, in a thread or a process of its own. Money is integers until `gateway.reports.page` draws it.
 """
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -12,6 +14,7 @@ import msgspec
 from gateway.contract import offers
 from gateway.contract.energy import Coefficients
 from gateway.contract.words import END_NS
+from gateway.errors import ManifestInvalid
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import amortizing, breakdown, breakeven, tables, training, trainingbeside
 from gateway.reports.breakdown import Breakdown, Row, Sheet
@@ -75,11 +78,18 @@ FROM looked_at GROUP BY ALL ORDER BY ALL
 """
 
 
-async def read(store: ObjectStore, folder: Path, query: Query, coefficients: Coefficients | None = None) -> PageData:
+async def read(
+    store: ObjectStore,
+    folder: Path,
+    query: Query,
+    coefficients: Coefficients | None = None,
+    *,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> PageData:
     """As `breakdown.read`, and raises the same."""
     # Reading blocks: the command has nothing else to do, and the live page calls this in a process of its own.
     needs = Needs(query.since_ns, query.until_ns, is_compared=True, requests_max=REQUESTS_MAX)
-    local = await sync(store, folder, needs)
+    local = await sync(store, folder, needs, now_ns=now_ns)
     data, made, answered = gather(local, query, coefficients)
     known = await training.costs(store, [(one.demand.model, one.demand.version) for one in data.standings])
     figures = {version: found.gpu for version, found in known.items() if found.gpu}
@@ -95,7 +105,7 @@ def gather(
     local: LocalLedger, query: Query, coefficients: Coefficients | None
 ) -> tuple[PageData, Sheet, amortizing.Answered]:
     """Everything but training. Blocking."""
-    with tables.opened(local) as connection:
+    with tables.opened(local, *query.read_ns) as connection:
         made = breakdown.sheet(connection, query, breakdown.source(local, coefficients), local.listed_ns)
         since_ns = query.since_ns or 0
         answered = amortizing.answered(connection, since_ns, query.until_ns, query.model) if query.amortize else {}
@@ -110,7 +120,7 @@ def standings(made: Sheet, figures: Figures) -> tuple[Standing, ...]:
 
 
 def latency(connection: duckdb.DuckDBPyConnection, query: Query) -> tuple[Latency, ...]:
-    """Of at most `REQUESTS_MAX` requests that have a line of their own in the ledger."""
+    """Of at most `REQUESTS_MAX` requests that have a line of their own in the ledger. Raises `ManifestInvalid`."""
     limits = {
         "since_ns": query.since_ns or 0,
         "until_ns": END_NS if query.until_ns is None else query.until_ns,
@@ -118,7 +128,14 @@ def latency(connection: duckdb.DuckDBPyConnection, query: Query) -> tuple[Latenc
         "tenant": query.tenant or "",
         "requests_max": REQUESTS_MAX,
     }
-    return tuple(Latency(*row) for row in connection.execute(_LATENCY, limits).fetchall())
+    try:
+        rows = connection.execute(_LATENCY, limits).fetchall()
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:  # only here the lines of requests are read
+        raise ManifestInvalid(
+            f"requests of the ledger cannot be read ({str(error).splitlines()[0]}): delete the copy that this names and run again; "
+            "if that says the same, the object in the store is damaged, and `steelyard ledger verify` names all that are"
+        ) from error
+    return tuple(Latency(*row) for row in rows)
 
 
 def _data(made: Sheet, found: tuple[Latency, ...]) -> PageData:

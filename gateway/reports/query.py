@@ -41,6 +41,11 @@ class Query(msgspec.Struct, frozen=True):
     amortize: Plan | None = None
     with_energy: bool = False
 
+    @property
+    def read_ns(self) -> tuple[int | None, int | None]:
+        """The bounds of what it rests on: what training is told in portions counts the answers of all time before."""
+        return (None if self.amortize else self.since_ns), self.until_ns
+
 
 def parse(pairs: Iterable[tuple[str, str]]) -> Query:
     """From the names and values of a URL's query; empty values are as if absent. Raises `InvalidInput` naming what is wrong."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 
 from gateway.objectstore.protocol import ObjectStore
-from gateway.reports import bills, focusrows, tables
+from gateway.reports import bills, focusrows, reconcilegap, tables
 from gateway.reports.bills import Bill, Flag
+from gateway.reports.reconcilegap import Gap
 from gateway.reports.sync import LocalLedger, sync
 from gateway.wording import moment
 
@@ -37,6 +38,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
     ledger_picousd: int
     bill_picousd: int
     flags: tuple[Flag, ...] = ()
+    gap: Gap | None = None
     schema_version: int = 1
 
 
@@ -53,18 +55,27 @@ SELECT CAST(make_timestamp(CAST(hour_ns // 1000 AS BIGINT)) AS DATE)::VARCHAR AS
 FROM corrections GROUP BY ALL ORDER BY ALL
 """
 
+_HOURS = """
+SELECT s.from_ns // 3600000000000 * 3600000000000 AS hour_ns, sum(c.cost_picousd)
+FROM charges AS c JOIN segments AS s USING (filename)
+WHERE s.seq > -2
+GROUP BY ALL ORDER BY ALL
+"""
+
 Costs = dict[tuple[str, str], int]
 """Pico-dollars by day and service."""
+Hours = list[tuple[int, int]]
+"""When an hour begins, and pico-dollars charged in it."""
 
 
-async def read(store: ObjectStore, folder: Path, path: Path) -> Reconciliation:
+async def read(store: ObjectStore, folder: Path, path: Path, *, now_ns: int) -> Reconciliation:
     """Raises `InvalidInput` for a bill that cannot be read, and as `sync` and `tables.opened` do."""
     bill = await asyncio.to_thread(bills.read, path)
     local = await sync(store, folder)
-    return compare(bill, await asyncio.to_thread(ledger_costs, local))
+    return compare(bill, *await asyncio.to_thread(ledger_costs, local), now_ns=now_ns)
 
 
-def compare(bill: Bill, charged: Costs) -> Reconciliation:
+def compare(bill: Bill, charged: Costs, hours: Hours, *, now_ns: int) -> Reconciliation:
     """By day and service, for the days from the bill's first to its last."""
     billed: Costs = {}
     for row in bill.rows:
@@ -76,11 +87,13 @@ def compare(bill: Bill, charged: Costs) -> Reconciliation:
         Difference(*key, charged.get(key, 0), billed.get(key, 0), billed.get(key, 0) - charged.get(key, 0))
         for key in sorted(charged.keys() | billed.keys())
     )
-    return Reconciliation(bill.shape, days[0], days[-1], rows, sum(charged.values()), sum(billed.values()), bill.flags)
+    sums = sum(charged.values()), sum(billed.values())
+    gap = reconcilegap.gap(bill.rows, *sums, hours, now_ns)
+    return Reconciliation(bill.shape, days[0], days[-1], rows, *sums, bill.flags, gap)
 
 
-def ledger_costs(local: LocalLedger) -> Costs:
-    """What was charged, and corrected. Blocking."""
+def ledger_costs(local: LocalLedger) -> tuple[Costs, Hours]:
+    """What was charged, and corrected; and what was charged by hours. Blocking."""
     costs: Costs = {}
     with tables.opened(local) as connection:
         for day, platform, cost in connection.execute(_CHARGED).fetchall():
@@ -88,4 +101,5 @@ def ledger_costs(local: LocalLedger) -> Costs:
             costs[key] = costs.get(key, 0) + cost
         for day, service, cost in connection.execute(_CORRECTED).fetchall():
             costs[day, service] = costs.get((day, service), 0) + cost
-    return costs
+        hours = connection.execute(_HOURS).fetchall()
+    return costs, [(int(hour_ns), int(cost)) for hour_ns, cost in hours]

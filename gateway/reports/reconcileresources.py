@@ -15,9 +15,11 @@ import msgspec
 from gateway.contract.corrections import Reason
 from gateway.contract.words import HOUR_NS
 from gateway.errors import InvalidInput
+from gateway.reports import reconcilegap
 from gateway.reports.bills import Bill, Flag, Row
 from gateway.reports.figures import dollars
 from gateway.reports.reconcilefacts import Earlier, Facts, within
+from gateway.reports.reconcilegap import Gap
 from gateway.reports.reconcilelines import Line, Owner, Stretch
 
 GRACE_NS = 15 * 60 * 10**9
@@ -41,6 +43,7 @@ class ByResource(msgspec.Struct, frozen=True):
     flags: tuple[Flag, ...]
     generation: int | None = None
     posted: tuple[tuple[Reason, int], ...] = ()
+    gap: Gap | None = None
     schema_version: int = 1
 
 
@@ -58,14 +61,24 @@ def compare(bill: Bill, facts: Facts, pattern: str | None, *, now_ns: int) -> By
     owners, flags = _owners(bill, facts, pattern)
     earlier = facts.earlier()
     lines = tuple(line for owner in owners for line in _lines(owner, bill, facts, earlier, now_ns))
+    ledger, corrected, billed = (
+        sum(getattr(line, f"{side}_picousd") for line in lines) for side in ("ledger", "corrected", "bill")
+    )
+    hours = (
+        (hour_ns, one.cost_picousd)
+        for by_hour in facts.held.values()
+        for hour_ns in by_hour
+        for one in by_hour[hour_ns]
+    )
     return ByResource(
         bill.shape,
         len(owners),
         lines,
-        sum(line.ledger_picousd for line in lines),
-        sum(line.corrected_picousd for line in lines),
-        sum(line.bill_picousd for line in lines),
+        ledger,
+        corrected,
+        billed,
         (*bill.flags, *flags, *_waiting(lines, now_ns), *_not_on_bill(bill, facts, owners, pattern)),
+        gap=reconcilegap.gap(bill.rows, ledger + corrected, billed, hours, now_ns),
     )
 
 

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import figures, render
+from gateway.reports import figures, reconcilegap, render
 from gateway.reports.bills import Flag
 from gateway.reports.reconcile import Difference, Reconciliation
+from gateway.reports.reconcilegap import Gap
 from gateway.reports.reconcilelines import Line
 from gateway.reports.reconcileresources import ByResource
 from gateway.wording import moment
@@ -33,6 +34,7 @@ def show(found: Reconciliation, console: Console) -> None:
     render.show_table(
         console, f"Ledger against bill ({found.shape}) in {scale.unit}, {found.first_day} to {found.last_day}", table
     )
+    _gap(found.gap, console)
     _flags(found.flags, console)
 
 
@@ -49,6 +51,7 @@ def show_resources(found: ByResource, console: Console) -> None:
         f"{figures.dollars(found.bill_picousd)} billed, {figures.dollars(found.ledger_picousd)} in the ledger, "
         f"{figures.dollars(found.corrected_picousd)} corrected before, {figures.dollars(total)} apart",
     )
+    _gap(found.gap, console)
     _flags(found.flags, console)
     if found.generation is None:
         if total or differing:
@@ -90,6 +93,11 @@ def _table(texts: Iterable[str], numbers: Iterable[str]) -> Table:
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def _gap(found: Gap | None, console: Console) -> None:
+    if found is not None:
+        render.say(console, reconcilegap.sentence(found))
 
 
 def _flags(flags: Iterable[Flag], console: Console) -> None:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.reports import figures, findings, trends
+from gateway.reports import asof, figures, trends
 from gateway.reports.costs import AccountCost, Billed, CostReport, ModelCost
-from gateway.reports.findings import Finding
+from gateway.reports.finding import Finding, ahead_picousd
 from gateway.wording import moment
 
 FINDINGS_MAX = 20  # a screen; the JSON has all
@@ -35,7 +35,8 @@ def render(report: CostReport, console: Console) -> None:
     if not report.segments:
         say(
             console,
-            "no costs yet: the ledger has no segment in this period (a running gateway writes one every few seconds)",
+            "no costs yet: the ledger has no segment in this period (a running gateway writes one every few seconds)"
+            + _when(report, "; "),
         )
         _training(report, console)
         show_findings(report.findings, console)
@@ -83,10 +84,16 @@ def _per_1000(report: CostReport) -> Table:
             figures.MICRO.amount(row.infer_per_1000_rows_picousd),
             figures.MICRO.amount(row.full_per_1000_rows_picousd),
             figures.MICRO.amount(row.with_training_per_1000_rows_picousd),
-            "unpriced" if row.training_picousd is None else figures.dollars(row.training_picousd),
+            _training_of(row, report),
             "-" if row.training_wasted_picousd is None else figures.dollars(row.training_wasted_picousd),
         )
     return table
+
+
+def _training_of(row: ModelCost, report: CostReport) -> str:
+    if row.training_picousd is not None:
+        return figures.dollars(row.training_picousd)
+    return "unknown" if (row.model, row.version) in report.training_unknown else "unpriced"
 
 
 def _shared(report: CostReport) -> Table:
@@ -99,19 +106,19 @@ def _shared(report: CostReport) -> Table:
             Text(figures.printable(account.account)),
             scale.amount(account.cost_picousd),
             f"{100 * account.cost_picousd / max(1, report.posted_picousd):.1f}",
-            _meaning(account, findings.ahead_picousd(report.findings)),
+            _meaning(account, ahead_picousd(report.findings)),
         )
     return table
 
 
-def _meaning(account: AccountCost, ahead_picousd: int) -> str:
+def _meaning(account: AccountCost, ahead: int) -> str:
     """What is billed ahead must not look lost."""
     told = _MEANING.get(account.account, "")
-    if account.account != "unattributed" or not ahead_picousd:
+    if account.account != "unattributed" or not ahead:
         return told
-    if account.cost_picousd == ahead_picousd:
+    if account.cost_picousd == ahead:
         return "billed ahead for containers that still run"
-    return f"{told}, but for {figures.dollars(ahead_picousd)} billed ahead for containers that still run"
+    return f"{told}, but for {figures.dollars(ahead)} billed ahead for containers that still run"
 
 
 def _columns(name: str, *numbers: str) -> Table:
@@ -152,6 +159,8 @@ def _bill(report: CostReport, console: Console) -> None:
     proof = " = sum of all rows, exact" if report.balanced else ""
     say(console, f"bill: {''.join(lines)}{proof}{trends.sentence(report.trend)}")
     say(console, f"      {moment(report.from_ns)} to {moment(report.to_ns)}, {report.segments:,} segments")
+    if told := _when(report):
+        say(console, f"      {told}")
     if not report.balanced:
         difference = report.posted_picousd - report.charged_picousd
         say(
@@ -159,6 +168,11 @@ def _bill(report: CostReport, console: Console) -> None:
             f"NOT BALANCED: rows add up to {difference:+,} p$ against the bill; do not trust these numbers",
             "bold red",
         )
+
+
+def _when(report: CostReport, before: str = "") -> str:
+    told = asof.sentence(report.as_of, report.until_ns)
+    return f"{before}{told}" if told else ""
 
 
 def _more(billed: Billed) -> str:

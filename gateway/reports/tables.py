@@ -19,8 +19,11 @@ from typing import Any  # Any: a row is a contract struct's fields, on the way t
 import duckdb
 import msgspec
 
-from gateway.contract import codec, ledger
-from gateway.reports import corrections, heads, hourlines, unattributed
+from gateway.contract import ledger, ledgerkeys
+from gateway.contract.ledgerkeys import LedgerKey
+from gateway.contract.words import END_NS, HOUR_NS
+from gateway.errors import ManifestInvalid
+from gateway.reports import copied, corrections, heads, hourlines, unattributed
 from gateway.reports.hourlines import Life, Span
 from gateway.reports.sync import LocalLedger
 
@@ -71,14 +74,20 @@ Row = dict[str, Any]
 Columns = dict[str, str]
 
 _encoder = msgspec.json.Encoder()
+_UNREAD = {"key": "VARCHAR", "container": "VARCHAR", "boot_ns": "HUGEINT", "hour_ns": "HUGEINT"}
 
 
 @contextmanager
-def opened(local: LocalLedger) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(
+    local: LocalLedger, since_ns: int | None = None, until_ns: int | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the ledger's tables; blocking. An empty ledger has them too, with no rows.
 
-    Raises `ManifestInvalid` naming a file that is damaged or newer than this release.
+    Raises `ManifestInvalid` naming a file that is damaged or newer than this release. A segment that is one of these and of an hour
+    out of [since_ns, until_ns) is no reason not to report the period: it is a row of `unread`, and nowhere else.
     """
+    unread: dict[Path, LedgerKey] = {}
+    asked = (since_ns or 0, END_NS if until_ns is None else until_ns)
     with tempfile.TemporaryDirectory(prefix="steelyard-report-") as scratch, _connect(scratch) as connection:
         lines = _columns(ledger.Segment) | _columns(ledger.Charge) | _columns(ledger.Posting)
         lines |= {"type": "VARCHAR", "filename": "VARCHAR", "sha256": "VARCHAR"}
@@ -86,7 +95,8 @@ def opened(local: LocalLedger) -> Iterator[duckdb.DuckDBPyConnection]:
         _table(connection, "lines", [], lines, Path(scratch))
         hourlines.insert(connection, local.hours)
         corrected = corrections.read(local.corrections)
-        live = itertools.chain(_lines(local, *hourlines.spans(connection)), corrections.lines(corrected))
+        read = _heads(local.segments, asked, unread)
+        live = itertools.chain(_lines(local, read, *hourlines.spans(connection)), corrections.lines(corrected))
         _table(connection, "live_lines", live, lines, Path(scratch))
         connection.execute("INSERT INTO lines BY NAME FROM live_lines; DROP TABLE live_lines")
         _table(connection, "corrections", corrections.rows(corrected), corrections.COLUMNS, Path(scratch))
@@ -95,7 +105,8 @@ def opened(local: LocalLedger) -> Iterator[duckdb.DuckDBPyConnection]:
         _table(connection, "ended", _records(local.ended, ledger.Ended), _columns(ledger.Ended), Path(scratch))
         books = ({"sha256": path.name} for path in local.books)
         _table(connection, "books", books, {"sha256": "VARCHAR"}, Path(scratch))
-        _stored_requests(connection, local.segments, Path(scratch))
+        _table(connection, "unread", _unread_rows(unread), _UNREAD, Path(scratch))
+        _stored_requests(connection, [path for path in local.segments if path not in unread], Path(scratch))
         hourlines.requests(connection, local.hours)
         connection.execute(_VIEWS)
         yield connection
@@ -114,10 +125,31 @@ def _connect(scratch: str) -> duckdb.DuckDBPyConnection:
     )
 
 
-def _lines(local: LocalLedger, spans: dict[Life, list[Span]], over: set[Life]) -> Iterator[Row]:
+def _heads(
+    paths: Iterable[Path], asked: tuple[int, int], unread: dict[Path, LedgerKey]
+) -> Iterator[tuple[Path, heads.Head]]:
+    """Those that cannot be read and were not asked for go into `unread` instead."""
+    for path in paths:
+        try:
+            yield path, heads.read(path)
+        except ManifestInvalid:
+            named = ledgerkeys.parse(copied.key_of(path))
+            if named is None or (named.hour_ns < asked[1] and named.hour_ns + HOUR_NS > asked[0]):
+                raise
+            unread[path] = named
+
+
+def _unread_rows(unread: Mapping[Path, LedgerKey]) -> Iterator[Row]:
+    for path, named in unread.items():
+        where = {"container": named.container, "boot_ns": named.boot_ns, "hour_ns": named.hour_ns}
+        yield {"key": copied.key_of(path), **where}
+
+
+def _lines(
+    local: LocalLedger, read: Iterable[tuple[Path, heads.Head]], spans: dict[Life, list[Span]], over: set[Life]
+) -> Iterator[Row]:
     """Of all segments, then of what none of them claims; `spans` and `over` are what compacted hours claim."""
-    for path in local.segments:
-        head = heads.read(path)
+    for path, head in read:
         if any(isinstance(line, ledger.Charge) and line.beyond for line in head.money):
             over.add((head.segment.container, head.segment.boot_ns))  # only an end bills beyond itself
         held = spans.setdefault((head.segment.container, head.segment.boot_ns), [])
@@ -138,7 +170,7 @@ def _rows(
 
 def _records(paths: Iterable[Path], kind: type[msgspec.Struct]) -> Iterator[Row]:
     for path in paths:
-        record = msgspec.structs.asdict(codec.decode(path.read_bytes(), kind, what=f"ledger record {path}"))
+        record = msgspec.structs.asdict(copied.record(path, kind, "ledger record"))
         yield {name: value for name, value in record.items() if value is not msgspec.UNSET}
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from gateway.contract import codec
 from gateway.contract.manifest import GpuFigure, TrainingCost
 from gateway.contract.runs import MachineUse, TrainingCharge
 from gateway.errors import ArtifactError, ModelNotFound
 from gateway.objectstore.protocol import ObjectStore
 from gateway.registry.reading import Registry
+from gateway.reports import copied
 
 FETCHES = 8  # two small objects each
 
@@ -71,7 +71,7 @@ def spent(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None
 
 def attempts(paths: Iterable[Path], since_ns: int, until_ns: int, model: str | None) -> list[TrainingCharge]:
     """Those that began in the period, of one model or of all. Blocking. Raises as `spent`."""
-    every = (codec.decode(path.read_bytes(), TrainingCharge, what=f"ledger record {path}") for path in paths)
+    every = (copied.record(path, TrainingCharge, "ledger record") for path in paths)
     return [charge for charge in every if since_ns <= charge.from_ns < until_ns and model in {None, charge.model}]
 
 

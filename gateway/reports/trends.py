@@ -43,6 +43,12 @@ class Trend(msgspec.Struct, frozen=True):
     previous_picousd: int
 
 
+def readable(connection: duckdb.DuckDBPyConnection, query: Query, span: Span) -> Periods | None:
+    """As `periods`; None too where a segment of the earlier one was left unread (`tables.opened`)."""
+    between = periods(query, span)
+    return between if between is not None and _is_read(connection, between) else None
+
+
 def periods(query: Query, span: Span) -> Periods | None:
     """None where nothing can be compared."""
     if query.since_ns is not None:
@@ -57,6 +63,15 @@ def periods(query: Query, span: Span) -> Periods | None:
         if span.segments and to_ns - 2 * length_ns >= span.from_ns:
             return Periods(kind, to_ns - length_ns, to_ns, to_ns - 2 * length_ns)
     return None
+
+
+def _is_read(connection: duckdb.DuckDBPyConnection, between: Periods) -> bool:
+    """Whether all of the earlier period could be read: a comparison with a part of it would tell a wrong growth."""
+    found = connection.execute(
+        "SELECT count(*) FROM unread WHERE hour_ns < $until_ns AND hour_ns + $hour_ns > $since_ns",
+        {"since_ns": between.before_ns, "until_ns": between.from_ns, "hour_ns": HOUR_NS},
+    )
+    return found.fetchall() == [(0,)]
 
 
 def compared(

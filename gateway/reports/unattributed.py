@@ -13,9 +13,9 @@ import msgspec
 
 from gateway.accounting import unclaimed
 from gateway.accounting.unclaimed import Gap, Span
-from gateway.contract import codec
 from gateway.contract.ledger import Charge, Close, Ended, Open, Posting, Segment
 from gateway.contract.prices import PriceBook
+from gateway.reports import copied
 from gateway.reports.sync import LocalLedger
 
 NO_SEGMENT = -1
@@ -61,7 +61,7 @@ def find(local: LocalLedger, spans: Mapping[Life, list[Span]], over: Set[Life]) 
 
 
 def _by_life(paths: Iterable[Path], kind: type[T]) -> dict[Life, T]:
-    records = [codec.decode(path.read_bytes(), kind, what=f"ledger record {path}") for path in paths]
+    records = [copied.record(path, kind, "ledger record") for path in paths]
     return {(record.container, record.boot_ns): record for record in records}
 
 

@@ -124,4 +124,4 @@ def test_an_error_that_quotes_a_name_of_the_store_cannot_control_the_terminal(tm
     served = Posting("infer", ledgers.VCPU, 600, 10**6, "digits", 1, "\x07red\r\x1b", "ok", 3, 6)
     ledgers.write(tmp_path / "store", ledgers.container("c", [[*ledgers.charges(600, 0), served]]))
     done = steelyard("costs", "--store", str(tmp_path / "store"), "--cache", str(tmp_path / "cache"), "--tenant", "x")
-    assert (done.returncode, done.stderr) == (1, "Error: tenant 'x' has no costs here; tenants that have: �red��\n")
+    assert (done.returncode, done.stderr) == (1, "Error: tenant 'x' has no costs here; tenants that have: '�red��'\n")

@@ -38,6 +38,11 @@ GROUPINGS = (
 )
 
 
+def listed() -> int:
+    """When the store is asked, in all reports that are compared."""
+    return LATER_NS
+
+
 class Counted(MemoryStore):
     """`read` are keys that were fetched."""
 
@@ -83,10 +88,10 @@ async def everything(store: MemoryStore, folder: Path) -> list[object]:
     said: list[object] = []
     book = prices.load(None)
     for index, (since_ns, until_ns) in enumerate(PERIODS):
-        said.append(await costs.read(store, folder, since_ns=since_ns, until_ns=until_ns))
+        said.append(await costs.read(store, folder, since_ns=since_ns, until_ns=until_ns, now_ns=listed))
         view, by = GROUPINGS[index % len(GROUPINGS)]
         asked = query.Query(by, since_ns, until_ns, view=view, amortize=query.Plan("rows", 1000))
-        said.append(await breakdown.read(store, folder, asked, energy.load()))
+        said.append(await breakdown.read(store, folder, asked, energy.load(), now_ns=listed))
     with focus.tables.opened(await sync(store, folder, Needs(PERIODS[3][0]))) as connection:
         rows = focus.rows(connection, focus.Account(), focus.Books(book), PERIODS[3][0] or 0, 2**63 - 1)
         said += sorted(map(str, rows))

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,26 @@ def test_energy_is_told_to_who_asks(gateway: Gateway):
         took + report["energy"]["others"]["energy_nj"]["value"] == report["energy"]["whole"]["energy_nj"]["value"] > 0
     )
     assert '<option value="yes" selected>' in gateway.get("/costs?energy=yes").body.decode()
+
+
+def test_energy_is_told_by_the_operators_own_coefficients(gateway: Gateway, root: Path, tmp_path: Path):
+    """The grid of another region; a file that is none is refused before anything listens."""
+    asked, book = "until=2026-11-06T00:00&format=json&energy=yes", tmp_path / "mine.toml"
+    text = (Path(__file__).parents[2] / "infra/energy/aws-us-east-1.toml").read_text()
+    book.write_text(
+        text.replace('value = "415.8"\nlow = "370"', 'value = "52"\nlow = "52"').replace(
+            'region = "us-east-1"', 'region = "eu-west-3"'
+        )
+    )
+    environ = {"TMPDIR": str(tmp_path), "STEELYARD_ACCOUNTING__ENERGY_BOOK": str(book)}
+    with gateways.running(root, tmp_path, **environ) as own:
+        mine, shipped = (one.get(f"/costs?{asked}").json["energy"] for one in (own, gateway))
+    assert (mine["region"], shipped["region"]) == ("eu-west-3", "us-east-1")
+    assert 0 < mine["whole"]["operational_ng"]["value"] < shipped["whole"]["operational_ng"]["value"] // 7
+    book.write_text("region = 1")
+    command = [sys.executable, "-m", "gateway", "serve", "--store", str(root), "--port", "0"]
+    refused = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, "mine.toml" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -37,20 +37,22 @@ def stored(*lives: dict[str, bytes]) -> MemoryStore:
     return store
 
 
-async def reported(store: ObjectStore, folder: Path, query: Query = EVERY) -> Breakdown:
-    return await breakdown.read(store, folder, query)
+async def reported(
+    store: ObjectStore, folder: Path, query: Query = EVERY, now_ns: Callable[[], int] = time.time_ns
+) -> Breakdown:
+    return await breakdown.read(store, folder, query, now_ns=now_ns)
 
 
 async def both(store: MemoryStore, folder: Path, now_ns: int = LATER_NS) -> tuple[Breakdown, Breakdown]:
     """The report before compaction, and after it without the segments that were compacted."""
-    before = await reported(store, folder / "before")
+    before = await reported(store, folder / "before", now_ns=lambda: LATER_NS)
     done = await compaction.compact(store, folder / "w", now_ns=now_ns)
     assert done.committed
     assert done.refused == ()
     for manifest in done.committed:
         for given in manifest.inputs:
             del store.objects[given.key]
-    return before, await reported(store, folder / "after")
+    return before, await reported(store, folder / "after", now_ns=lambda: LATER_NS)
 
 
 async def test_a_newer_segment_is_refused_by_name_and_its_hour_left_alone(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def put(root: Path, objects: dict[str, bytes]) -> None:
         path.write_bytes(body)
 
 
+async def test_who_waits_is_told_each_hour(objects: dict[str, bytes], tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    done = await compaction.compact(stored(objects), tmp_path, now_ns=LATER_NS, note=lambda *one: told.append(one))
+    hours = [f"{one.dt}T{one.hr}:00Z" for one in done.committed]
+    assert told[1:] == [*((n, len(hours), hour) for n, hour in enumerate(hours)), (len(hours), len(hours), "")]
+
+
 async def test_the_same_segments_make_the_same_bytes(objects: dict[str, bytes], tmp_path: Path) -> None:
     one, other = stored(objects), stored(dict(reversed(objects.items())))
     first = await compact(one, tmp_path / "a")

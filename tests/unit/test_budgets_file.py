@@ -47,12 +47,13 @@ def with_budget(**changed: str) -> str:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (with_budget(usd='"-5"'), "usd"),
-        (with_budget(usd="-5.0"), "usd"),
+        (with_budget(usd='"-5"'), "budget 'b': 'usd' is '-5', not a decimal above zero"),
+        (with_budget(usd="-5.0"), "budget 'b': 'usd' is '-5.0', not a decimal above zero"),
+        (with_budget(usd='"5\\n"'), "not a decimal above zero"),
         (with_budget(usd='"0"'), "must be above 0"),
         (with_budget(usd='"0.00"'), "must be above 0"),
         (with_budget(usd="5"), "usd"),
-        (with_budget(usd='"1e3"'), "usd"),
+        (with_budget(usd='"1e3"'), "'usd' is '1e3', not a decimal above zero"),
         (with_budget(usd='"0.0000000000001"'), "more than 12 decimals"),
         (with_budget() + "\n" + with_budget(), "two budgets have the id 'b'"),
         (with_budget(colour="1"), "unknown key `\\$.budget\\[0\\].colour`"),

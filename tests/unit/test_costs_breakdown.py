@@ -186,6 +186,17 @@ def test_starts_and_loads_are_counted():
     assert {row.activity: (row.boots, row.loads) for row in rows} == {"boot": (2, 0), "load": (0, 2), "infer": (0, 0)}
 
 
+def test_cpu_that_was_used_is_told_apart_from_what_was_provided():
+    idle, load = Posting("idle_cpu", VCPU, 50, 3_000_000), Posting("load", VCPU, 50, 7_000_000, "digits", 1)
+    report = reported(ledgers.container("c", [segment(SERVED, idle, load)]), by=("activity",))
+    used = {row.activity: (row.cpu_ns, row.cpu_used_ns) for row in report.rows}
+    assert used["idle_cpu"] == (3000, 0)
+    assert used["load"] == (7000, 7000)
+    assert used["infer"] == (SERVED.quantity // 1000,) * 2
+    file = export.rows_as_csv(report)
+    assert sum(int(row["cpu_used_ns"]) for row in csv.DictReader(io.StringIO(file))) == 7000 + SERVED.quantity // 1000
+
+
 def test_cost_of_a_thousand_counts_answered_rows_only():
     failed = Posting("infer", VCPU, 100, 1_000_000, "digits", 1, "acme", "failed", 1, 4)
     [row] = reported(ledgers.container("c", [segment(SERVED, failed)]), by=("tenant",), tenant="acme").rows
@@ -283,6 +294,12 @@ def test_unknown_model_and_tenant_name_those_there_are():
     with pytest.raises(ModelNotFound, match="digits"):
         reported(ledger, model="nope")
     with pytest.raises(InvalidInput, match="acme"):
+        reported(ledger, tenant="nope")
+
+
+def test_names_that_are_offered_are_told_apart():
+    ledger = ledgers.container("c", [segment(SERVED, msgspec.structs.replace(SERVED, tenant="ads, inc"))])
+    with pytest.raises(InvalidInput, match=r"tenants that have: 'acme', 'ads, inc'$"):
         reported(ledger, tenant="nope")
 
 

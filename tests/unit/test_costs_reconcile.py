@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from gateway.cli.costs import costs as command
 from gateway.contract import layout
-from gateway.contract.ledger import Charge
+from gateway.contract.ledger import Charge, Posting
 from gateway.errors import InvalidInput
 from tests.support import ledgers, providerbills
 from tests.support.providerbills import BillRow
@@ -87,6 +89,38 @@ def test_table_says_units_and_signs(options: list[str], tmp_path: Path):
     assert "Ledger against bill (FOCUS) in $" in result.output
     assert "-100.0 %" in result.output
     assert "\x1b" not in result.output
+
+
+def test_the_gap_comes_with_the_age_of_the_bill(options: list[str], tmp_path: Path):
+    """A container of an hour later is on no row of the bill: it is the period that nobody reconciled."""
+    served = [*ledgers.charges(7 * 10**12, 0), Posting("idle_cpu", ledgers.VCPU, 7 * 10**12, 1)]
+    later = ledgers.container("later", [served], boot_ns=ledgers.T0_NS + 6 * 3600 * 10**9)
+    ledgers.write(tmp_path / "store", later)
+    cost = (charged() + 7 * 10**12) * 2
+    columns = "ChargePeriodStart,ChargePeriodEnd,ServiceName,ResourceId,EffectiveCost\n"
+    row = f"2026-11-05T12:00:00Z,2026-11-05T13:00:00Z,AWS Fargate,nobody,{Decimal(cost).scaleb(-12):f}\n"
+    fee = "2026-11-01T00:00:00Z,2026-12-01T00:00:00Z,Support,,0\n"
+    bill = written(tmp_path, columns + row + fee)
+    gap = json.loads(ran(options, bill, "--json").stdout)["gap"]
+    assert (gap["percent"], gap["newest_ns"]) == (100.0, ledgers.T0_NS + 3600 * 10**9)
+    assert gap["age_ns"] == pytest.approx(time.time_ns() - gap["newest_ns"], abs=600 * 10**9)
+    assert (gap["since_picousd"], gap["since_to_ns"]) == (7 * 10**12, ledgers.T0_NS + 7 * 3600 * 10**9)
+    text = ran(options, bill).stdout
+    assert re.search(
+        r"gap: \+100 % of the ledger; the bill's newest row ends 2026-11-05T13:00:00Z, [\d,.]+ days ago; ", text
+    )
+    assert "not reconciled: $7.00 that the ledger has from then until 2026-11-05T19:00:00Z" in text
+    by_resource = ran(options, bill, "--resource", "*").stdout
+    assert "gap: the ledger has nothing; the bill's newest row ends 2026-11-05T13:00:00Z" in by_resource
+    assert "not reconciled: $7.00" in by_resource
+
+
+def test_a_bill_with_the_last_hour_leaves_nothing_to_reconcile(options: list[str], tmp_path: Path):
+    bill = tmp_path / "bill.csv"
+    assert CliRunner().invoke(command, [*options, "--focus", "1.2", str(bill)]).exit_code == 0
+    for more in ([], ["--resource", "*"]):
+        gap = json.loads(ran(options, bill, "--json", *more).stdout)["gap"]
+        assert (gap["percent"], gap["since_picousd"], gap["since_to_ns"]) == (0.0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,8 @@ def test_header_that_contradicts_its_charges_is_found():
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        (0, "segments before 1 are missing"),
-        (1, "segments 1 to 1 are missing"),
+        (0, "segment 0 is missing"),
+        (1, "segment 1 is missing"),
         (3, "promises 4 segments, the ledger has 3"),
     ],
 )
@@ -61,6 +61,21 @@ def test_missing_segment_is_named(lost: int, message: str):
     result = reported(ledger)
     assert "gap" in kinds(result)
     assert any(message in fault.message for fault in result.faults)
+
+
+def test_a_gap_in_a_closed_life_is_one_fault_and_two_when_the_end_is_lost_too():
+    ledger = ledgers.container("c", [segment(SERVED)] * 6)
+    keys = ledgers.segment_keys(ledger)
+    middle = {key: body for key, body in ledger.items() if key not in {keys[1], keys[3]}}
+    assert [fault.message.partition(": ")[2] for fault in reported(middle).faults if fault.kind == "gap"] == [
+        "segment 1 is missing",
+        "segment 3 is missing",
+    ]
+    both = {key: body for key, body in ledger.items() if key not in {keys[1], keys[2], keys[5]}}
+    assert [fault.message.partition(": ")[2] for fault in reported(both).faults if fault.kind == "gap"] == [
+        "segments 1 to 2 are missing",
+        "its close record promises 6 segments, the ledger has 3",
+    ]
 
 
 def test_gap_outside_the_period_is_not_reported():
