@@ -53,7 +53,8 @@ class Folder:
 
     def head(self, key: str) -> ObjectInfo:
         with self.open(key) as file:
-            return ObjectInfo(key=key, size=os.fstat(file.fileno()).st_size)
+            status = os.fstat(file.fileno())
+            return ObjectInfo(key=key, size=status.st_size, modified_ns=status.st_mtime_ns)
 
     def open(self, key: str) -> io.BufferedReader:
         """The version of this moment: it stays readable, and the same, when the object is replaced or removed."""
@@ -123,7 +124,8 @@ class Folder:
                     if is_folder:
                         rows.append(ObjectInfo(key=row, size=0))
                     elif entry.is_file(follow_symlinks=False):
-                        rows.append(ObjectInfo(key=row, size=entry.stat(follow_symlinks=False).st_size))
+                        status = entry.stat(follow_symlinks=False)
+                        rows.append(ObjectInfo(key=row, size=status.st_size, modified_ns=status.st_mtime_ns))
         return sorted(rows, key=lambda row: row.key)
 
     def subfolders(self, prefix: str) -> list[str]:

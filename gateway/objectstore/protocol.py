@@ -12,10 +12,11 @@ import msgspec
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
-    """One row of a listing."""
+    """One row of a listing. `modified_ns` is when the object was written by the store's clock, since the epoch; 0: not known."""
 
     key: str
     size: int
+    modified_ns: int = 0
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -50,7 +51,7 @@ class ObjectStore(Protocol):
         ...
 
     async def head(self, key: str) -> ObjectInfo:
-        """Size without the bytes."""
+        """Size and time without the bytes."""
         ...
 
     def stream(self, key: str, *, chunk_bytes: int = 1 << 20) -> AsyncIterator[bytes]:

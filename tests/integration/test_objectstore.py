@@ -7,6 +7,7 @@ A new implementation is one more parameter here and in `test_objectstore_streams
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -45,6 +46,17 @@ async def test_what_was_put_is_what_is_got(store: ObjectStore) -> None:
 
     assert (found.body, found.etag) == (b"body", etag)
     assert (await store.head("a/b.json")).size == 4
+
+
+async def test_an_object_tells_when_it_was_written(store: ObjectStore) -> None:
+    """S3 in whole seconds, and by its own clock."""
+    began_ns = time.time_ns()
+    await store.put_if_absent("a/b.json", b"body")
+
+    [listed] = [row async for row in store.list("a/")]
+
+    assert listed == await store.head("a/b.json")
+    assert began_ns - 2 * 10**9 < listed.modified_ns < time.time_ns() + 2 * 10**9
 
 
 async def test_an_empty_object_is_an_object(store: ObjectStore) -> None:

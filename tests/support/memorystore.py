@@ -1,6 +1,7 @@
 """An object store in a dict that keeps the protocol's promises and, on demand, breaks the ones a network breaks.
 
-`faults` holds what befalls the next conditional writes, one each. `objects` is what is stored, `attempts` every key that was tried.
+`faults` holds what befalls the next conditional writes, one each. `objects` is what is stored, `attempts` every key that was tried,
+`modified_ns` when something was written, as far as a test says so.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.modified_ns: dict[str, int] = {}
         self.attempts: list[str] = []
         self.faults: deque[Fault] = deque()
         self.is_down = False
@@ -77,7 +79,7 @@ class MemoryStore:
         await self._reach()
         for key in sorted(self.objects, key=str.encode):
             if key.startswith(prefix) and key.encode() > start_after.encode():
-                yield ObjectInfo(key, len(self.objects[key]))
+                yield ObjectInfo(key, len(self.objects[key]), self.modified_ns.get(key, 0))
 
     async def delete(self, key: str) -> None:
         await self._reach()
