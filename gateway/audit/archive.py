@@ -48,7 +48,7 @@ async def read(
     reader: Reader,
 ) -> Archive:
     """`holds` says of an hour, by its first nanosecond, whether its files are read. Raises `StoreUnavailable`."""
-    records, found = await _records(store)
+    records, found = await read_records(store)
     found += compactions.check(records)
     segments: dict[str, Checked] = {}
 
@@ -91,7 +91,8 @@ async def each(keys: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_on
         raise failures.exceptions[0] from None
 
 
-async def _records(store: ObjectStore) -> tuple[Records, list[Finding]]:
+async def read_records(store: ObjectStore) -> tuple[Records, list[Finding]]:
+    """All plans and manifests, and about those that cannot be read or are none. Raises `StoreUnavailable`."""
     records, found, keys = Records({}, {}, []), list[Finding](), list[str]()
     async for info in store.list(layout.COMPACTED):
         kind = compactions.kind_of(info.key)

@@ -38,7 +38,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """`charged_picousd` is in segments that could be read, `unattributed_picousd` in the gaps between and after them.
 
     Without a fault the two add up to the bill of all lives that were looked at. `corrected_picousd` is what the provider's bills
-    added, or below zero took away, in postings of all times; 0 for one container alone.
+    added, or below zero took away, in postings of all times; 0 for one container alone. `expired` of the `segments` are no more and
+    were read from the files that they were compacted into; one that neither is there nor compacted is a gap.
     """
 
     segments: int
@@ -48,6 +49,7 @@ class Verdict(msgspec.Struct, frozen=True):
     unattributed_picousd: int
     findings: tuple[Finding, ...]
     corrected_picousd: int = 0
+    expired: int = 0
     schema_version: int = 1
 
     @property

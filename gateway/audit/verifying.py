@@ -95,6 +95,7 @@ class _Audit:
                 sorted(self._found, key=lambda one: (not one.is_fault, one.container, one.from_ns, one.key))
             ),
             corrected_picousd=corrected,
+            expired=expired,
         )
 
     async def _listed(self) -> tuple[list[str], list[str]]:

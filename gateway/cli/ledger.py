@@ -1,5 +1,6 @@
-"""`steelyard ledger`: is it whole, how did a killed container end, and Parquet for other engines."""
+"""`steelyard ledger`: is it whole, how did a killed container end, Parquet for other engines, and an end to what Parquet holds."""
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ FINDINGS_MAX = 50  # more than a screen; the JSON has all
 
 @click.group
 def ledger() -> None:
-    """Check the ledger, settle what killed containers left, and compact it."""
+    """Check the ledger, settle what killed containers left, compact it, and delete what is compacted."""
 
 
 @ledger.command
@@ -123,6 +124,54 @@ def compact(ctx: click.Context, store: str, cache: Path | None, form: str) -> No
         ctx.exit(1)
 
 
+def age(text: str) -> int:
+    """Nanoseconds of whole days: `7d`."""
+    if not re.fullmatch(r"[0-9]{1,5}d", text):
+        raise click.BadParameter(f"'{text}' is no number of days such as 7d")
+    return int(text[:-1]) * 24 * 3600 * 10**9
+
+
+@ledger.command
+@options.store
+@click.option(
+    "--older-than", type=age, default="7d", show_default=True, metavar="DAYS", help="Of hour and manifest; 7d or more."
+)
+@click.option("--dry-run", is_flag=True, help="Prove everything and delete nothing.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def expire(ctx: click.Context, store: str, older_than: int, dry_run: bool, form: str) -> None:
+    """Delete segments of compacted hours, once it is proven that the hours' files hold them.
+
+    The files are fetched and held against their manifest, and every segment against the files. Records of containers stay, and so
+    does what is not compacted. Reports say the same afterwards. From then on the files below compacted/v1/ are the only copy: keep
+    them. Running it again, twice at once or after a kill is safe. Exit code 1 says that something was refused; `steelyard ledger
+    verify` tells more.
+    """
+    from gateway.errors import SettingsError
+    from gateway.reports import expiring
+
+    try:
+        done = options.with_store(
+            store,
+            lambda opened: expiring.expire(opened, older_ns=older_than, now_ns=time.time_ns(), is_dry_run=dry_run),
+        )
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    if form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(done), indent=2).decode())
+    else:
+        word = "would be deleted" if dry_run else "deleted"
+        for one in done.expired:
+            what = f"{one.segments:,} segments, {one.size_bytes:,} bytes {word}"
+            click.echo(f"{one.dt}T{one.hr}:00Z generation {one.generation}: {what}")
+        if not done.expired and not done.refused:
+            click.echo("nothing to expire: no compacted hour that is old enough has segments")
+        for finding in done.refused:
+            click.echo(f"REFUSED ({finding.kind}): {_printable(finding.message)}")
+    if done.refused:
+        ctx.exit(1)
+
+
 def _show(verdict: "Verdict") -> None:
     from rich.table import Table
     from rich.text import Text
@@ -145,6 +194,10 @@ def _show(verdict: "Verdict") -> None:
         f"{verdict.segments:,} segments of {verdict.lives:,} container lives, {verdict.requests:,} requests: "
         f"${usd(verdict.charged_picousd)} posted + ${usd(verdict.unattributed_picousd)} unattributed"
     )
+    if verdict.expired:
+        click.echo(
+            f"{verdict.expired:,} of the segments have expired: their hours' compacted files, which hold them, were read"
+        )
     if verdict.corrected_picousd:
         sign = "-" if verdict.corrected_picousd < 0 else "+"
         click.echo(f"{sign} ${usd(abs(verdict.corrected_picousd))} corrected by the provider's bills")

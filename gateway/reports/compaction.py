@@ -1,8 +1,8 @@
 """Makes Parquet of the ledger's closed hours: `steelyard ledger compact`. Safe to run again, beside another, and to kill anywhere.
 
 Per hour: check the segments that no manifest lists, claim a plan of them, write the files that the plan determines, commit the
-manifest. A plan without a manifest is finished by whoever comes next. Segments stay where they are; a lifecycle rule may expire
-them a week after their manifest.
+manifest. A plan without a manifest is finished by whoever comes next. Segments stay where they are; `expiring` deletes them a week
+after their manifest at the earliest. A segment is of one generation only, so none needs the inputs of another.
 """
 
 import asyncio

@@ -88,10 +88,20 @@ def _copy(connection: duckdb.DuckDBPyConnection, table: Table, folder: Path) -> 
 
 def same_rows(one: Path, other: Path) -> bool:
     """Whether two files hold the same rows: what another version of DuckDB wrote has other bytes."""
+    return _are_same(f"FROM {_read(one)}", f"FROM {_read(other)}")
+
+
+def same_rows_of(whole: Path, part: Path, segments: Path) -> bool:
+    """Whether of the lives and numbers in the table `segments` the one file holds just the rows of the other."""
+    named = f"FROM {_read(whole)} AS whole SEMI JOIN {_read(segments)} AS named USING (container, boot_ns, seq)"
+    return _are_same(named, f"FROM {_read(part)}")
+
+
+def _are_same(left: str, right: str) -> bool:
+    query = f"SELECT count(*) FROM (({left} EXCEPT ALL {right}) UNION ALL ({right} EXCEPT ALL {left}))"
     with duckdb.connect() as connection:
-        left, right = (f"read_parquet('{str(path).replace(chr(39), chr(39) * 2)}')" for path in (one, other))
-        query = f"""
-            SELECT (SELECT count(*) FROM (FROM {left} EXCEPT ALL FROM {right}))
-                 + (SELECT count(*) FROM (FROM {right} EXCEPT ALL FROM {left}))
-        """
         return connection.execute(query).fetchall() == [(0,)]
+
+
+def _read(path: Path) -> str:
+    return f"read_parquet('{str(path).replace(chr(39), chr(39) * 2)}', hive_partitioning = false)"

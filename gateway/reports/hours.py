@@ -119,13 +119,14 @@ def _cut(needs: Needs, newest: Hour | None) -> set[Hour]:
         if needs.until_ns is not None:
             bounds.append(2 * needs.since_ns - needs.until_ns)
         elif newest is not None:  # the period ends when the ledger does, somewhere in its last hour
-            end_ns = _begin_ns(newest)
+            end_ns = begin_ns(newest)
             bounds += [2 * needs.since_ns - end_ns - part * HOUR_NS // 2 for part in (0, 1, 2)]
     cut_ns = {bound for bound in bounds if bound > 0 and bound % HOUR_NS}
     return {_named(bound) for bound in cut_ns}
 
 
-def _begin_ns(hour: Hour) -> int:
+def begin_ns(hour: Hour) -> int:
+    """The hour's first nanosecond."""
     begin = datetime.fromisoformat(f"{hour[0]}T{hour[1]}:00:00+00:00")
     return int(begin.timestamp()) * 10**9
 
@@ -139,8 +140,8 @@ def _requests(contents: Iterable[Contents], needs: Needs) -> set[str]:
     """Keys of the newest files within the period that together have enough rows."""
     left, keys = needs.requests_max, set()
     for one in sorted(contents, key=lambda one: (one.dt, one.hr, one.generation), reverse=True):
-        begin_ns = _begin_ns((one.dt, one.hr))
-        is_asked = begin_ns < (needs.until_ns or 2**63) and begin_ns + HOUR_NS > (needs.since_ns or 0)
+        from_ns = begin_ns((one.dt, one.hr))
+        is_asked = from_ns < (needs.until_ns or 2**63) and from_ns + HOUR_NS > (needs.since_ns or 0)
         if left > 0 and is_asked:
             file = _file(one.files, "requests")
             left -= file.rows

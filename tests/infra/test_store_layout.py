@@ -122,6 +122,16 @@ def test_every_pattern_is_about_a_key_that_there_is() -> None:
         assert any(covers([pattern], key) for key in keys), pattern
 
 
+def test_a_gateway_may_delete_nothing_and_the_bucket_keeps_no_operator_from_expiring_the_ledger() -> None:
+    """`steelyard ledger expire` is an operator's: what writes the ledger can take nothing from it."""
+    assert "Delete" not in hcl.text("modules/gateway/roles.tf")
+    assert "s3:Delete" not in hcl.text("modules/artifacts/store.tf")
+    deletes = [each for each in hcl.statement("modules/trainer/roles.tf", "Delete") if "*" in each]
+    assert not any(
+        covers(deletes, KEYS[name][0]) for name in ("segment", "container_open", "container_close", "compacted")
+    )
+
+
 def test_nothing_that_a_job_may_delete_is_anything_but_a_runs() -> None:
     deletes = [each for each in hcl.statement("modules/trainer/roles.tf", "Delete") if "*" in each]
     assert deletes

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from gateway.contract import layout
 from gateway.objectstore.local import LocalStore
 from gateway.registry import releasing
+from gateway.reports import compaction, expiring
 from tests.support import gateways, goldens, models
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
@@ -66,6 +68,31 @@ def test_a_copy_of_the_bucket_is_all_there_is_to_save(bucket: Path, tmp_path: Pa
     steelyard(restored, "ledger", "verify")
     (tmp_path / "after").mkdir()
     assert answer(restored, tmp_path / "after") == before
+
+
+def test_of_an_expired_ledger_the_compacted_files_are_part_of_what_to_save(bucket: Path, tmp_path: Path) -> None:
+    """With them the bill is what it was; without them `verify` names what is gone."""
+    day_ns = 24 * 3600 * 10**9
+    answer(bucket, tmp_path)
+    store = LocalStore(bucket)
+
+    async def aged() -> None:
+        later_ns = time.time_ns() + 30 * day_ns
+        await compaction.compact(store, tmp_path / "copies", now_ns=later_ns)
+        assert (await expiring.expire(store, older_ns=7 * day_ns, now_ns=later_ns)).expired
+
+    bill = json.loads(steelyard(bucket, "costs", "--format", "json"))
+    asyncio.run(aged())
+    restored = tmp_path / "restored"
+    shutil.copytree(bucket, restored)
+    shutil.rmtree(bucket)
+
+    assert json.loads(steelyard(restored, "costs", "--format", "json")) == bill
+    assert "have expired" in steelyard(restored, "ledger", "verify")
+    shutil.rmtree(restored / layout.COMPACTED)
+    command = [sys.executable, "-m", "gateway", "ledger", "verify", "--store", str(restored)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "missing" in done.stdout) == (1, True)
 
 
 def test_repairing_what_is_whole_changes_nothing(bucket: Path) -> None:
