@@ -32,7 +32,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 class Container(msgspec.Struct, frozen=True):
     """`id` and `boot_ns` together name one life: an id may be used again, a moment not.
 
-    `platform_from` and `size_from` say how these are known.
+    `platform_from` and `size_from` say how these are known. `resource` is its name on the bill, where the platform says it.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Container(msgspec.Struct, frozen=True):
     memory_bytes: int
     platform_from: str = "setting"
     size_from: str = "setting"
+    resource: str = ""
 
     @property
     def boot_day(self) -> str:
@@ -95,7 +96,7 @@ def detect(
     assumed. Raises `SettingsError` when the id cannot be part of an object's key.
     """
     found = placement.find(environ, machine=machines.machine(), started_ns=boot_ns)
-    said = found.resource if _ID.fullmatch(found.resource) else ""
+    said = found.resource_id if _ID.fullmatch(found.resource_id) else ""
     container_id = container_id or said or uuid.uuid4().hex
     if not _ID.fullmatch(container_id):
         raise SettingsError(
@@ -113,8 +114,9 @@ def detect(
         _source(vcpu_milli, found.vcpu_milli, found.source),
         _source(memory_bytes, found.memory_bytes, found.source),
     }
+    size_from = " and ".join(sorted(sources))
     return Container(
-        container_id, found.billed_from_ns or boot_ns, named, cpu, memory, named_from, " and ".join(sorted(sources))
+        container_id, found.billed_from_ns or boot_ns, named, cpu, memory, named_from, size_from, found.resource
     )
 
 

@@ -228,6 +228,7 @@ class LedgerWriter:
             price_book_sha256=self._book.sha256,
             software=SOFTWARE,
             basis=Basis(container.platform_from, container.size_from, self._meter.unpriced),
+            resource=container.resource or msgspec.UNSET,
         )
         self._outbox.add(Parcel("price book", layout.price_book(self._book.sha256), self._book.data))
         key = layout.container_open(container.id, container.boot_ns)

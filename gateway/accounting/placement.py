@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Placement(msgspec.Struct, frozen=True):
     """What the platform says of itself; "" and 0 where it says nothing. `billed_from_ns` is when its bill began.
 
-    `resource` is the name by which its bill knows the container: of an ECS task the last part of its ARN.
+    `resource` is the name by which its bill knows the container, `resource_id` the last part of it: an ECS task's ARN ends so.
     """
 
     source: str = ""
@@ -34,6 +34,7 @@ class Placement(msgspec.Struct, frozen=True):
     vcpu_milli: int = 0
     memory_bytes: int = 0
     billed_from_ns: int = 0
+    resource_id: str = ""
     resource: str = ""
 
 
@@ -85,6 +86,7 @@ def _ecs(uri: str, arch: str, execution: str, started_ns: int) -> Placement:
         max(0, task.limits.memory) << 20,
         _pull_ns(task, mine, started_ns),
         task.task_arn.rpartition("/")[2],
+        task.task_arn,
     )
 
 

@@ -67,7 +67,10 @@ class Basis(msgspec.Struct, frozen=True):
 
 
 class Open(msgspec.Struct, frozen=True):
-    """When the bill began. `boot_ns` tells two lives of one container id apart."""
+    """When the bill began. `boot_ns` tells two lives of one container id apart.
+
+    `resource` is what the provider's bill calls the container: the whole ARN of an ECS task. Unset where nothing said it.
+    """
 
     container: str
     boot_ns: Count
@@ -77,6 +80,7 @@ class Open(msgspec.Struct, frozen=True):
     price_book_sha256: Sha256
     software: str
     basis: Basis | UnsetType = UNSET  # unset in records of before it existed, which must keep their bytes
+    resource: str | UnsetType = UNSET  # as above
     schema_version: int = 1
 
 

@@ -18,6 +18,7 @@ from tests.support import gateways, models
 from tests.support.ecsmetadata import metadata
 
 ROW = dict(models.TINY_EXAMPLES.rows[0])
+ARN = "arn:aws:ecs:eu-west-1:111122223333:task/prod/158d1c80"
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_on_ecs_the_task_says_size_platform_and_the_begin_of_the_bill(root: Path
     asyncio.run(books.make_current(LocalStore(root), book, now_ns=1, actor="ann"))
     pulled_s = int(time.time()) - 5
     iso = datetime.fromtimestamp(pulled_s, UTC).isoformat()
-    task = {"LaunchType": "FARGATE", "Limits": {"CPU": 0.25, "Memory": 512}, "PullStartedAt": iso}
+    task = {"LaunchType": "FARGATE", "TaskARN": ARN, "Limits": {"CPU": 0.25, "Memory": 512}, "PullStartedAt": iso}
     with (
         metadata({"/v4/abc/task": task, "/v4/abc": {"StartedAt": iso}}) as uri,
         gateways.running(root, tmp_path, ECS_CONTAINER_METADATA_URI_V4=uri) as gateway,
@@ -49,6 +50,7 @@ def test_on_ecs_the_task_says_size_platform_and_the_begin_of_the_bill(root: Path
     assert [held["amount"] for held in record["provisioned"]] == [250, 512 << 20]
     assert record["basis"] == {"platform_from": "ECS task metadata", "size_from": "ECS task metadata", "unpriced": []}
     assert record["price_book_sha256"] == book.sha256
+    assert (record["container"], record["resource"]) == ("158d1c80", ARN)
     assert "0.250 vCPU and 0.500 GB (ECS task metadata) on fargate-" in gateway.log.read_text()
 
 

@@ -58,8 +58,10 @@ def test_on_ecs_it_is_called_as_its_bill_calls_it() -> None:
     task = {"LaunchType": "FARGATE", "TaskARN": "arn:aws:ecs:us-east-1:111122223333:task/default/158d1c80"}
     with metadata({"/v4/abc/task": task, "/v4/abc": {}}) as uri:
         environ = {placement.ECS_METADATA: uri}
-        assert container.detect(boot_ns=1, environ=environ).id == "158d1c80"
-        assert container.detect(boot_ns=1, environ=environ, container_id="mine").id == "mine"
+        here = container.detect(boot_ns=1, environ=environ)
+        assert (here.id, here.resource) == ("158d1c80", task["TaskARN"])
+        mine = container.detect(boot_ns=1, environ=environ, container_id="mine")
+        assert (mine.id, mine.resource) == ("mine", task["TaskARN"])
 
 
 def test_a_task_whose_name_cannot_be_in_a_key_starts_all_the_same() -> None:

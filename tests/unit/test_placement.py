@@ -30,7 +30,13 @@ def ecs(uri: str, *, machine: str = "x86_64", execution: str = "", started_ns: i
 def test_a_fargate_task_says_its_size_and_when_its_bill_began() -> None:
     with metadata({"/v4/abc/task": TASK, "/v4/abc": CONTAINER}) as uri:
         assert ecs(uri) == Placement(
-            "ECS task metadata", "fargate-x86", 500, 1 << 30, PULLED_NS, "158d1c8083dd49d6b527399fd6414f5c"
+            "ECS task metadata",
+            "fargate-x86",
+            500,
+            1 << 30,
+            PULLED_NS,
+            "158d1c8083dd49d6b527399fd6414f5c",
+            TASK["TaskARN"],
         )
         assert ecs(uri, machine="aarch64").platform == "fargate-arm"
 
