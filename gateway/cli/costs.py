@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.objectstore.protocol import ObjectStore
     from gateway.reports.breakdown import Breakdown
     from gateway.reports.finding import Finding
+    from gateway.reports.focusrows import Account
     from gateway.reports.plotdata import PageData
 
 FORMATS = ("table", "json", "csv", "parquet", "html")
@@ -34,6 +35,21 @@ def dimensions(text: str) -> tuple[words.Dimension, ...]:
         return words.dimensions(text)
     except InvalidInput as error:
         raise click.BadParameter(str(error)) from error
+
+
+def tag(text: str) -> tuple[str, str]:
+    """A key and a value; the key has no equals sign, as far as we can tell."""
+    key, sign, value = text.partition("=")
+    if not key or not sign:
+        raise click.BadParameter(f"'{text}' is no KEY=VALUE")
+    return key, value
+
+
+def _distinct(tags: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    found = dict(tags)
+    if len(found) < len(tags):
+        raise click.UsageError("--tag names a key twice")
+    return found
 
 
 @click.group(invoke_without_command=True)
@@ -72,6 +88,14 @@ def dimensions(text: str) -> tuple[words.Dimension, ...]:
     "--billing-account", default="steelyard:default", show_default=True, help="For --focus: such as aws:1234."
 )
 @click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    type=tag,
+    metavar="KEY=VALUE",
+    help="For --focus: a tag that the provider's bill has on every container; may be repeated.",
+)
+@click.option(
     "--price-book",
     type=click.Path(dir_okay=False, path_type=Path),
     help="For --focus: of what the store has no book for.  [default: the one shipped]",
@@ -96,6 +120,7 @@ def costs(
     page: Path | None,
     focus: tuple[str, Path] | None,
     billing_account: str,
+    tags: tuple[tuple[str, str], ...],
     price_book: Path | None,
     out: Path | None,
     cache: Path | None,
@@ -116,8 +141,13 @@ def costs(
             raise click.UsageError(
                 "--focus writes the whole bill: of what chooses, only --since and --until go with it"
             )
-        _focus(ctx, store, cache, (since, until), focus, (billing_account, price_book, energy_book))
+        from gateway.reports import focusrows
+
+        account = focusrows.Account(billing_account, billing_account, _distinct(tags))
+        _focus(ctx, store, cache, (since, until), focus, (account, price_book, energy_book))
         return
+    if tags:
+        raise click.UsageError("--tag goes with --focus")
     asked = [form] if form else []
     if page:
         asked, out = [*asked, "html"], page
@@ -226,13 +256,12 @@ def _focus(
     cache: Path | None,
     period: tuple[int | None, int | None],
     wanted: tuple[str, Path],
-    names: tuple[str, Path | None, Path | None],
+    given: "tuple[Account, Path | None, Path | None]",
 ) -> None:
     from gateway.contract import energy, prices
-    from gateway.reports import focus, focuscolumns, focusrows
+    from gateway.reports import focus, focuscolumns
 
-    account, book = focusrows.Account(names[0], names[0]), prices.load(names[1])
-    coefficients = energy.load(names[2])
+    account, book, coefficients = given[0], prices.load(given[1]), energy.load(given[2])
     version: focuscolumns.Version = "1.4" if wanted[0] == "1.4" else "1.2"
     form: focus.Form = "csv" if wanted[1].suffix == ".csv" else "parquet"
 

@@ -59,7 +59,7 @@ GROUP BY ALL ORDER BY ALL
 _ORIGINS = """
 SELECT s.from_ns // 3600000000000 * 3600000000000 AS hour_ns, container, sku, s.price_book_sha256,
        min(unit), sum(c.quantity + c.beyond),
-       coalesce(min(platform), min(split_part(sku, '/', 1)))
+       coalesce(min(platform), min(split_part(sku, '/', 1))), coalesce(min(o.resource), '')
 FROM charges AS c JOIN segments AS s USING (filename) LEFT JOIN opens AS o USING (container, boot_ns)
 WHERE s.from_ns >= $since_ns AND s.from_ns < $until_ns AND s.seq > -2
 GROUP BY ALL ORDER BY ALL
@@ -67,10 +67,11 @@ GROUP BY ALL ORDER BY ALL
 
 _CORRECTIONS = """
 WITH platforms AS (
-    SELECT container, min(platform) AS platform, min(price_book_sha256) AS book_sha256 FROM opens GROUP BY container
+    SELECT container, min(platform) AS platform, min(price_book_sha256) AS book_sha256, min(resource) AS named
+    FROM opens GROUP BY container
 )
 SELECT id, hour_ns, sku, model, version, tenant, outcome, c.cost_picousd, reason, bill_sha256, posted_ns, service,
-       CASE WHEN container = '' THEN resource ELSE container END, coalesce(platform, ''),
+       CASE WHEN container = '' THEN resource ELSE container END, coalesce(platform, ''), coalesce(named, ''),
        coalesce(book_sha256, '')
 FROM corrections AS c LEFT JOIN platforms USING (container)
 WHERE hour_ns >= $since_ns AND hour_ns < $until_ns

@@ -14,6 +14,7 @@ import msgspec
 from gateway.accounting.split import apportion
 from gateway.contract.corrections import ACCOUNT
 from gateway.contract.prices import BYTES_PER_GB, NS_PER_HOUR, PriceBook
+from gateway.reports import regions
 from gateway.wording import moment
 
 QUANTITY_DIGITS = 17
@@ -32,10 +33,15 @@ TAG = "steelyard/"
 
 
 class Account(msgspec.Struct, frozen=True):
-    """Whose bill it is; digits alone are read as a number by tools that guess types, hence the prefix."""
+    """Whose bill it is; digits alone are read as a number by tools that guess types, hence the prefix.
+
+    `tags` are those that the provider's bill has on every container. A Fargate task cannot ask for its own: the metadata that it is
+    given has no tags (Amazon ECS developer guide, task metadata endpoint version 4 for tasks on Fargate).
+    """
 
     id: str = "steelyard:default"
     name: str = "default"
+    tags: Mapping[str, str] = {}
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -61,15 +67,19 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What the provider charges for a container's sku in an hour; `quantity` in the unit's integers."""
+    """What the provider charges for a container's sku in an hour; `quantity` in the unit's integers.
+
+    `resource` is the bill's own name of the container, "" where it is not known.
+    """
 
     unit: str
     quantity: int
     platform: str
+    resource: str = ""
 
 
 class Corrected(msgspec.Struct, frozen=True):
-    """One entry of a correction. `platform` is "" for a resource that the ledger does not know."""
+    """One entry of a correction. `platform` is "" where the ledger has no such resource; `named` is an origin's `resource`."""
 
     id: str
     hour_ns: int
@@ -85,6 +95,7 @@ class Corrected(msgspec.Struct, frozen=True):
     service: str
     resource: str
     platform: str
+    named: str = ""
 
 
 class _Unit(msgspec.Struct, frozen=True):
@@ -112,7 +123,7 @@ def of_origin(parts: Sequence[Part], origin: Origin, account: Account, book: Pri
     whole = round(Fraction(origin.quantity * 10**QUANTITY_DIGITS, unit.whole))
     shares, ratios = apportion(whole, weights), apportion(10**RATIO_DIGITS, weights)
     price = _unit_price(parts[0], sum(part.cost_picousd for part in parts), whole, book)
-    common = _common(parts[0], origin.platform, service(origin.platform), account, book)
+    common = _common(parts[0], origin.platform, service(origin.platform), account, book, origin.resource)
     for part, share, ratio in zip(parts, shares, ratios, strict=True):
         used = Fraction(part.quantity * 3600, unit.whole)
         yield {
@@ -138,7 +149,7 @@ def of_correction(entries: Sequence[Corrected], account: Account, book: PriceBoo
         known = service(entry.platform) if entry.platform else _billed_service(entry.service)
         at_list = 0 if entry.reason == "price" else entry.cost_picousd
         yield {
-            **_common(part, entry.platform, known, account, book),
+            **_common(part, entry.platform, known, account, book, entry.named),
             **_whose(part),
             **_billing_period(max(entry.hour_ns, entry.posted_ns), f"-{entry.bill_sha256[:12]}"),
             **dict.fromkeys(COSTS, _decimal(entry.cost_picousd, 12)),
@@ -217,9 +228,12 @@ def _description(part: Part) -> str:
     return part.activity + (f" for model {part.model} version {part.version}" if part.model else "")
 
 
-def _common(part: Part, platform: str, known: "Service", account: Account, book: PriceBook) -> dict[str, object]:
+def _common(
+    part: Part, platform: str, known: "Service", account: Account, book: PriceBook, resource: str
+) -> dict[str, object]:
     """What all parts of a charge have from it."""
     provider, name, category, subcategory = known
+    region = regions.of_arn(resource) or book.region
     return {
         "BillingAccountId": account.id,
         "BillingAccountName": account.name,
@@ -236,9 +250,9 @@ def _common(part: Part, platform: str, known: "Service", account: Account, book:
         "PricingCurrency": "USD",
         "ProviderName": provider,
         "PublisherName": provider,
-        "RegionId": book.region,
-        "RegionName": book.region,
-        "ResourceId": part.container,
+        "RegionId": region,
+        "RegionName": regions.name(region),
+        "ResourceId": resource or part.container,
         "ResourceName": part.container,
         "ResourceType": "Container Task",
         "ServiceCategory": category,
@@ -251,7 +265,7 @@ def _common(part: Part, platform: str, known: "Service", account: Account, book:
         "SubAccountId": account.id,
         "SubAccountName": account.name,
         "SubAccountType": "Account",
-        "Tags": "{}",
+        "Tags": _json(account.tags),
         "x_OriginChargeId": f"{part.container}/{part.sku}/{moment(part.hour_ns)}/{part.book_sha256[:12]}",
         "x_PriceBookSha256": part.book_sha256,
     }

@@ -40,11 +40,15 @@ ByHour = Mapping[int, Sequence[T]]
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """`held` by container and hour, `traffic` (direct cost of requests) by both. `postings` in the order of their generations."""
+    """`held` by container and hour, `traffic` (direct cost of requests) by both. `postings` in the order of their generations.
+
+    `containers` are those whose resource on the bill is known, by its name there; not one that several share.
+    """
 
     held: Mapping[str, ByHour[Held]]
     traffic: Mapping[tuple[str, int], Mapping[User, int]]
     postings: tuple[Posted, ...] = ()
+    containers: Mapping[str, str] = {}
 
     def earlier(self) -> dict[str, dict[int, list[Earlier]]]:
         """All corrections so far, by hour, under the names of their resource and their container."""
@@ -79,6 +83,11 @@ GROUP BY ALL HAVING sum(p.cost_picousd) > 0 ORDER BY ALL
 """
 
 
+_RESOURCES = """
+SELECT resource, min(container) FROM opens WHERE resource <> '' GROUP BY resource HAVING count(DISTINCT container) = 1
+"""
+
+
 def within(by_hour: ByHour[T], from_ns: int, to_ns: int) -> list[T]:
     """Of the hours that begin in [from_ns, to_ns), which are whole ones."""
     return [one for hour_ns in range(from_ns, to_ns, HOUR_NS) for one in by_hour.get(hour_ns, ())]
@@ -93,4 +102,4 @@ def read(connection: duckdb.DuckDBPyConnection, postings: Sequence[Posted]) -> F
     traffic: dict[tuple[str, int], dict[User, int]] = defaultdict(dict)
     for container, hour_ns, *user, cost in connection.execute(_TRAFFIC).fetchall():
         traffic[container, hour_ns][tuple(user)] = cost
-    return Facts(held, traffic, tuple(postings))
+    return Facts(held, traffic, tuple(postings), dict(connection.execute(_RESOURCES).fetchall()))

@@ -1,8 +1,8 @@
 """A bill against the ledger by resource: how far apart they are, in which sku and hours, and why. Pure; it posts nothing.
 
-A bill's resource is a container of the ledger when its id, or the last part of it (a task's ARN ends with the task's id), is the
-container's. For the hours in which a bill names a resource it is taken to say all that the provider charges for it, so that ledger
-and corrections together become the bill's sum exactly.
+A bill's resource is a container of the ledger when the container recorded that name, or when its id, or the last part of it (a
+task's ARN ends with the task's id), is the container's. For the hours in which a bill names a resource it is taken to say all that
+the provider charges for it, so that ledger and corrections together become the bill's sum exactly.
 """
 
 import fnmatch
@@ -82,9 +82,12 @@ def compare(bill: Bill, facts: Facts, pattern: str | None, *, now_ns: int) -> By
     )
 
 
-def container_of(resource: str, known: Iterable[str] | dict[str, object]) -> str:
-    """The ledger's container that a bill names so, "" for none."""
-    return next((name for name in (resource, re.split(r"[/:]", resource)[-1]) if name and name in known), "")
+def container_of(
+    resource: str, known: Iterable[str] | dict[str, object], containers: Mapping[str, str] | None = None
+) -> str:
+    """The ledger's container that a bill names so, "" for none. `containers` are known by their resource."""
+    names = (resource, (containers or {}).get(resource, ""), re.split(r"[/:]", resource)[-1])
+    return next((name for name in names if name and name in known), "")
 
 
 def _owners(bill: Bill, facts: Facts, pattern: str | None) -> tuple[list[Owner], list[Flag]]:
@@ -92,7 +95,7 @@ def _owners(bill: Bill, facts: Facts, pattern: str | None) -> tuple[list[Owner],
     left: dict[str, int] = defaultdict(int)
     unnamed = 0
     for row in bill.rows:
-        container = container_of(row.resource, facts.held)
+        container = container_of(row.resource, facts.held, facts.containers)
         if not row.resource:
             unnamed += row.cost_picousd
         elif (pattern is None and container) or (pattern is not None and _fits(pattern, row.resource, container)):

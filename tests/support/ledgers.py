@@ -65,14 +65,20 @@ def container(
     length_ns: int = 60 * 10**9,
     is_closed: bool = True,
     book: str = BOOK,
+    resource: str = "",
 ) -> Ledger:
-    """One container's life: these segments one after the other, chained, with its open and close records."""
+    """One container's life: these segments one after the other, chained, with its open and close records.
+
+    `resource` is what the provider's bill calls it.
+    """
     ledger: Ledger = {}
     provisioned = (
         ProvisionedSku(VCPU, "milli-vcpu-ns", VCPU_MILLI),
         ProvisionedSku(MEMORY, "byte-ns", MEMORY_BYTES),
     )
-    opening = Open(name, boot_ns, boot_ns, "fargate-x86", provisioned, book, "steelyard 0.1.0")
+    opening = Open(
+        name, boot_ns, boot_ns, "fargate-x86", provisioned, book, "steelyard 0.1.0", resource=resource or msgspec.UNSET
+    )
     ledger[layout.container_open(name, boot_ns)] = codec.encode(opening)
     sha256, cost = "", 0
     for seq, rows in enumerate(segments):

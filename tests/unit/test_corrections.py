@@ -39,6 +39,7 @@ IDLE = Posting("idle_cpu", VCPU, 200, 4)
 SEGMENT = [*ledgers.charges(1000, 100), SERVED, OTHER, IDLE, WARM]
 """2 vCPU and 4 GB for a minute."""
 ONE = ledgers.container("box", [SEGMENT])
+ARN = "arn:aws:ecs:eu-central-1:111122223333:task/prod/0f1e"
 
 
 class Books:
@@ -355,6 +356,23 @@ def test_verify_names_a_posting_that_is_missing_or_damaged(tmp_path: Path):
 )
 def test_resource_is_the_container_that_its_name_ends_with(resource: str, container: str):
     assert container_of(resource, {"box"}) == container
+
+
+@pytest.mark.parametrize("billed", [ARN, "0f1e", "mine"])
+def test_a_container_with_a_name_of_its_own_is_found_by_its_arn(tmp_path: Path, billed: str):
+    """Its id was set, so that the last part of its ARN is not it; then only the whole ARN, or the id itself, says so."""
+    books = Books(tmp_path, ledgers.container("mine", [SEGMENT], resource=ARN))
+    found = books.post([BillRow(billed, VCPU, 3000)])
+    [line] = [line for line in found.lines if line.bill_picousd]
+    assert line.container == ("" if billed == "0f1e" else "mine")
+    resources = {row["ResourceId"] for row in books.rows()}
+    assert resources == ({ARN, "0f1e"} if billed == "0f1e" else {ARN})
+
+
+def test_an_arn_that_two_containers_share_is_neither_of_them(tmp_path: Path):
+    two = ledgers.container("gateway", [SEGMENT], resource=ARN) | ledgers.container("side", [SEGMENT], resource=ARN)
+    [line] = [line for line in Books(tmp_path, two).post([BillRow(ARN, VCPU, 3000)]).lines if line.bill_picousd]
+    assert (line.container, line.resource) == ("", ARN)
 
 
 def test_charges_of_the_test_are_what_they_say():

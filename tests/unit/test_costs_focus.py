@@ -22,7 +22,7 @@ from gateway.reports.focus import Books
 from gateway.reports.focuscolumns import COLUMNS, VERSIONS, Version
 from gateway.reports.focusrows import Account
 from tests.support import ledgers
-from tests.support.ledgers import MEMORY, VCPU, Ledger
+from tests.support.ledgers import MEMORY, T0_NS, VCPU, Ledger
 
 BOOK = prices.load()
 versions = st.sampled_from(VERSIONS)
@@ -175,6 +175,44 @@ def test_row_says_what_it_is():
     for name in MANDATORY:
         assert cpu[name] is not None
         assert memory[name] is not None
+
+
+ARN = "arn:aws:ecs:eu-central-1:111122223333:task/prod/0f1e"
+
+
+@pytest.mark.parametrize(
+    ("resource", "expected"),
+    [
+        (ARN, (ARN, "eu-central-1", "Europe (Frankfurt)")),
+        ("arn:aws:ecs:xx-new-9:1:task/a/b", ("arn:aws:ecs:xx-new-9:1:task/a/b", "xx-new-9", "xx-new-9")),
+        ("no:arn", ("no:arn", "us-east-1", "US East (N. Virginia)")),
+        ("", ("0f1e", "us-east-1", "US East (N. Virginia)")),
+    ],
+)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_resource_and_region_are_the_bills(resource: str, expected: tuple[str, str, str], version: Version):
+    served = Posting("infer", VCPU, 600, 1, "digits", 3, "", "ok", 2, 4)
+    segment = [*ledgers.charges(600, 400), served, Posting("idle_mem", MEMORY, 400, 1)]
+    lives = ledgers.container("0f1e", [segment], resource=resource)
+    lives |= ledgers.container("0f1e", [segment], boot_ns=T0_NS + 600 * 10**9)  # written before there was such a field
+    rows = exported(lives, version)
+    assert len(rows) == 2
+    assert {(row["ResourceId"], row["RegionId"], row["RegionName"]) for row in rows} == {expected}
+    assert {row["ResourceName"] for row in rows} == {"0f1e"}
+
+
+def test_tags_are_those_of_the_bill_on_every_row(tmp_path: Path):
+    ledgers.write(tmp_path / "store", ledgers.container("box", [[*ledgers.charges(5, 0), Posting("boot", VCPU, 5, 1)]]))
+    options = ["--store", str(tmp_path / "store"), "--cache", str(tmp_path / "c")]
+    out = tmp_path / "focus.csv"
+    focus_ = ["--focus", "1.2", str(out), "--tag", "team=search", "--tag", 'note=a=b, "c"']
+    assert CliRunner().invoke(command, [*options, *focus_]).exit_code == 0
+    with out.open(newline="") as file:
+        assert {row["Tags"] for row in csv.DictReader(file)} == {r'{"note":"a=b, \"c\"","team":"search"}'}
+    for wrong, why in (("team", "is no KEY=VALUE"), ("=x", "is no KEY=VALUE"), ("team=other", "names a key twice")):
+        refused = CliRunner().invoke(command, [*options, *focus_, "--tag", wrong])
+        assert (refused.exit_code, why in refused.output) == (2, True)
+    assert "--tag goes with --focus" in CliRunner().invoke(command, [*options, "--tag", "team=search"]).output
 
 
 def test_price_is_the_books_only_when_the_book_is_the_one_charged_by():
