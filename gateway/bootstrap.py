@@ -19,6 +19,7 @@ from gateway.dataplane import DataPlane
 from gateway.errors import BucketNotFound, StoreRefused, StoreUnavailable
 from gateway.features.recorder import Recorder
 from gateway.http.service import Service
+from gateway.objectstore.attempts import Attempts
 from gateway.objectstore.opening import open_store
 from gateway.objectstore.protocol import ObjectStore
 from gateway.opening import models, money, watching
@@ -45,7 +46,8 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
     clock = SystemClock()
     here = money.detected(settings, boot_ns=clock.started_ns)
     async with AsyncExitStack() as stack:
-        store = open_store(settings.store)
+        attempts = Attempts()
+        store = open_store(settings.store, attempts=attempts)
         stack.push_async_callback(store.aclose)
         await _probe(store)
         startup.mark_store()
@@ -60,6 +62,7 @@ async def opened(settings: Settings, startup: Startup) -> AsyncIterator[tuple[Se
         watch = await watching.opened(stack, settings, startup, here.id)
         service = _service(stack, settings, scales, access, ledger, recorder, served, watch)
         service.page.add(loads.read)
+        service.page.add(sources.store(attempts.counts))
         stack.callback(startup.log)
         await _preloaded(stack, settings, service)
         _tell_figures(stack, service.page, settings.log.figures_s)

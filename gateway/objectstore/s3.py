@@ -35,6 +35,7 @@ from gateway.errors import (
     StoreUnavailable,
 )
 from gateway.objectstore import keys, s3_answers, verified
+from gateway.objectstore.attempts import Attempts
 from gateway.objectstore.protocol import ObjectInfo, StoredObject
 
 PART_BYTES = 8 << 20  # held in memory per upload; S3 takes no part below 5 MiB but the last
@@ -67,8 +68,9 @@ logger = logging.getLogger(__name__)
 class S3Store:
     """An `ObjectStore` below `prefix` in `bucket`. The client is made by the first call and closed by `aclose`."""
 
-    def __init__(self, bucket: str, prefix: str = "") -> None:
+    def __init__(self, bucket: str, prefix: str = "", attempts: Attempts | None = None) -> None:
         self._bucket = bucket
+        self._attempts = attempts or Attempts()
         self._prefix = f"{prefix}/" if prefix else ""
         self._client: Any = None  # aiobotocore makes its clients' classes at run time
         self._connecting = asyncio.Lock()
@@ -176,6 +178,7 @@ class S3Store:
                 try:
                     client = get_session().create_client("s3", region_name=region, config=CONFIG)
                     self._client = await self._resources.enter_async_context(client)
+                    self._attempts.watch(self._client.meta.events)
                 except (boto.BotoCoreError, ValueError) as error:
                     raise SettingsError(f"store {self.url}: cannot use the AWS settings: {error}") from error
             return self._client
@@ -279,6 +282,9 @@ class S3Store:
         what = self._name(key)
         try:
             yield
+        except asyncio.CancelledError:
+            self._attempts.abandon()
+            raise
         except boto.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             raise s3_answers.meaning(_status(error), code, bucket=self._bucket, what=what) from error

@@ -128,6 +128,14 @@ LEDGER_UNWRITTEN = _gauge(
     "ledger_unwritten_picodollars", "The bill of closed intervals that are not in the store.", unit="picodollars"
 )
 
+# The object store, as this process asks it; the cost page's own process is not in here.
+STORE_ATTEMPTS = _counter(
+    "store_attempts",
+    "Requests sent to the object store, each retry for itself, by operation: ok, refused, failed, or abandoned by the caller.",
+    "op",
+    "outcome",
+)
+
 # Rows counted for drift.
 FEATURE_PROFILES = _gauge("feature_profiles", "Versions in memory whose rows are counted.")
 FEATURE_ROWS = _counter(

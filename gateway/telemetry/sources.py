@@ -91,6 +91,16 @@ def ledger(writer: LedgerCounters) -> Source:
     return read
 
 
+def store(counts: Mapping[tuple[str, str], int]) -> Source:
+    """What the object store was asked, by operation and outcome."""
+
+    def read() -> Iterator[Sample]:
+        for labels, count in list(counts.items()):
+            yield d.STORE_ATTEMPTS, labels, count
+
+    return read
+
+
 class FeatureCounters(Protocol):
     """`gateway.features.recorder.Recorder` has them."""
 

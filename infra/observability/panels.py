@@ -302,6 +302,12 @@ LEDGER = Section(
             "Per minute.",
         ),
         Panel(
+            "Requests to the store",
+            "cpm",
+            ((f"60 * {_rate(d.STORE_ATTEMPTS, 'op', 'outcome')}", "{{op}} {{outcome}}"),),
+            "Per minute, each retry for itself. A provider bills those that reach it.",
+        ),
+        Panel(
             "What should be 0",
             "none",
             (

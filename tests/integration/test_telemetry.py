@@ -88,6 +88,7 @@ def test_what_a_gateway_shows_is_in_the_table_and_both_formats_are_read_by_their
     assert {family.name for family in text_string_to_metric_families(classic.body.decode())} == set(families)
     found = samples(gateway)
     assert found["steelyard_ready"] == 1
+    assert found["steelyard_store_attempts_total get ok"] > 0
     assert found["steelyard_connections"] >= 1
     assert found["steelyard_resident_versions"] == 1
     assert found["steelyard_resident_bytes tiny fp32 1"] > 0
