@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.cli import options, progress
 from gateway.cli.costs import moment
+from gateway.contract import words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,7 +129,7 @@ def age(text: str) -> int:
     """Nanoseconds of whole days: `7d`."""
     if not re.fullmatch(r"[0-9]{1,5}d", text):
         raise click.BadParameter(f"'{text}' is no number of days such as 7d")
-    return int(text[:-1]) * 24 * 3600 * 10**9
+    return int(text[:-1]) * words.DAY_NS
 
 
 @ledger.command

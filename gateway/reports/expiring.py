@@ -24,11 +24,11 @@ from gateway.audit.findings import Finding
 from gateway.contract import codec, layout
 from gateway.contract.compacted import TABLES, Input, Manifest, Plan, Table
 from gateway.contract.ledger import Charge, Phases, Posting, Request, Segment
+from gateway.contract.words import DAY_NS, HOUR_NS
 from gateway.errors import ManifestInvalid, ObjectNotFound, SettingsError
 from gateway.objectstore.protocol import ObjectStore
 from gateway.reports import hourfiles, hourproof, hours
 
-DAY_NS = 24 * 3600 * 10**9
 AGE_MIN_NS = 7 * DAY_NS
 """Of an hour's end and of its manifest. No report, audit or compaction that began without the manifest runs for so long, and what
 is listed incrementally is listed whole every day (`listing.WHOLE_EVERY_NS`). It also leaves time to doubt the compacted files."""
@@ -100,7 +100,7 @@ def _unfinished(records: Records) -> Iterator[Plan]:
 
 
 def _end_ns(manifest: Manifest) -> int:
-    return hours.begin_ns((manifest.dt, manifest.hr)) + hours.HOUR_NS
+    return hours.begin_ns((manifest.dt, manifest.hr)) + HOUR_NS
 
 
 async def _proven(
