@@ -1,6 +1,7 @@
 """`steelyard ledger expire`: what compacted files hold is deleted and nothing else, and no report, audit or compaction notices."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -22,8 +23,9 @@ from gateway.cli.ledger import ledger as command
 from gateway.contract import codec, layout
 from gateway.contract.compacted import Manifest, Plan
 from gateway.errors import SettingsError, StoreUnavailable
+from gateway.objectstore.opening import open_store
 from gateway.reports import breakdown, compaction, costs, expiring, hourproof, listing, query
-from tests.support import ledgersim
+from tests.support import ledgersim, servers, stores
 from tests.support.memorystore import MemoryStore
 
 DAY_NS = 24 * 3600 * 10**9
@@ -388,6 +390,20 @@ def test_reports_are_equal_whatever_comes_late_and_expires_when(
         assert msgspec.structs.replace(verdicts[0], expired=0) == verdicts[1]
 
     asyncio.run(run())
+
+
+async def test_s3_tells_when_a_manifest_was_written(
+    whole: dict[str, bytes], moto: servers.S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with contextlib.aclosing(open_store(f"s3://{stores.bucket(moto, monkeypatch)}/team")) as store:
+        for key, body in whole.items():
+            await store.put_if_absent(key, body)
+        now_ns = time.time_ns()
+        early = await expiring.expire(store, older_ns=WEEK_NS, now_ns=now_ns + 6 * DAY_NS)
+        done = await expiring.expire(store, older_ns=WEEK_NS, now_ns=now_ns + 8 * DAY_NS)
+        left = {info.key async for info in store.list("")}
+    assert (early.expired, early.refused, done.refused) == ((), (), ())
+    assert left == {key for key in whole if not key.startswith(layout.segments())}
 
 
 def ran(root: Path, *arguments: str) -> Result:
