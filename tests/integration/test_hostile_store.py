@@ -188,13 +188,16 @@ def test_a_bad_artifact_is_a_sentence_at_every_door_and_others_are_served(
 
 
 def test_bad_artifacts_leave_nothing_behind(gateway: Gateway) -> None:
+    """What each of them left would be there fifteen times. Once is no leak: on an overloaded core the process has been seen to hold
+    42 MB more than at another time and to stay there, about what onnxruntime's one arena may have.
+    """
     for name in BAD:
         infer(gateway, name)
     base = footprints.settled(gateway.process.pid)
-    for _ in range(5):
+    for _ in range(15):
         for name in BAD:
             assert infer(gateway, name).status == 503
-    footprints.comes_within(gateway.process.pid, base, bytes_more=16 * MIB, threads_more=4)
+    footprints.comes_within(gateway.process.pid, base, bytes_more=16 * MIB + RUN_BYTES_MAX, threads_more=4)
     assert footprints.of(gateway.process.pid).peak_bytes < base.resident_bytes + PEAK_BYTES_MAX
     is_well(gateway)
 
