@@ -137,6 +137,7 @@ async def test_the_parts_of_the_gateway_are_read_when_the_page_is_asked_for() ->
         conflicts=0,
         collapsed=5,
         capped=6,
+        skewed=12,
         unwritten_picousd=7,
         unpriced=2,
     )
@@ -160,8 +161,8 @@ async def test_the_parts_of_the_gateway_are_read_when_the_page_is_asked_for() ->
     assert [found[f"steelyard_ledger_{name}", ()] for name in (
         "segments_total", "pending_bytes", "failures_total", "conflicts_total", "collapsed_requests_total",
         "capped_receipts_total", "unwritten_picodollars", "spilled_bytes", "spill_failures_total", "recovered_segments_total",
-        "set_aside_files_total",
-    )] == [1, 2, 3, 0, 5, 6, 7, 8, 9, 10, 11]  # fmt: skip
+        "set_aside_files_total", "clock_skews_total",
+    )] == [1, 2, 3, 0, 5, 6, 7, 8, 9, 10, 11, 12]  # fmt: skip
     assert (found["steelyard_in_flight_requests", ()], found["steelyard_in_flight_bytes", ()]) == (1, 100)
     assert found["steelyard_process_cpu_seconds_total", ()] == 2.5
     assert found["steelyard_process_started_seconds", ()] == 5
