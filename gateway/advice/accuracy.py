@@ -49,7 +49,7 @@ def sentence(found: tuple[Judged, ...], served: str) -> str:
 
 
 def _words(one: Judged, served: str) -> str:
-    deltas = ", ".join(f"{name} {delta:+.4f}" for name, delta in one.deltas.items()) or "no metric in common"
+    deltas = ", ".join(f"{name} {delta:+z.4f}" for name, delta in one.deltas.items()) or "no metric in common"
     gates = f"; failed {', '.join(one.failed)}" if one.failed else ""
     name = f"{one.variant} (measured here)" if one.variant == served else one.variant
     return f"{name} against {one.against} on {one.split} ({one.rows:,} rows): {deltas}{gates}"
