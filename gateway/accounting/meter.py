@@ -17,10 +17,11 @@ from gateway.accounting.clock import Clock
 from gateway.accounting.container import Container
 from gateway.accounting.daybook import Daybook, Sample
 from gateway.accounting.loading import Loading
-from gateway.accounting.statement import HOUR_NS, Interval, PhaseName, Version
+from gateway.accounting.statement import Interval, PhaseName, Version
 from gateway.accounting.tariff import Tariff, tariff
 from gateway.contract import prices
 from gateway.contract.ledger import Phases
+from gateway.contract.words import HOUR_NS
 
 _NEVER_NS = 1 << 63
 SKEW_NS = 10_000_000

@@ -14,6 +14,7 @@ import msgspec
 from gateway.accounting.split import apportion
 from gateway.accounting.tariff import Tariff
 from gateway.contract.ledger import Account, Charge, Outcome, Phases, Posting, Request
+from gateway.contract.words import HOUR_NS
 
 PhaseName = Literal["boot", "serving", "draining"]
 Version = tuple[str, int]
@@ -21,7 +22,6 @@ Version = tuple[str, int]
 InferKey = tuple[str, int, str, Outcome]
 """Model, version, tenant, outcome."""
 
-HOUR_NS = 3600 * 10**9
 MILLI = 1000
 """One CPU-nanosecond is 1000 milli-vCPU-nanoseconds."""
 

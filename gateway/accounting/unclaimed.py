@@ -12,8 +12,8 @@ from gateway.accounting.billing import beyond_ns
 from gateway.accounting.tariff import tariff
 from gateway.contract.ledger import Charge, Close, Ended, Open
 from gateway.contract.prices import PriceBook
+from gateway.contract.words import HOUR_NS
 
-HOUR_NS = 3600 * 10**9
 ALIVE_NS = 3 * 60 * 10**9
 """A gateway writes a segment at least once a minute (`flush_interval_s`), idle or not: one that was heard of so lately runs."""
 
